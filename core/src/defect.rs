@@ -1,0 +1,100 @@
+//! Planted defects: each breaks one rule on purpose, so that the simulator can prove that it would notice.
+//!
+//! They exist in builds with debug assertions only; elsewhere [`planted`] is `false` at compile time.
+
+macro_rules! defects {
+    ($($name:ident $text:literal $rule:literal;)*) => {
+        /// One rule that can be broken. The doc of each says what is done wrongly.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Defect {
+            $(#[doc = $rule] $name,)*
+        }
+
+        impl Defect {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// As it is called on a command line.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// The rule it breaks and how.
+            pub fn describe(self) -> &'static str {
+                match self { $(Self::$name => $rule,)* }
+            }
+        }
+    };
+}
+
+defects! {
+    FlushWithoutSync "flush-without-sync" "rule 1: a FLUSH with nothing to commit is answered without a sync";
+    CommitAheadOfData "commit-ahead-of-data" "rule 2: a commit carries units whose blocks no sync has covered";
+    CommitOutOfOrder "commit-out-of-order" "rule 2: a commit leaves out its oldest unit, which goes with the next";
+    PointToldEarly "point-told-early" "rule 2a: an activation is told of without a sync begun after its cut";
+    UnitTorn "unit-torn" "rule 2b: what one command changes is committed in two halves";
+    DropReused "drop-reused" "rule 3: a dropped track is free for others before the unit that dropped it is committed";
+    DropWrittenInPlace "drop-written-in-place" "rule 3: a reference dropped but not committed does not hinder writing in place";
+    LapseForgotten "lapse-forgotten" "rule 3a: protection ends at once, not when the unit that ended it is committed";
+    ReplyBeforeCommit "reply-before-commit" "rule 4: a FLUSH or command is answered after the sync, before its commit";
+    ReadUnpinned "read-unpinned" "rule 7: a read in flight does not hold the tracks that it reads";
+    WriteUnpinned "write-unpinned" "rule 7: a write in flight does not hold the base that its entry will name";
+    ActivateUndrained "activate-undrained" "rule 7: an activation does not wait for the writes in flight";
+    TrimUndrained "trim-undrained" "rule 7: a trim does not wait for the writes in flight to its track";
+    OverlapUnordered "overlap-unordered" "rule 7: overlapping writes go at the same time";
+    DiscardUnheld "discard-unheld" "rule 7: a track is free for others while its discard is in flight";
+    SyncErrorForgotten "sync-error-forgotten" "rule 9: after a failed sync the next one counts as success";
+    CommitErrorIgnored "commit-error-ignored" "rule 9: a failed commit is taken for a good one";
+    OldTrackNotKept "old-track-not-kept" "D3: the first write after an activation keeps no version";
+    VersionOffByOne "version-off-by-one" "D3: a version is kept for one generation too few";
+    StampFromDevice "stamp-from-device" "D3: after a restart a track counts as written in the device's generation";
+    MaskBitTooMany "mask-bit-too-many" "D4: an overlay's mask has the block after the last written one, too";
+    OverlayNotCarried "overlay-not-carried" "D4: the blocks of a shared overlay are not copied to the new one";
+    RestOfBlockZeroed "rest-of-block-zeroed" "D4: a write of less than a block zeroes the rest of it";
+    WindowEndIgnored "window-end-ignored" "D15: a deactivated session sees versions made after its end";
+    OwnNotReturned "own-not-returned" "D6: a removed session's own tracks are not given back";
+    TailNotZeroed "tail-not-zeroed" "what lies behind the end of a device is not zeros when it grows";
+}
+
+impl Defect {
+    /// By its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|defect| defect.name() == name)
+    }
+}
+
+#[cfg(debug_assertions)]
+static PLANTED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+/// Plants a defect in this process, for good.
+#[cfg(debug_assertions)]
+pub fn plant(defect: Defect) {
+    PLANTED.fetch_or(1 << defect as u64, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Whether a defect is planted.
+#[cfg(debug_assertions)]
+#[inline]
+pub fn planted(defect: Defect) -> bool {
+    PLANTED.load(std::sync::atomic::Ordering::Relaxed) >> (defect as u64) & 1 == 1
+}
+
+/// Without debug assertions no defect exists.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub const fn planted(_: Defect) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_the_set() {
+        assert!(Defect::ALL.len() <= 64);
+        for defect in Defect::ALL {
+            assert_eq!(Defect::from_name(defect.name()), Some(*defect));
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The data and rules of a twintrack array: geometry, track tables by reference, sessions by generation, units and
+//! the crash rules. Nothing here does I/O, tells the time, waits or draws a random number.
+//!
+//! The centre is [`Tables`]: everything an array knows about its tracks, changed in memory by units that are
+//! committed later, in order. Who owns which bytes of which store follows from it alone.
+
+mod audit;
+pub mod defect;
+mod entry;
+pub mod geometry;
+mod ids;
+pub mod layout;
+mod mask;
+mod records;
+mod session;
+mod space;
+mod table;
+mod tables;
+mod unit;
+mod write;
+
+pub use audit::AuditError;
+pub use entry::{Entry, Overlay};
+pub use geometry::{BLOCK_BYTES, Geometry, GeometryError, SECTOR_BYTES, TRACKS_PER_CYLINDER};
+pub use ids::{
+    DeviceId, Generation, GroupId, Owner, PhysicalTrack, Place, PoolId, SessionId, StoreId, TrackNo, UnitSeq,
+};
+pub use mask::BlockMask;
+pub use records::{
+    Change, DEVICES_MAX, DeviceKind, DeviceRecord, GROUPS_MAX, NAME_BYTES_MAX, PoolRecord,
+    SESSIONS_PER_DEVICE_MAX, SessionRecord, SessionState, StoreRecord,
+};
+pub use session::{ActivateSession, CommandError};
+pub use space::PoolSpace;
+pub use tables::{LoadError, Tables};
+pub use write::{WriteError, WritePlan};

@@ -1,0 +1,162 @@
+//! What a device, a session, a group and a pool are, apart from their tracks: the records that are kept durably.
+
+use std::fmt;
+
+use crate::ids::{DeviceId, Generation, GroupId, PoolId, SessionId, StoreId};
+
+/// Devices of an array.
+pub const DEVICES_MAX: usize = 4096;
+/// Sessions of a standard device (F1); those being removed in the background count too.
+pub const SESSIONS_PER_DEVICE_MAX: usize = 1024;
+/// Groups that may be open at a time.
+pub const GROUPS_MAX: usize = 256;
+/// Bytes of a device's name.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// A device (D1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceRecord {
+    /// Unique among the devices; also its NBD export name.
+    pub name: String,
+    /// Standard or virtual.
+    pub kind: DeviceKind,
+    /// A multiple of 512. A virtual device has the size of the standard device that it was last related to.
+    pub size_bytes: u64,
+    /// Whether hosts may use it.
+    pub online: bool,
+}
+
+/// What kind of device it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// Has data of its own.
+    Standard {
+        /// Where its tracks lie.
+        pool: PoolId,
+        /// Raised by each activation and deactivation of a session.
+        generation: Generation,
+        /// It was deleted; its tracks are being given back.
+        deleting: bool,
+    },
+    /// Has pointers only: it shows the session that it is related to.
+    Virtual,
+}
+
+/// A session: one snapshot of one standard device (D7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// The standard device.
+    pub standard: DeviceId,
+    /// The virtual device that shows it, from *relate* on. `None` again once the session is being removed.
+    pub virtual_device: Option<DeviceId>,
+    /// Where it stands.
+    pub state: SessionState,
+    /// Wall time of its activation in ms since 1970; 0 before.
+    pub activated_ms: u64,
+}
+
+/// Where a session stands: registered → related → active → deactivated → removed (Fig. 15–18, 27).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionState {
+    /// Reserved on its standard device; costs writes nothing.
+    Registered {
+        /// The group it will be activated with.
+        group: Option<GroupId>,
+    },
+    /// Has a virtual device; costs writes nothing.
+    Related {
+        /// The group it will be activated with.
+        group: Option<GroupId>,
+    },
+    /// A point in time.
+    Active {
+        /// The generation of its standard device that its activation began.
+        activated: Generation,
+    },
+    /// Takes no more I/O and costs no more; its changed tracks stay readable (D15).
+    Deactivated {
+        /// As when it was active.
+        activated: Generation,
+        /// The last generation it sees.
+        until: Generation,
+    },
+    /// Lost its old tracks to a full pool; only *remove* is left for it.
+    Failed,
+    /// Its own tracks are being given back; then the record goes.
+    Removing,
+}
+
+impl SessionState {
+    /// The generations it sees: the first, and the last if it is deactivated. `None`: it is not a point in time.
+    pub fn window(self) -> Option<(Generation, Option<Generation>)> {
+        match self {
+            Self::Active { activated } => Some((activated, None)),
+            Self::Deactivated { activated, until } => Some((activated, Some(until))),
+            _ => None,
+        }
+    }
+
+    /// The group it waits in, before its activation.
+    pub fn group(self) -> Option<GroupId> {
+        match self {
+            Self::Registered { group } | Self::Related { group } => group,
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for SessionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Registered { .. } => "registered",
+            Self::Related { .. } => "related",
+            Self::Active { .. } => "active",
+            Self::Deactivated { .. } => "deactivated",
+            Self::Failed => "failed",
+            Self::Removing => "removing",
+        })
+    }
+}
+
+/// A pool of the array's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolRecord {
+    /// Unique among the pools.
+    pub name: String,
+}
+
+/// A store and its range of physical tracks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreRecord {
+    /// The name by which the shell opens it.
+    pub name: String,
+    /// Its pool.
+    pub pool: PoolId,
+    /// The number of its first physical track.
+    pub first: u32,
+    /// How many physical tracks it has.
+    pub tracks: u32,
+}
+
+/// One thing that is durable: what units change, and what a boot reads back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A pool was made.
+    Pool(PoolId, PoolRecord),
+    /// A store was added to a pool.
+    Store(StoreId, StoreRecord),
+    /// The least number that no device, session or group has had.
+    NextId(u32),
+    /// A device; `None`: gone.
+    Device(DeviceId, Option<DeviceRecord>),
+    /// A session; `None`: gone.
+    Session(SessionId, Option<SessionRecord>),
+    /// An open group; `false`: processed.
+    Group(GroupId, bool),
+    /// A track of a standard device.
+    Entry(DeviceId, crate::TrackNo, crate::Entry),
+    /// The entry that sessions activated at or before a generation still see; `None`: no longer kept.
+    Version(DeviceId, crate::TrackNo, Generation, Option<crate::Entry>),
+    /// A track that a session has of its own; `None`: given back.
+    Own(SessionId, crate::TrackNo, Option<crate::Entry>),
+}

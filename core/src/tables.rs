@@ -1,0 +1,572 @@
+//! Everything an array knows about its tracks, and how it changes: by units, in memory first, durably later.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use thiserror::Error;
+
+use crate::defect::{Defect, planted};
+use crate::entry::Entry;
+use crate::geometry::{Geometry, GeometryError};
+use crate::ids::{
+    DeviceId, Generation, GroupId, Owner, PhysicalTrack, Place, PoolId, SessionId, StoreId, TrackNo, UnitSeq,
+};
+use crate::records::{
+    Change, DeviceKind, DeviceRecord, PoolRecord, SessionRecord, SessionState, StoreRecord,
+};
+use crate::space::{PoolSpace, Space};
+use crate::table::TrackTable;
+use crate::unit::UnitLog;
+
+/// The tables of one array.
+///
+/// # How to use it
+/// Build it by [`Tables::load`] from what is durable. Host I/O asks where to read ([`Tables::entry`], with
+/// [`Tables::pin`] around the read) and where to write ([`Tables::plan_write`], then [`Tables::land_write`] when the
+/// disk has the blocks, or [`Tables::abandon_write`]). Commands are methods that check, change everything in one
+/// unit, and return its number. Nothing is durable until the caller has done, in this order:
+///
+/// 1. noted [`Tables::last_unit`], 2. synced every store, 3. made durable what [`Tables::take_commit`] gives for that
+///    number, 4. told so by [`Tables::committed`].
+///
+/// The caller orders what overlaps (crash rule 7): no trim, merge or activation while a write to the same track is
+/// between its plan and its landing, and no two such writes to the same blocks, or where one of them is
+/// [`fresh`](crate::WritePlan::fresh).
+#[derive(Debug)]
+pub struct Tables {
+    pub(crate) geometry: Geometry,
+    pub(crate) space: Space,
+    pub(crate) pools: BTreeMap<PoolId, PoolRecord>,
+    pub(crate) stores: BTreeMap<StoreId, StoreRecord>,
+    pub(crate) devices: BTreeMap<DeviceId, Device>,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    pub(crate) groups: BTreeSet<GroupId>,
+    pub(crate) next_id: u32,
+    pub(crate) log: UnitLog,
+    /// Fresh physical tracks of writes between plan and landing: counted once, by the write.
+    pub(crate) flying: BTreeSet<PhysicalTrack>,
+    /// Sessions with own tracks to give back: those being removed, and failed ones.
+    pub(crate) ended: BTreeSet<SessionId>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) record: DeviceRecord,
+    pub(crate) table: TrackTable,
+    /// The entry that sessions activated at or before the generation, and after that of the version before, see.
+    pub(crate) versions: BTreeMap<(TrackNo, Generation), Entry>,
+    /// Activations of sessions that are active, or would be again after a crash (crash rule 3a); how many of each.
+    pub(crate) live: BTreeMap<Generation, u32>,
+    /// Sessions on this standard device, in whatever state.
+    pub(crate) sessions: BTreeSet<SessionId>,
+    /// Those that are a point in time, by activation.
+    pub(crate) points: BTreeSet<(Generation, SessionId)>,
+    /// Versions before this track were looked at since a session last ended; `None`: there is nothing to collect.
+    pub(crate) collect: Option<TrackNo>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) record: SessionRecord,
+    pub(crate) own: BTreeMap<TrackNo, Entry>,
+}
+
+/// What was loaded does not fit together: the metadata is damaged.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LoadError {
+    /// A store's range of physical tracks is empty, too high, or another's.
+    #[error("{store} has an impossible range of physical tracks: the metadata is damaged")]
+    Store {
+        /// Which.
+        store: StoreId,
+    },
+    /// Something refers to a thing that is not there.
+    #[error("{what} refers to {to}, which does not exist: the metadata is damaged")]
+    Dangling {
+        /// What refers.
+        what: String,
+        /// To what.
+        to: String,
+    },
+    /// A device has an impossible size.
+    #[error("{device}: {source}: the metadata is damaged")]
+    Size {
+        /// Which.
+        device: DeviceId,
+        /// Why.
+        source: GeometryError,
+    },
+}
+
+impl Tables {
+    /// From everything that is durable: pools, stores, devices, sessions, then what refers to them. The latest of
+    /// several changes of one thing counts.
+    pub fn load(geometry: Geometry, changes: impl IntoIterator<Item = Change>) -> Result<Self, LoadError> {
+        let mut tables = Self {
+            geometry,
+            space: Space::default(),
+            pools: BTreeMap::new(),
+            stores: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            groups: BTreeSet::new(),
+            next_id: 1,
+            log: UnitLog::default(),
+            flying: BTreeSet::new(),
+            ended: BTreeSet::new(),
+        };
+        for change in changes {
+            tables.check(&change)?;
+            if let Some(old) = tables.apply(change) {
+                old.tracks().for_each(|track| tables.space.release(track));
+            }
+        }
+        tables.settle_loaded();
+        Ok(tables)
+    }
+
+    /// The array's track size.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The pools.
+    pub fn pools(&self) -> impl Iterator<Item = (PoolId, &PoolRecord)> {
+        self.pools.iter().map(|(id, record)| (*id, record))
+    }
+
+    /// The stores.
+    pub fn stores(&self) -> impl Iterator<Item = (StoreId, &StoreRecord)> {
+        self.stores.iter().map(|(id, record)| (*id, record))
+    }
+
+    /// Space of a pool.
+    pub fn pool_space(&self, pool: PoolId) -> PoolSpace {
+        self.space.pool_space(pool)
+    }
+
+    /// Physical tracks that the present content of a pool's standard devices takes.
+    pub fn data_tracks(&self, pool: PoolId) -> u64 {
+        let of_pool = self.devices.values().filter(|device| device.pool() == Some(pool));
+        of_pool.map(|device| device.table.references()).sum()
+    }
+
+    /// The devices, by number.
+    pub fn devices(&self) -> impl Iterator<Item = (DeviceId, &DeviceRecord)> {
+        self.devices.iter().map(|(id, device)| (*id, &device.record))
+    }
+
+    /// One device.
+    pub fn device(&self, id: DeviceId) -> Option<&DeviceRecord> {
+        self.devices.get(&id).map(|device| &device.record)
+    }
+
+    /// The device of that name; not one that is being deleted.
+    pub fn device_named(&self, name: &str) -> Option<(DeviceId, &DeviceRecord)> {
+        self.devices().find(|(_, record)| record.name == name && !record.is_deleting())
+    }
+
+    /// The sessions, by number.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &SessionRecord)> {
+        self.sessions.iter().map(|(id, session)| (*id, &session.record))
+    }
+
+    /// One session.
+    pub fn session(&self, id: SessionId) -> Option<&SessionRecord> {
+        self.sessions.get(&id).map(|session| &session.record)
+    }
+
+    /// Sessions on a standard device, in whatever state.
+    pub fn sessions_of(&self, device: DeviceId) -> impl Iterator<Item = SessionId> {
+        self.devices.get(&device).into_iter().flat_map(|device| device.sessions.iter().copied())
+    }
+
+    /// The session that a virtual device shows.
+    pub fn session_shown_by(&self, device: DeviceId) -> Option<SessionId> {
+        let shows = |session: &&Session| session.record.virtual_device == Some(device);
+        self.sessions.iter().find(|(_, session)| shows(session)).map(|(id, _)| *id)
+    }
+
+    /// The open groups.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> {
+        self.groups.iter().copied()
+    }
+
+    /// Where the content of a track lies. For a session: its own track, else the first version at or after its
+    /// activation and not after its end, else the standard device. `None`: a deactivated session has no such track,
+    /// or there is no such table.
+    pub fn entry(&self, place: Place) -> Option<Entry> {
+        match place.owner {
+            Owner::Device(id) => Some(self.devices.get(&id)?.table.entry(place.track)),
+            Owner::Session(id) => {
+                let session = self.sessions.get(&id)?;
+                match self.kept(id, place.track) {
+                    Some(entry) => Some(entry),
+                    None => match session.record.state {
+                        SessionState::Active { .. } => {
+                            Some(self.devices.get(&session.record.standard)?.table.entry(place.track))
+                        }
+                        _ => None,
+                    },
+                }
+            }
+        }
+    }
+
+    /// The entry that a session has of its own or kept for it; `None`: it sees the standard device's.
+    pub(crate) fn kept(&self, id: SessionId, track: TrackNo) -> Option<Entry> {
+        let session = self.sessions.get(&id)?;
+        if let Some(own) = session.own.get(&track) {
+            return Some(*own);
+        }
+        let (activated, until) = session.record.state.window()?;
+        let device = self.devices.get(&session.record.standard)?;
+        let ((_, upto), entry) =
+            device.versions.range((track, activated)..=(track, Generation(u32::MAX))).next()?;
+        let seen = until.is_none_or(|until| *upto <= until) || planted(Defect::WindowEndIgnored);
+        seen.then_some(*entry)
+    }
+
+    /// The first track of a standard device with an overlay, from `from` on: what [`Self::plan_merge`] is for.
+    pub fn next_overlaid(&self, device: DeviceId, from: TrackNo) -> Option<TrackNo> {
+        self.devices.get(&device)?.table.next_overlaid(from)
+    }
+
+    /// Where a physical track lies: its store, and its place among the tracks of that store.
+    pub fn locate(&self, track: PhysicalTrack) -> Option<(StoreId, u32)> {
+        self.space.locate(track)
+    }
+
+    /// A read begins on the tracks of an entry (crash rule 7).
+    pub fn pin(&mut self, owner: Owner, entry: Entry) {
+        if !planted(Defect::ReadUnpinned) {
+            entry.tracks().for_each(|track| self.space.pin(track, owner));
+        }
+    }
+
+    /// That read has ended.
+    pub fn unpin(&mut self, owner: Owner, entry: Entry) {
+        if !planted(Defect::ReadUnpinned) {
+            entry.tracks().for_each(|track| self.space.unpin(track, owner));
+        }
+    }
+
+    /// The last unit made: what a sync that begins now will cover.
+    pub fn last_unit(&self) -> UnitSeq {
+        self.log.last()
+    }
+
+    /// Every unit up to this one is durable.
+    pub fn committed_unit(&self) -> UnitSeq {
+        self.log.committed()
+    }
+
+    /// Units that no commit has taken.
+    pub fn uncommitted_units(&self) -> usize {
+        self.log.waiting()
+    }
+
+    /// Whether a commit would free physical tracks.
+    pub fn owes_space(&self) -> bool {
+        self.space.owes()
+    }
+
+    /// Takes the changes of the units up to `upto`, to be made durable together. A sync that began when `upto` was
+    /// made, or later, must have ended well; the next call may come before this commit has ended, but the commits
+    /// must become durable in order.
+    pub fn take_commit(&mut self, upto: UnitSeq) -> Vec<Change> {
+        self.log.take(upto)
+    }
+
+    /// The units up to `upto` are durable: what they dropped is free, what they ended no longer protects.
+    pub fn committed(&mut self, upto: UnitSeq) {
+        let (tracks, lapsed) = self.log.settle(upto);
+        for track in tracks {
+            self.space.settle_owed(track);
+        }
+        for (device, activated) in lapsed {
+            self.end_live(device, activated);
+        }
+    }
+
+    /// Takes up to `most` adjacent free physical tracks out of use, for their room to be given back to the store:
+    /// the store, the place of the first, how many. End with [`Self::discarded`].
+    pub fn take_discardable(&mut self, most: u32) -> Option<(StoreId, u32, u32)> {
+        self.space.take_discardable(most)
+    }
+
+    /// What [`Self::take_discardable`] gave is free again.
+    pub fn discarded(&mut self, store: StoreId, start: u32, count: u32) {
+        self.space.discarded(store, start, count);
+    }
+
+    /// Changes the tables and logs the unit. `lapses`: activations whose protection it ends.
+    pub(crate) fn put(&mut self, changes: Vec<Change>, lapses: &[(DeviceId, Generation)]) -> UnitSeq {
+        let seq = if planted(Defect::UnitTorn) && changes.len() > 1 {
+            self.log.next().next()
+        } else {
+            self.log.next()
+        };
+        for change in &changes {
+            let new = change_entry(change);
+            if let Some(old) = self.apply(change.clone()) {
+                // What the same place still refers to is not dropped: it goes on in place.
+                let mut kept: Vec<_> = new.iter().flat_map(|entry| entry.tracks()).collect();
+                for track in old.tracks() {
+                    match kept.iter().position(|t| *t == track) {
+                        Some(at) => {
+                            kept.swap_remove(at);
+                            self.space.release(track);
+                        }
+                        None => {
+                            self.space.owe(track);
+                            self.log.owe(seq, track);
+                        }
+                    }
+                }
+            }
+        }
+        for (device, activated) in lapses {
+            if planted(Defect::LapseForgotten) {
+                self.end_live(*device, *activated);
+            } else {
+                self.log.lapse(seq, *device, *activated);
+            }
+        }
+        self.log.push(changes)
+    }
+
+    /// Changes the tables, holding what is referred to from now on; returns the entry that was replaced, whose
+    /// references still count.
+    fn apply(&mut self, change: Change) -> Option<Entry> {
+        if let Some(entry) = change_entry(&change) {
+            entry.tracks().for_each(|track| {
+                self.space.hold(track);
+            });
+        }
+        match change {
+            Change::Pool(id, record) => {
+                self.pools.insert(id, record);
+            }
+            Change::Store(id, record) => {
+                self.space.add_store(id, &record);
+                self.stores.insert(id, record);
+            }
+            Change::NextId(next) => self.next_id = next,
+            Change::Device(id, Some(record)) => match self.devices.get_mut(&id) {
+                Some(device) => device.record = record,
+                None => {
+                    self.devices.insert(id, Device::new(record));
+                }
+            },
+            Change::Device(id, None) => {
+                self.devices.remove(&id);
+            }
+            Change::Session(id, record) => self.apply_session(id, record),
+            Change::Group(id, true) => {
+                self.groups.insert(id);
+            }
+            Change::Group(id, false) => {
+                self.groups.remove(&id);
+            }
+            Change::Entry(id, track, entry) => {
+                return self.devices.get_mut(&id).map(|device| device.table.set(track, entry));
+            }
+            Change::Version(id, track, upto, entry) => {
+                let versions = &mut self.devices.get_mut(&id)?.versions;
+                return match entry {
+                    Some(entry) => versions.insert((track, upto), entry),
+                    None => versions.remove(&(track, upto)),
+                };
+            }
+            Change::Own(id, track, entry) => {
+                let own = &mut self.sessions.get_mut(&id)?.own;
+                return match entry {
+                    Some(entry) => own.insert(track, entry),
+                    None => own.remove(&track),
+                };
+            }
+        }
+        None
+    }
+
+    fn apply_session(&mut self, id: SessionId, record: Option<SessionRecord>) {
+        let before = self.sessions.get(&id).map(|session| (session.record.standard, session.record.state));
+        let window = |state: SessionState| state.window().map(|(activated, _)| activated);
+        if let Some((standard, state)) = before
+            && let Some(device) = self.devices.get_mut(&standard)
+        {
+            device.sessions.remove(&id);
+            if let Some(activated) = window(state) {
+                device.points.remove(&(activated, id));
+            }
+        }
+        let ended = |state| matches!(state, SessionState::Failed | SessionState::Removing);
+        match &record {
+            Some(record) if ended(record.state) => self.ended.insert(id),
+            _ => self.ended.remove(&id),
+        };
+        let Some(record) = record else {
+            self.sessions.remove(&id);
+            return;
+        };
+        if let Some(device) = self.devices.get_mut(&record.standard) {
+            device.sessions.insert(id);
+            if let Some(activated) = window(record.state) {
+                device.points.insert((activated, id));
+            }
+            let was_active = matches!(before, Some((_, SessionState::Active { .. })));
+            if let SessionState::Active { activated } = record.state
+                && !was_active
+            {
+                // Its end is noted when the unit that ends it is committed: `end_live`.
+                *device.live.entry(activated).or_insert(0) += 1;
+            }
+        }
+        match self.sessions.get_mut(&id) {
+            Some(session) => session.record = record,
+            None => {
+                self.sessions.insert(id, Session { record, own: BTreeMap::new() });
+            }
+        }
+    }
+
+    pub(crate) fn end_live(&mut self, device: DeviceId, activated: Generation) {
+        let Some(device) = self.devices.get_mut(&device) else { return };
+        if let Some(count) = device.live.get_mut(&activated) {
+            *count -= 1;
+            if *count == 0 {
+                device.live.remove(&activated);
+            }
+        }
+        if device.live.is_empty() {
+            device.table.shrink(false);
+        }
+    }
+
+    /// After a restart a track's stamp is its newest version's generation: had it been written since, without a
+    /// version, then for no session that is still there.
+    fn settle_loaded(&mut self) {
+        for device in self.devices.values_mut() {
+            let Device { versions, table, .. } = device;
+            for (track, upto) in versions.keys() {
+                table.set_stamp(*track, *upto);
+            }
+            if planted(Defect::StampFromDevice) {
+                let tracks: Vec<_> = table.mapped(TrackNo(0)).map(|(track, _)| track).collect();
+                for track in tracks {
+                    table.set_stamp(track, device.record.generation());
+                }
+            }
+            // A removal may have been under way.
+            device.collect = (!device.versions.is_empty()).then_some(TrackNo(0));
+        }
+    }
+
+    /// Whether a loaded change refers only to what is there.
+    fn check(&self, change: &Change) -> Result<(), LoadError> {
+        let dangling = |what: String, to: String| Err(LoadError::Dangling { what, to });
+        if let Some(entry) = change_entry(change)
+            && let Some(track) = entry.tracks().find(|track| self.space.locate(*track).is_none())
+        {
+            return dangling(format!("{change:?}"), track.to_string());
+        }
+        match change {
+            Change::Store(id, record) => {
+                let end = record.first.checked_add(record.tracks);
+                let clash = self.stores.values().any(|other| {
+                    end.is_none_or(|end| other.first < end && record.first < other.first + other.tracks)
+                });
+                if record.first == 0 || record.tracks == 0 || end.is_none() || clash {
+                    return Err(LoadError::Store { store: *id });
+                }
+                if !self.pools.contains_key(&record.pool) {
+                    return dangling(id.to_string(), record.pool.to_string());
+                }
+            }
+            Change::Device(id, Some(record)) => {
+                if let DeviceKind::Standard { pool, .. } = record.kind {
+                    self.geometry
+                        .check_device_size(record.size_bytes)
+                        .map_err(|source| LoadError::Size { device: *id, source })?;
+                    if !self.pools.contains_key(&pool) {
+                        return dangling(id.to_string(), pool.to_string());
+                    }
+                }
+            }
+            Change::Session(id, Some(record)) => {
+                let device = |id: DeviceId| self.devices.get(&id);
+                if device(record.standard).is_none_or(|device| device.pool().is_none()) {
+                    return dangling(id.to_string(), record.standard.to_string());
+                }
+                if let Some(shown) = record.virtual_device
+                    && device(shown).is_none_or(|device| device.pool().is_some())
+                {
+                    return dangling(id.to_string(), shown.to_string());
+                }
+            }
+            Change::Entry(id, ..) | Change::Version(id, ..) if !self.devices.contains_key(id) => {
+                return dangling(format!("{change:?}"), id.to_string());
+            }
+            Change::Own(id, ..) if !self.sessions.contains_key(id) => {
+                return dangling(format!("{change:?}"), id.to_string());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The entry that a change installs.
+fn change_entry(change: &Change) -> Option<Entry> {
+    match change {
+        Change::Entry(_, _, entry) => Some(*entry),
+        Change::Version(_, _, _, entry) | Change::Own(_, _, entry) => *entry,
+        _ => None,
+    }
+}
+
+impl Device {
+    fn new(record: DeviceRecord) -> Self {
+        Self {
+            record,
+            table: TrackTable::default(),
+            versions: BTreeMap::new(),
+            live: BTreeMap::new(),
+            sessions: BTreeSet::new(),
+            points: BTreeSet::new(),
+            collect: None,
+        }
+    }
+
+    pub(crate) fn pool(&self) -> Option<PoolId> {
+        match self.record.kind {
+            DeviceKind::Standard { pool, .. } => Some(pool),
+            DeviceKind::Virtual => None,
+        }
+    }
+
+    /// Does a session, or one that a crash would bring back, still see the track as it is? May say yes too often.
+    pub(crate) fn protects(&self, track: TrackNo) -> bool {
+        self.live.last_key_value().is_some_and(|(newest, _)| *newest > self.table.stamp(track))
+    }
+}
+
+impl DeviceRecord {
+    /// The generation of a standard device; 0 for a virtual one.
+    pub fn generation(&self) -> Generation {
+        match self.kind {
+            DeviceKind::Standard { generation, .. } => generation,
+            DeviceKind::Virtual => Generation(0),
+        }
+    }
+
+    /// Whether it was deleted and its tracks are being given back.
+    pub fn is_deleting(&self) -> bool {
+        matches!(self.kind, DeviceKind::Standard { deleting: true, .. })
+    }
+
+    /// Whether it is a standard device.
+    pub fn is_standard(&self) -> bool {
+        matches!(self.kind, DeviceKind::Standard { .. })
+    }
+}

@@ -1,0 +1,6 @@
+//! What travels between machines, without sockets: the NBD wire format and the management requests and answers.
+//! Decoding is total: any bytes give a value or an error, never a panic, and nothing is allocated because bytes
+//! ask for it.
+
+pub mod manage;
+pub mod nbd;
