@@ -114,6 +114,28 @@ pub enum CommandError {
         /// Its group.
         group: GroupId,
     },
+    /// The session waits in no group, or in another.
+    #[error("{session} does not wait in {group}: register it with the group")]
+    NotInGroup {
+        /// Which session.
+        session: SessionId,
+        /// The group.
+        group: GroupId,
+    },
+    /// The session has no such track.
+    #[error("{session} has no changed track {track}: ask which tracks changed")]
+    NotChanged {
+        /// Which session.
+        session: SessionId,
+        /// Which track.
+        track: TrackNo,
+    },
+    /// No pool of that name.
+    #[error("there is no pool named {name}")]
+    NoPoolNamed {
+        /// The name.
+        name: String,
+    },
     /// A session is named twice.
     #[error("{session} is named twice")]
     Twice {
@@ -291,7 +313,7 @@ impl Tables {
         Ok(of_group.map(|(id, _)| id).collect())
     }
 
-    /// Ends a group without activating what is left in it, which leaves no group behind.
+    /// Ends a group without activating anything; its sessions stay, in no group.
     pub fn close_group(&mut self, group: GroupId) -> Result<UnitSeq, CommandError> {
         let sessions = self.group_sessions(group)?;
         let mut changes = vec![Change::Group(group, false)];
@@ -348,7 +370,7 @@ impl Tables {
     }
 
     /// *Activate* (D7, Fig. 19A): all sessions of the list begin at this instant, and `group`, if one is processed,
-    /// is closed with it. No write to the standard devices may be under way.
+    /// is closed with the last session that waits in it. No write to the standard devices may be under way.
     ///
     /// Takes the same time whatever the size of the devices and however many sessions they have (F1).
     pub fn activate(
@@ -383,7 +405,10 @@ impl Tables {
             changes.push(Change::Session(item.session, Some(record)));
         }
         if let Some(group) = group {
-            changes.push(Change::Group(group, false));
+            let listed = |id: &SessionId| list.iter().any(|item| item.session == *id);
+            if self.group_sessions(group)?.iter().all(listed) {
+                changes.push(Change::Group(group, false));
+            }
         }
         Ok(self.put(changes, &[]))
     }
@@ -440,28 +465,29 @@ impl Tables {
         let alone = candidates.iter().find(|(_, id)| self.needs_alone(*id));
         let any = candidates
             .iter()
-            .find(|(_, id)| self.devices[&self.sessions[id].record.standard].versions.len() > 0);
+            .find(|(_, id)| !self.devices[&self.sessions[id].record.standard].versions.is_empty());
         alone.or(any).map(|(_, id)| *id)
     }
 
     /// Whether [`Self::reclaim`] has something to do.
     pub fn has_reclaim(&self) -> bool {
-        !self.ended.is_empty() || self.devices.values().any(|d| d.collect.is_some() || d.record.is_deleting())
+        !self.ended.is_empty() || !self.reclaiming.is_empty()
     }
 
     /// One bounded step of background work: gives back own tracks of ended sessions, versions that no session's
     /// look-up ends at, tracks of deleted devices. `None`: there was nothing to give back in this step; ask
     /// [`Self::has_reclaim`] whether to go on.
     pub fn reclaim(&mut self) -> Option<UnitSeq> {
-        if let Some(id) = self.ended.first().copied() {
-            return self.reclaim_session(id);
+        while let Some(id) = self.ended.first().copied() {
+            if let Some(unit) = self.reclaim_session(id) {
+                return Some(unit);
+            }
         }
-        let collect = self.devices.iter().find_map(|(id, device)| device.collect.map(|from| (*id, from)));
-        if let Some((id, from)) = collect {
-            return self.collect(id, from);
+        let id = self.reclaiming.first().copied()?;
+        match self.devices.get(&id)?.collect {
+            Some(from) => self.collect(id, from),
+            None => self.reclaim_device(id),
         }
-        let deleting = self.devices.iter().find(|(_, device)| device.record.is_deleting())?;
-        self.reclaim_device(*deleting.0)
     }
 
     /// The tracks that a session has of its own or kept, from `from` on, at most `most`; and where to go on.
@@ -522,8 +548,11 @@ impl Tables {
     }
 
     fn collect_anew(&mut self, standard: DeviceId) {
-        if let Some(device) = self.devices.get_mut(&standard) {
-            device.collect = (!device.versions.is_empty()).then_some(TrackNo(0));
+        if let Some(device) = self.devices.get_mut(&standard)
+            && !device.versions.is_empty()
+        {
+            device.collect = Some(TrackNo(0));
+            self.reclaiming.insert(standard);
         }
     }
 
@@ -562,7 +591,11 @@ impl Tables {
             }
             before = Some((*track, *upto));
         }
-        self.devices.get_mut(&id)?.collect = next;
+        let device = self.devices.get_mut(&id)?;
+        device.collect = next;
+        if next.is_none() && !device.record.is_deleting() {
+            self.reclaiming.remove(&id);
+        }
         (!changes.is_empty()).then(|| self.put(changes, &[]))
     }
 
@@ -594,7 +627,7 @@ impl Tables {
         }
         let device = &self.devices[&session.record.standard];
         let mut after = (TrackNo(u32::MAX), Generation(0));
-        for ((track, upto), _) in &device.versions {
+        for (track, upto) in device.versions.keys() {
             let first = if after.0 == *track { after.1 } else { Generation(0) };
             after = (*track, *upto);
             let Some(first) = first.next() else { continue };
@@ -610,10 +643,13 @@ impl Tables {
     }
 
     fn reclaim_device(&mut self, id: DeviceId) -> Option<UnitSeq> {
-        let device = &self.devices[&id];
+        let device = self.devices.get_mut(&id)?;
         let tracks: Vec<_> =
-            device.table.mapped(TrackNo(0)).take(RECLAIM_LOOKS).map(|(track, _)| track).collect();
+            device.table.mapped(device.deleted).take(RECLAIM_LOOKS).map(|(track, _)| track).collect();
         let last = tracks.len() < RECLAIM_LOOKS;
+        if let Some(track) = tracks.last() {
+            device.deleted = *track;
+        }
         let mut changes: Vec<_> =
             tracks.into_iter().map(|track| Change::Entry(id, track, crate::Entry::ZEROS)).collect();
         if last {

@@ -46,6 +46,10 @@ pub struct Tables {
     pub(crate) flying: BTreeSet<PhysicalTrack>,
     /// Sessions with own tracks to give back: those being removed, and failed ones.
     pub(crate) ended: BTreeSet<SessionId>,
+    /// Devices with versions to look at, or being deleted.
+    pub(crate) reclaiming: BTreeSet<DeviceId>,
+    /// Which session a virtual device shows.
+    shown: BTreeMap<DeviceId, SessionId>,
 }
 
 #[derive(Debug)]
@@ -62,6 +66,8 @@ pub(crate) struct Device {
     pub(crate) points: BTreeSet<(Generation, SessionId)>,
     /// Versions before this track were looked at since a session last ended; `None`: there is nothing to collect.
     pub(crate) collect: Option<TrackNo>,
+    /// Of a device being deleted: tracks before this one have been given back.
+    pub(crate) deleted: TrackNo,
 }
 
 #[derive(Debug)]
@@ -113,6 +119,8 @@ impl Tables {
             log: UnitLog::default(),
             flying: BTreeSet::new(),
             ended: BTreeSet::new(),
+            reclaiming: BTreeSet::new(),
+            shown: BTreeMap::new(),
         };
         for change in changes {
             tables.check(&change)?;
@@ -137,6 +145,11 @@ impl Tables {
     /// The stores.
     pub fn stores(&self) -> impl Iterator<Item = (StoreId, &StoreRecord)> {
         self.stores.iter().map(|(id, record)| (*id, record))
+    }
+
+    /// One store.
+    pub fn store(&self, id: StoreId) -> Option<&StoreRecord> {
+        self.stores.get(&id)
     }
 
     /// Space of a pool.
@@ -182,8 +195,7 @@ impl Tables {
 
     /// The session that a virtual device shows.
     pub fn session_shown_by(&self, device: DeviceId) -> Option<SessionId> {
-        let shows = |session: &&Session| session.record.virtual_device == Some(device);
-        self.sessions.iter().find(|(_, session)| shows(session)).map(|(id, _)| *id)
+        self.shown.get(&device).copied()
     }
 
     /// The open groups.
@@ -212,8 +224,9 @@ impl Tables {
         }
     }
 
-    /// The entry that a session has of its own or kept for it; `None`: it sees the standard device's.
-    pub(crate) fn kept(&self, id: SessionId, track: TrackNo) -> Option<Entry> {
+    /// The entry that a session has of its own or kept for it; `None`: it has none, and sees the standard device's if
+    /// it is active.
+    pub fn kept(&self, id: SessionId, track: TrackNo) -> Option<Entry> {
         let session = self.sessions.get(&id)?;
         if let Some(own) = session.own.get(&track) {
             return Some(*own);
@@ -352,14 +365,20 @@ impl Tables {
                 self.stores.insert(id, record);
             }
             Change::NextId(next) => self.next_id = next,
-            Change::Device(id, Some(record)) => match self.devices.get_mut(&id) {
-                Some(device) => device.record = record,
-                None => {
-                    self.devices.insert(id, Device::new(record));
+            Change::Device(id, Some(record)) => {
+                if record.is_deleting() {
+                    self.reclaiming.insert(id);
                 }
-            },
+                match self.devices.get_mut(&id) {
+                    Some(device) => device.record = record,
+                    None => {
+                        self.devices.insert(id, Device::new(record));
+                    }
+                }
+            }
             Change::Device(id, None) => {
                 self.devices.remove(&id);
+                self.reclaiming.remove(&id);
             }
             Change::Session(id, record) => self.apply_session(id, record),
             Change::Group(id, true) => {
@@ -390,6 +409,12 @@ impl Tables {
     }
 
     fn apply_session(&mut self, id: SessionId, record: Option<SessionRecord>) {
+        if let Some(shows) = self.sessions.get(&id).and_then(|session| session.record.virtual_device) {
+            self.shown.remove(&shows);
+        }
+        if let Some(shows) = record.as_ref().and_then(|record| record.virtual_device) {
+            self.shown.insert(shows, id);
+        }
         let before = self.sessions.get(&id).map(|session| (session.record.standard, session.record.state));
         let window = |state: SessionState| state.window().map(|(activated, _)| activated);
         if let Some((standard, state)) = before
@@ -446,7 +471,7 @@ impl Tables {
     /// After a restart a track's stamp is its newest version's generation: had it been written since, without a
     /// version, then for no session that is still there.
     fn settle_loaded(&mut self) {
-        for device in self.devices.values_mut() {
+        for (id, device) in &mut self.devices {
             let Device { versions, table, .. } = device;
             for (track, upto) in versions.keys() {
                 table.set_stamp(*track, *upto);
@@ -458,7 +483,10 @@ impl Tables {
                 }
             }
             // A removal may have been under way.
-            device.collect = (!device.versions.is_empty()).then_some(TrackNo(0));
+            if !device.versions.is_empty() {
+                device.collect = Some(TrackNo(0));
+                self.reclaiming.insert(*id);
+            }
         }
     }
 
@@ -535,6 +563,7 @@ impl Device {
             sessions: BTreeSet::new(),
             points: BTreeSet::new(),
             collect: None,
+            deleted: TrackNo(0),
         }
     }
 

@@ -98,6 +98,13 @@ impl Tables {
         Ok(WritePlan { place, slot, blocks, carry, old, kind: Kind::Fresh { keep } })
     }
 
+    /// Whether a write planned now would go in place.
+    pub fn writes_in_place(&self, place: Place) -> bool {
+        self.write_situation(place).is_ok_and(|(old, _, _, mine)| {
+            mine && old.top().is_some_and(|slot| self.space.sole(slot, place.owner))
+        })
+    }
+
     /// Fills a standard device's overlay from its base, if the overlay is the entry's alone: the plan's blocks are
     /// those to copy. `None`: there is nothing to merge, or not now.
     pub fn plan_merge(&mut self, place: Place) -> Option<WritePlan> {
@@ -179,11 +186,12 @@ impl Tables {
                 _ => (present, false),
             },
         };
-        let mut changes = self.replace(plan.place, present, new, keep);
-        if plan.kind == Kind::Merge {
+        let changes = if plan.kind == Kind::Merge {
             // No change of content: sessions that see the standard track go on seeing it, the stamp stays.
-            changes = vec![self.entry_change(plan.place, new)];
-        }
+            vec![self.entry_change(plan.place, new)]
+        } else {
+            self.replace(plan.place, present, new, keep)
+        };
         if new == present && !keep {
             return Ok(None);
         }

@@ -2,5 +2,8 @@
 //! Decoding is total: any bytes give a value or an error, never a panic, and nothing is allocated because bytes
 //! ask for it.
 
+mod endpoint;
 pub mod manage;
 pub mod nbd;
+
+pub use endpoint::{Endpoint, EndpointError};

@@ -127,6 +127,11 @@ pub enum Command {
         #[serde(default)]
         options: Vec<Activation>,
     },
+    /// Ends a group and activates nothing; its sessions stay, in no group: [`Answer::Done`].
+    GroupCancel {
+        /// The group.
+        group: u32,
+    },
     /// The open groups: [`Answer::Groups`].
     GroupList {},
 }

@@ -1,0 +1,74 @@
+//! What a host needs to use an array: an NBD client, every management command as a typed call, and the calls that
+//! are made of several commands, like *Establish* (D18).
+//!
+//! Nothing here opens a socket by itself: connections come from a [`Dial`], so the same code runs over Unix sockets, TCP
+//! and the simulator's network. Every wait has an end: management calls have a deadline each, and an NBD call may be
+//! dropped at any time.
+//!
+//! # Reading and writing a device
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use bytes::Bytes;
+//! use twintrack_host::{Dial, Endpoint, NbdClient, NbdError, NbdOptions, TokioDial};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let endpoint: Endpoint = "unix:/run/twintrack/nbd.sock".parse()?;
+//! let db = NbdClient::connect(TokioDial.dial(&endpoint).await?, "db", &NbdOptions::default()).await?;
+//! let write = db.write(4096, Bytes::from(vec![7; 4096]), false);
+//! match tokio::time::timeout(Duration::from_secs(5), write).await {
+//!     Ok(Ok(())) => db.flush().await?,
+//!     // May or may not be written: the connection broke, or the array was silent.
+//!     Ok(Err(NbdError::OutcomeUnknown { .. })) | Err(_) => {}
+//!     Ok(Err(error)) => return Err(error.into()),
+//! }
+//! db.disconnect().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Managing an array
+//!
+//! ```no_run
+//! use twintrack_host::{ArrayClient, ArrayError, TokioDial};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let array = ArrayClient::new(TokioDial, "unix:/run/twintrack/manage.sock".parse()?);
+//! match array.device_create("db", 1 << 30, None).await {
+//!     Ok(device) => println!("{} is device {}", device.name, device.id),
+//!     Err(ArrayError::Refused(refusal)) => println!("no: {refusal}"),
+//!     Err(error) if error.is_outcome_unknown() => println!("perhaps: {error}"),
+//!     Err(error) => return Err(error.into()),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Establish
+//!
+//! ```no_run
+//! use twintrack_host::{ArrayClient, GroupMode, Pair, TokioDial, establish};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let array = ArrayClient::new(TokioDial, "unix:/run/twintrack/manage.sock".parse()?);
+//! // One instant over both devices; the virtual devices are created if they do not exist.
+//! let pairs = [Pair::new("db", "db-monday"), Pair::new("log", "log-monday").offline()];
+//! for session in establish(&array, &pairs, GroupMode::Synchronous).await? {
+//!     println!("session {} of {}", session.id, session.standard);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod array;
+mod commands;
+mod dial;
+mod establish;
+mod nbd;
+
+pub use array::{ANSWER_BYTES_MAX, ArrayClient, ArrayError, TRACK_BYTES_MAX};
+pub use dial::{Dial, Socket, TokioDial};
+pub use establish::{EstablishError, EstablishStep, Leftover, Pair, establish};
+pub use nbd::{Lost, NbdClient, NbdError, NbdOptions, describe_export, list_exports};
+pub use twintrack_link::manage::{self, GroupMode};
+pub use twintrack_link::{Endpoint, EndpointError};

@@ -1,0 +1,122 @@
+//! Management calls: what they send, and what becomes of every kind of answer.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::support::{Act, array};
+use twintrack_host::manage::{Answer, ChangedTracks, Refusal, RefusalCode};
+use twintrack_host::{ANSWER_BYTES_MAX, ArrayClient, ArrayError, Dial, Endpoint, GroupMode, TokioDial};
+
+fn answer(answer: &Answer) -> Act {
+    Act::Answer(200, serde_json::to_vec(answer).unwrap())
+}
+
+fn refusal(status: u16, code: RefusalCode) -> (Act, ArrayError) {
+    let refusal = Refusal { code, reason: "device db: there is none".to_owned() };
+    (Act::Answer(status, serde_json::to_vec(&refusal).unwrap()), ArrayError::Refused(refusal))
+}
+
+#[tokio::test]
+async fn commands_are_sent_as_json() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let array = array({
+        let seen = seen.clone();
+        move |method, path, body| {
+            seen.lock().unwrap().push(format!("{method} {path} {}", String::from_utf8_lossy(body)));
+            match seen.lock().unwrap().len() {
+                1 => answer(&Answer::Group(7)),
+                2 => answer(&Answer::Done),
+                3 => answer(&Answer::Changed(ChangedTracks { tracks: vec![3, 5], next: Some(6) })),
+                _ => answer(&Answer::Sessions(vec![])),
+            }
+        }
+    });
+    assert_eq!(array.group_begin().await, Ok(7));
+    assert_eq!(array.device_delete("db").await, Ok(()));
+    let changed = array.session_changed(1, 2).await.unwrap();
+    assert_eq!((changed.tracks, changed.next), (vec![3, 5], Some(6)));
+    assert_eq!(array.group_process(7, GroupMode::OneByOne, vec![]).await, Ok(vec![]));
+    let seen = seen.lock().unwrap();
+    assert_eq!(
+        seen[..],
+        [
+            r#"POST /v1/command {"command":"group-begin"}"#,
+            r#"POST /v1/command {"command":"device-delete","name":"db"}"#,
+            r#"POST /v1/command {"command":"session-changed","session":1,"from_track":2}"#,
+            r#"POST /v1/command {"command":"group-process","group":7,"mode":"one-by-one","options":[]}"#,
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_track_comes_as_bytes_or_as_a_refusal() {
+    let array = array(|method, path, _| match (method, path) {
+        ("GET", "/v1/session/4/track/9") => Act::Answer(200, vec![7; 65536]),
+        _ => refusal(409, RefusalCode::WrongState).0,
+    });
+    assert_eq!(array.session_track(4, 9).await.unwrap(), vec![7; 65536]);
+    let expected = refusal(409, RefusalCode::WrongState).1;
+    assert_eq!(array.session_track(4, 10).await, Err(expected));
+}
+
+#[tokio::test]
+async fn refusals_come_through() {
+    for (status, code, unknown) in [
+        (404, RefusalCode::NotFound, false),
+        (507, RefusalCode::NoSpace, false),
+        (503, RefusalCode::Unavailable, true),
+    ] {
+        let array = array(move |_, _, _| refusal(status, code).0);
+        let error = array.device_show("db").await.unwrap_err();
+        assert_eq!(error, refusal(status, code).1);
+        assert_eq!(error.is_outcome_unknown(), unknown);
+        assert_eq!(error.to_string(), "device db: there is none");
+    }
+}
+
+#[tokio::test]
+async fn answers_that_are_none() {
+    let bodies = [
+        (200, b"".to_vec()),
+        (200, b"{\"answer\":\"soon\"}".to_vec()),
+        (200, serde_json::to_vec(&Answer::Done).unwrap()),
+        (500, b"<html>".to_vec()),
+        (200, vec![b' '; ANSWER_BYTES_MAX + 1]),
+    ];
+    for (status, body) in bodies {
+        let array = array(move |_, _, _| Act::Answer(status, body.clone()));
+        let error = array.group_begin().await.unwrap_err();
+        let endpoint = Endpoint::Unix("/array".into());
+        assert_eq!(error, ArrayError::Protocol { endpoint, status });
+        assert!(error.is_outcome_unknown());
+    }
+}
+
+#[tokio::test]
+async fn arrays_that_do_not_answer() {
+    let silent = array(|_, _, _| Act::Silence).with_deadline(Duration::from_millis(50));
+    let error = silent.group_begin().await.unwrap_err();
+    assert!(matches!(error, ArrayError::Timeout { deadline_ms: 50, .. }), "{error}");
+    assert!(error.is_outcome_unknown());
+
+    let error = array(|_, _, _| Act::Cut).group_begin().await.unwrap_err();
+    assert!(matches!(error, ArrayError::Cut { .. }), "{error}");
+    assert!(error.is_outcome_unknown());
+
+    #[derive(Clone)]
+    struct Nobody;
+    impl Dial for Nobody {
+        type Stream = tokio::io::DuplexStream;
+        async fn dial(&self, _: &Endpoint) -> std::io::Result<Self::Stream> {
+            Err(std::io::ErrorKind::ConnectionRefused.into())
+        }
+    }
+    let error = ArrayClient::new(Nobody, Endpoint::Tcp("a".to_owned(), 1)).group_begin().await.unwrap_err();
+    let kind = std::io::ErrorKind::ConnectionRefused;
+    assert_eq!(error, ArrayError::Unreachable { endpoint: Endpoint::Tcp("a".to_owned(), 1), kind });
+    assert!(!error.is_outcome_unknown());
+
+    let nowhere = Endpoint::Unix("/nonexistent/array.sock".into());
+    let error = ArrayClient::new(TokioDial, nowhere).group_begin().await.unwrap_err();
+    assert!(matches!(error, ArrayError::Unreachable { .. }), "{error}");
+}
