@@ -1,48 +1,192 @@
 //! The firmware of one array: a pure state machine. No I/O, no waiting, no lock, no clock but `now`.
+//!
+//! Events come in by [`Firmware::step`], effects go out, and the two lists in their order are the whole of what the
+//! array does: tests compare them, and the argument for correctness is about them. `step` only routes; the parts are
+//!
+//! - [`hosts`]: connections and requests, cut into tracks;
+//! - [`io`]: reads and writes of single tracks, which alone issue data I/O;
+//! - [`tracks`]: who may write to which track, and the gate that a point in time closes;
+//! - [`durability`] and [`rounds`]: which alone issue syncs and commits; [`headers`] go with them;
+//! - [`points`]: activate, deactivate and remove, which wait for writes in flight;
+//! - [`manage`]: the other commands; [`jobs`]: reclaim, discard, merge.
 
+mod durability;
 mod event;
+mod headers;
+mod hosts;
+mod io;
+mod jobs;
+mod manage;
+mod points;
+mod rounds;
+mod tracks;
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
 pub use event::{
-    AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Extent, HostError, HostOp, IoId, Reply, Segment,
-    Tag,
+    AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Extent, HostError, HostOp, IoId,
+    Reply, Segment, Tag,
 };
-use twintrack_core::Tables;
+use twintrack_core::{StoreId, Tables};
 
-/// What the array is called.
+/// What the array is called, and how often it was booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The serial number: 16 hex digits, given at format.
-    pub serial: String,
+    /// The serial number, given at format.
+    pub serial: u64,
+    /// The number of this boot: greater than any before.
+    pub boot: u32,
 }
 
 /// The state of one array while it is up.
+///
+/// # How to use it
+/// One caller at a time calls [`step`](Self::step) with each event as it happens, and then starts the effects in
+/// their order; every [`Effect`] that says so ends in an event. Commits must become durable in the order in which
+/// they were asked for. After [`Effect::Reload`] it must not be stepped again. The call costs the same at any size of
+/// device and any number of sessions, but for listings.
 #[derive(Debug)]
 pub struct Firmware {
     identity: Identity,
+    now: Duration,
     tables: Tables,
+    conns: BTreeMap<ConnId, hosts::Conn>,
+    requests: BTreeMap<hosts::RequestId, hosts::Request>,
+    /// Requests with more parts to begin than one turn allows.
+    turns: VecDeque<hosts::RequestId>,
+    tracks: tracks::Tracks,
+    ops: BTreeMap<io::OpId, io::Op>,
+    reads: BTreeMap<io::ReadId, io::Read>,
+    io: BTreeMap<IoId, io::IoFor>,
+    /// Operations that wait for a free physical track.
+    starving: VecDeque<io::OpId>,
+    /// Stores whose sync failed (crash rule 9).
+    offline: BTreeSet<StoreId>,
+    durability: durability::Durability,
+    round: Option<rounds::Round>,
+    headers: headers::Headers,
+    points: points::Points,
+    jobs: jobs::Jobs,
+    /// What is to be done before the step ends.
+    work: VecDeque<Work>,
+    numbers: u64,
+    reloading: bool,
+}
+
+/// What a part asks of another, within one step.
+#[derive(Debug)]
+enum Work {
+    /// An operation has its turn.
+    Op(io::OpId),
+    /// A read that needs no disk is over.
+    ReadOver(io::ReadId),
+    /// A request's part is over.
+    Advance(hosts::RequestId),
+    /// A disk operation on a store that is offline.
+    Offline(IoId),
 }
 
 impl Firmware {
     /// Over what the metadata store held. Nothing is under way; the first [`Event::Timer`] (due at once, see
     /// [`Self::next_deadline`]) takes up the background work of before.
     pub fn new(identity: Identity, tables: Tables) -> Self {
-        Self { identity, tables }
+        let headers = headers::Headers::new(tables.geometry(), identity.serial, identity.boot);
+        Self {
+            identity,
+            now: Duration::ZERO,
+            conns: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            turns: VecDeque::new(),
+            tracks: tracks::Tracks::default(),
+            ops: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            io: BTreeMap::new(),
+            starving: VecDeque::new(),
+            offline: BTreeSet::new(),
+            durability: durability::Durability::new(&tables),
+            round: None,
+            headers,
+            points: points::Points::default(),
+            jobs: jobs::Jobs::new(&tables),
+            work: VecDeque::new(),
+            numbers: 0,
+            reloading: false,
+            tables,
+        }
     }
 
     /// Takes one event, appends what is to be done. `now` is time since any fixed instant and never goes back.
     pub fn step(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
-        let _ = (now, event, effects, &self.identity, &self.tables);
+        if self.reloading {
+            return;
+        }
+        self.now = now;
+        match event {
+            Event::Attach { conn, export } => self.attach(conn, &export, effects),
+            Event::Detach { conn } => self.detach(conn),
+            Event::Host { conn, tag, op } => self.host(conn, tag, op, effects),
+            Event::Disk { io, result } => self.disk_done(io, result, effects),
+            Event::Committed { upto, result } => self.commit_ended(upto, result, effects),
+            Event::Manage { call, wall_ms, command } => self.manage(call, wall_ms, command, effects),
+            Event::ReadTrack { call, session, track } => self.read_track(call, session, track, effects),
+            Event::Timer => self.timer(effects),
+        }
+        if !self.reloading {
+            self.settle(effects);
+        }
     }
 
     /// When [`Event::Timer`] is due, in the time of `now`. Ask again after each step.
     pub fn next_deadline(&self) -> Option<Duration> {
-        None
+        if !self.turns.is_empty() {
+            return Some(self.now);
+        }
+        self.jobs.deadline()
     }
 
-    /// The names that hosts may attach to, for `NBD_OPT_LIST`.
-    pub fn exports(&self) -> Vec<String> {
-        Vec::new()
+    /// The tables, to look at.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Whether every write has landed, every unit is committed, and no background work is left but merging.
+    pub fn is_quiet(&self) -> bool {
+        self.requests.is_empty()
+            && self.ops.is_empty()
+            && self.io.is_empty()
+            && self.tables.uncommitted_units() == 0
+            && self.tables.committed_unit() == self.tables.last_unit()
+            && !self.tables.has_reclaim()
+    }
+
+    /// Does what follows from the event, until nothing does.
+    fn settle(&mut self, fx: &mut Vec<Effect>) {
+        loop {
+            if let Some(work) = self.work.pop_front() {
+                match work {
+                    Work::Op(op) => self.run_op(op, fx),
+                    Work::ReadOver(read) => self.read_over(read, fx),
+                    Work::Advance(request) => self.advance(request, fx),
+                    Work::Offline(io) => self.disk_done(io, Err::<Bytes, _>(DiskError::Failed), fx),
+                }
+            } else if !self.advance_points(fx) && !self.pump_durability(fx) {
+                break;
+            }
+        }
+        self.jobs.look(self.now, &self.tables, !self.starving.is_empty(), self.durability.is_broken());
+    }
+
+    fn timer(&mut self, fx: &mut Vec<Effect>) {
+        for request in std::mem::take(&mut self.turns) {
+            self.advance(request, fx);
+        }
+        self.run_jobs(fx);
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 }

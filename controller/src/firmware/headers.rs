@@ -1,0 +1,149 @@
+//! The headers beside the physical tracks (crash rule 6, D17): noted as tracks are born and masks grow, written by
+//! the sync round before the commit that refers to them.
+//!
+//! Several headers share a 4 KiB block of the header area, so a block is read before its first change and then kept
+//! for a while. A block that cannot be read is begun anew: its other headers are lost, which costs a later recovery
+//! their origin, and no data.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use twintrack_core::layout::{Header, StoreLayout};
+use twintrack_core::{BLOCK_BYTES, BlockMask, Generation, Geometry, Owner, Place, StoreId};
+
+/// Blocks of the header area that are kept: 4 MiB.
+const CACHED_BLOCKS_MAX: usize = 1024;
+
+/// A block of the header area of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HeaderBlock {
+    pub(super) store: StoreId,
+    /// First byte on the store.
+    pub(super) offset: u64,
+}
+
+/// What is to be said of a physical track.
+#[derive(Debug, Clone, Copy)]
+struct Note {
+    /// Who it was born for; `None`: its mask grew.
+    birth: Option<(Place, Generation, u64)>,
+    mask: BlockMask,
+}
+
+#[derive(Debug)]
+pub(super) struct Headers {
+    geometry: Geometry,
+    serial: u64,
+    /// Births so far; begins with the number of the boot, so that it goes on after a restart.
+    sequence: u64,
+    /// By store and place in it: what the next round writes.
+    notes: BTreeMap<(StoreId, u32), Note>,
+    cache: BTreeMap<HeaderBlock, Vec<u8>>,
+    /// The cache in the order in which it was filled.
+    filled: VecDeque<HeaderBlock>,
+}
+
+impl Headers {
+    pub(super) fn new(geometry: Geometry, serial: u64, boot: u32) -> Self {
+        let sequence = u64::from(boot) << 32;
+        Self {
+            geometry,
+            serial,
+            sequence,
+            notes: BTreeMap::new(),
+            cache: BTreeMap::new(),
+            filled: VecDeque::new(),
+        }
+    }
+
+    /// A physical track is born as `place`.
+    pub(super) fn born(&mut self, at: (StoreId, u32), place: Place, generation: Generation, mask: BlockMask) {
+        self.sequence += 1;
+        self.notes.insert(at, Note { birth: Some((place, generation, self.sequence)), mask });
+    }
+
+    /// The mask of a physical track grew.
+    pub(super) fn grew(&mut self, at: (StoreId, u32), mask: BlockMask) {
+        self.notes.entry(at).or_insert(Note { birth: None, mask }).mask = mask;
+    }
+
+    /// The blocks that the notes change; each is to be [`Self::fill`]ed unless it is in the cache.
+    pub(super) fn touched(&self, layout: impl Fn(StoreId) -> StoreLayout) -> Vec<(HeaderBlock, bool)> {
+        let mut blocks: Vec<_> = self.notes.keys().map(|at| block_of(*at, &layout).0).collect();
+        blocks.dedup();
+        blocks.into_iter().map(|block| (block, self.cache.contains_key(&block))).collect()
+    }
+
+    /// A block was read; `None`: it cannot be.
+    pub(super) fn fill(&mut self, block: HeaderBlock, content: Option<&[u8]>) {
+        let content = content.filter(|content| content.len() == BLOCK_BYTES as usize);
+        self.cache.insert(block, content.map_or_else(|| vec![0; BLOCK_BYTES as usize], <[u8]>::to_vec));
+        self.filled.push_back(block);
+    }
+
+    /// Enters the notes into the blocks that are filled: what to write.
+    pub(super) fn apply(&mut self, layout: impl Fn(StoreId) -> StoreLayout) -> Vec<(HeaderBlock, Bytes)> {
+        let mut changed: Vec<HeaderBlock> = Vec::new();
+        for (at, note) in std::mem::take(&mut self.notes) {
+            let (block, within, length) = block_of(at, &layout);
+            let Some(content) = self.cache.get_mut(&block) else {
+                // Noted after the round had begun: the next one's.
+                self.notes.insert(at, note);
+                continue;
+            };
+            let slot = &mut content[within..within + length];
+            let header = match (note.birth, Header::decode(slot, self.geometry, self.serial)) {
+                (Some((place, generation, sequence)), _) => {
+                    let codes = Vec::new();
+                    Some(Header {
+                        owner: place.owner,
+                        track: place.track,
+                        generation,
+                        sequence,
+                        mask: note.mask,
+                        codes,
+                    })
+                }
+                (None, Ok(header)) => Some(Header { mask: note.mask, ..header }),
+                (None, Err(_)) => None,
+            };
+            if let Some(header) = header {
+                slot.copy_from_slice(&header.encode(self.geometry, self.serial));
+                if changed.last() != Some(&block) {
+                    changed.push(block);
+                }
+            }
+        }
+        let written =
+            changed.iter().map(|block| (*block, Bytes::copy_from_slice(&self.cache[block]))).collect();
+        while self.filled.len() > CACHED_BLOCKS_MAX
+            && let Some(oldest) = self.filled.pop_front()
+        {
+            self.cache.remove(&oldest);
+        }
+        written
+    }
+
+    /// A block that was not written after all is read anew before its next change.
+    pub(super) fn forget(&mut self, block: HeaderBlock) {
+        self.cache.remove(&block);
+        self.filled.retain(|other| *other != block);
+    }
+}
+
+/// The block of a header, its first byte in it, its length.
+fn block_of(at: (StoreId, u32), layout: impl Fn(StoreId) -> StoreLayout) -> (HeaderBlock, usize, usize) {
+    let layout = layout(at.0);
+    let offset = layout.header_offset(at.1);
+    let within = offset % u64::from(BLOCK_BYTES);
+    (HeaderBlock { store: at.0, offset: offset - within }, within as usize, layout.header_bytes() as usize)
+}
+
+/// Whose generation a birth is stamped with.
+pub(super) fn generation_of(tables: &twintrack_core::Tables, owner: Owner) -> Generation {
+    let device = match owner {
+        Owner::Device(id) => Some(id),
+        Owner::Session(id) => tables.session(id).map(|session| session.standard),
+    };
+    device.and_then(|id| tables.device(id)).map_or(Generation(0), |device| device.generation())
+}

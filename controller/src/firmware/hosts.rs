@@ -1,0 +1,343 @@
+//! Host connections and their requests: each is cut into tracks, and answered when all its parts are over.
+
+use bytes::Bytes;
+use twintrack_core::{DeviceId, Owner, Place, SECTOR_BYTES, SessionState, TrackNo};
+
+use super::durability::Waiter;
+use super::event::{AttachError, ConnId, Effect, ExportInfo, Extent, HostError, HostOp, Reply, Segment, Tag};
+use super::io::{self, Parent, Reader};
+use super::{Firmware, Work};
+
+/// The most bytes that one read or write carries.
+const PAYLOAD_BYTES_MAX: u64 = 32 << 20;
+/// Parts of one request under way at a time.
+const PARTS_MAX: u32 = 64;
+/// Parts begun before others have their turn.
+const PARTS_A_TURN: u32 = 4096;
+/// Extents of one block status.
+const EXTENTS_MAX: usize = 1024;
+/// Tracks that one block status looks at.
+const STATUS_TRACKS_MAX: u32 = 1 << 16;
+
+/// One request of a host, array-wide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RequestId(pub(super) u64);
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Conn {
+    device: DeviceId,
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(super) struct Request {
+    conn: ConnId,
+    tag: Tag,
+    owner: Owner,
+    what: What,
+    /// The bytes whose parts have not begun.
+    at: u64,
+    end: u64,
+    fua: bool,
+    outstanding: u32,
+    /// All parts are over, and it waits for durability.
+    settling: bool,
+    error: Option<HostError>,
+    segments: Vec<Segment>,
+}
+
+#[derive(Debug)]
+enum What {
+    Read,
+    Write { offset: u64, data: Bytes },
+    Trim,
+    WriteZeroes { no_hole: bool },
+    Flush,
+}
+
+impl Firmware {
+    pub(super) fn attach(&mut self, conn: ConnId, export: &str, fx: &mut Vec<Effect>) {
+        let result = match self.tables.device_named(export) {
+            None => Err(AttachError::Unknown),
+            Some((device, _)) => match self.usable(device) {
+                Ok((_, size_bytes)) => {
+                    self.conns.insert(conn, Conn { device });
+                    let track_bytes = self.tables.geometry().track_bytes();
+                    Ok(ExportInfo { device, size_bytes, read_only: false, track_bytes })
+                }
+                Err(_) => Err(AttachError::NotReady),
+            },
+        };
+        fx.push(Effect::Attached { conn, result });
+    }
+
+    pub(super) fn detach(&mut self, conn: ConnId) {
+        self.conns.remove(&conn);
+    }
+
+    /// The names that hosts may attach to, for `NBD_OPT_LIST`.
+    pub fn exports(&self) -> Vec<String> {
+        let usable = self.tables.devices().filter(|(id, _)| self.usable(*id).is_ok());
+        usable.map(|(_, record)| record.name.clone()).collect()
+    }
+
+    /// Whose tracks a device's I/O goes to, and its size; refused while hosts may not use it.
+    fn usable(&self, device: DeviceId) -> Result<(Owner, u64), HostError> {
+        let record = self.tables.device(device).filter(|record| record.online && !record.is_deleting());
+        let record = record.ok_or(HostError::Gone)?;
+        if record.is_standard() {
+            return Ok((Owner::Device(device), record.size_bytes));
+        }
+        let session = self.tables.session_shown_by(device).ok_or(HostError::Gone)?;
+        match self.tables.session(session).map(|session| session.state) {
+            Some(SessionState::Active { .. }) => Ok((Owner::Session(session), record.size_bytes)),
+            _ => Err(HostError::Gone),
+        }
+    }
+
+    pub(super) fn size_of(&self, owner: Owner) -> u64 {
+        let device = match owner {
+            Owner::Device(id) => Some(id),
+            Owner::Session(id) => self.tables.session(id).and_then(|session| session.virtual_device),
+        };
+        device.and_then(|id| self.tables.device(id)).map_or(0, |record| record.size_bytes)
+    }
+
+    pub(super) fn host(&mut self, conn: ConnId, tag: Tag, op: HostOp, fx: &mut Vec<Effect>) {
+        if let Err(error) = self.take_request(conn, tag, op, fx) {
+            fx.push(Effect::Reply { conn, tag, result: Err(error) });
+        }
+    }
+
+    fn take_request(
+        &mut self,
+        conn: ConnId,
+        tag: Tag,
+        op: HostOp,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), HostError> {
+        let device = self.conns.get(&conn).ok_or(HostError::Gone)?.device;
+        let (owner, size_bytes) = self.usable(device)?;
+        let (what, at, length, fua) = match op {
+            HostOp::Read { offset, length } => (What::Read, offset, u64::from(length), false),
+            HostOp::Write { offset, data, fua } => {
+                let length = data.len() as u64;
+                (What::Write { offset, data }, offset, length, fua)
+            }
+            HostOp::Flush => (What::Flush, 0, 0, true),
+            HostOp::Trim { offset, length, fua } => (What::Trim, offset, u64::from(length), fua),
+            HostOp::WriteZeroes { offset, length, no_hole, fua } => {
+                (What::WriteZeroes { no_hole }, offset, u64::from(length), fua)
+            }
+            HostOp::BlockStatus { offset, length, one } => {
+                check_range(offset, u64::from(length), size_bytes)?;
+                let result = self.block_status(owner, offset, length, one);
+                fx.push(Effect::Reply { conn, tag, result });
+                return Ok(());
+            }
+        };
+        if !matches!(what, What::Flush) {
+            check_range(at, length, size_bytes)?;
+        }
+        if matches!(what, What::Read | What::Write { .. }) && length > PAYLOAD_BYTES_MAX {
+            return Err(HostError::Invalid);
+        }
+        let id = RequestId(self.next_number());
+        let request = Request {
+            conn,
+            tag,
+            owner,
+            what,
+            at,
+            end: at + length,
+            fua,
+            outstanding: 0,
+            settling: false,
+            error: None,
+            segments: Vec::new(),
+        };
+        self.requests.insert(id, request);
+        if !matches!(self.requests[&id].what, What::Read) {
+            self.jobs.busy(self.now);
+        }
+        self.advance(id, fx);
+        Ok(())
+    }
+
+    /// Begins as many parts as may be under way; ends the request if there is none left.
+    pub(super) fn advance(&mut self, id: RequestId, fx: &mut Vec<Effect>) {
+        for _ in 0..PARTS_A_TURN {
+            let Some(request) = self.requests.get_mut(&id) else { return };
+            if request.at == request.end || request.error.is_some() {
+                if request.outstanding == 0 {
+                    self.parts_over(id, fx);
+                }
+                return;
+            }
+            if request.outstanding == PARTS_MAX {
+                return;
+            }
+            let (track, within, length) = self
+                .tables
+                .geometry()
+                .split(request.at, request.end - request.at)
+                .next()
+                .expect("there are bytes left");
+            let offset = request.at;
+            request.at += u64::from(length);
+            self.begin_part(id, offset, track, within, length, fx);
+        }
+        self.turns.push_back(id);
+    }
+
+    fn begin_part(
+        &mut self,
+        id: RequestId,
+        offset: u64,
+        track: TrackNo,
+        within: u32,
+        length: u32,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        let place = Place { owner: request.owner, track };
+        let change = match &request.what {
+            What::Read => {
+                let Some(entry) = self.tables.entry(place) else {
+                    request.error = Some(HostError::Gone);
+                    return;
+                };
+                request.outstanding += 1;
+                let first = request.segments.len();
+                let segments =
+                    self.start_read(place.owner, entry, within..within + length, Reader::Host(id), first, fx);
+                if let Some(request) = self.requests.get_mut(&id) {
+                    request.segments.resize(first + segments, Segment::Zeros(0));
+                }
+                return;
+            }
+            What::Write { offset: start, data } => {
+                let from = (offset - start) as usize;
+                io::Change::Data(data.slice(from..from + length as usize))
+            }
+            What::Trim | What::WriteZeroes { .. } => {
+                let whole = self.is_whole(place, within, length);
+                let Some(request) = self.requests.get_mut(&id) else { return };
+                match request.what {
+                    What::Trim | What::WriteZeroes { no_hole: false } if whole => io::Change::Clear,
+                    What::Trim => return,
+                    _ => io::Change::Zeros,
+                }
+            }
+            What::Flush => return,
+        };
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.outstanding += 1;
+        }
+        self.start_op(place, within, length, change, Parent::Host(id));
+    }
+
+    /// Whether these bytes are all that the device has of the track.
+    fn is_whole(&self, place: Place, within: u32, length: u32) -> bool {
+        let geometry = self.tables.geometry();
+        let rest = self.size_of(place.owner).saturating_sub(geometry.offset_of(place.track));
+        within == 0 && u64::from(length) >= rest.min(u64::from(geometry.track_bytes()))
+    }
+
+    pub(super) fn host_read_done(
+        &mut self,
+        id: RequestId,
+        first: usize,
+        result: Result<Vec<Segment>, HostError>,
+    ) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.outstanding -= 1;
+        match result {
+            Ok(segments) => {
+                for (index, segment) in segments.into_iter().enumerate() {
+                    request.segments[first + index] = segment;
+                }
+            }
+            Err(error) => request.error = Some(error),
+        }
+        self.work.push_back(Work::Advance(id));
+    }
+
+    pub(super) fn host_op_done(&mut self, id: RequestId, result: Result<(), HostError>) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.outstanding -= 1;
+        if let Err(error) = result {
+            request.error = Some(error);
+        }
+        self.work.push_back(Work::Advance(id));
+    }
+
+    /// No part is left: the answer, or the wait for durability before it.
+    fn parts_over(&mut self, id: RequestId, fx: &mut Vec<Effect>) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        if request.settling {
+            return;
+        }
+        if request.fua && request.error.is_none() {
+            request.settling = true;
+            if !self.durability.wait(&self.tables, Waiter::Host(id)) {
+                self.reply(id, Err(HostError::Io), fx);
+            }
+            return;
+        }
+        self.reply(id, Ok(()), fx);
+    }
+
+    /// Answers a request, unless its connection is gone.
+    pub(super) fn reply(&mut self, id: RequestId, durable: Result<(), HostError>, fx: &mut Vec<Effect>) {
+        let Some(request) = self.requests.remove(&id) else { return };
+        let result = match request.error.map_or(durable, Err) {
+            Err(error) => Err(error),
+            Ok(()) => Ok(match request.what {
+                What::Read => Reply::Data(join_zeros(request.segments)),
+                _ => Reply::Done,
+            }),
+        };
+        if self.conns.contains_key(&request.conn) {
+            fx.push(Effect::Reply { conn: request.conn, tag: request.tag, result });
+        }
+    }
+
+    fn block_status(&self, owner: Owner, offset: u64, length: u32, one: bool) -> Result<Reply, HostError> {
+        let most = if one { 1 } else { EXTENTS_MAX };
+        let mut extents: Vec<Extent> = Vec::new();
+        let parts = self.tables.geometry().split(offset, u64::from(length));
+        for (track, within, length) in parts.take(STATUS_TRACKS_MAX as usize) {
+            let entry = self.tables.entry(Place { owner, track }).ok_or(HostError::Gone)?;
+            for (range, lies) in io::runs(entry, within, length) {
+                let (length, allocated) = (range.end - range.start, lies.is_some());
+                let count = extents.len();
+                match extents.last_mut() {
+                    Some(last) if last.allocated == allocated => last.length += length,
+                    _ if count == most => return Ok(Reply::Status(extents)),
+                    _ => extents.push(Extent { length, allocated }),
+                }
+            }
+        }
+        Ok(Reply::Status(extents))
+    }
+}
+
+fn check_range(offset: u64, length: u64, size_bytes: u64) -> Result<(), HostError> {
+    let sector = u64::from(SECTOR_BYTES);
+    let aligned = offset.is_multiple_of(sector) && length.is_multiple_of(sector);
+    let inside = offset.checked_add(length).is_some_and(|end| end <= size_bytes);
+    if aligned && inside && length > 0 { Ok(()) } else { Err(HostError::Invalid) }
+}
+
+fn join_zeros(segments: Vec<Segment>) -> Vec<Segment> {
+    let mut joined: Vec<Segment> = Vec::with_capacity(segments.len());
+    for segment in segments {
+        match (joined.last_mut(), &segment) {
+            (Some(Segment::Zeros(before)), Segment::Zeros(more)) => *before += more,
+            _ => joined.push(segment),
+        }
+    }
+    joined
+}

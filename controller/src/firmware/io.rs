@@ -1,0 +1,547 @@
+//! Reads and writes of single tracks, from the tables to the disks: nothing else issues data I/O.
+//!
+//! A write of a track goes: its place in the queue of the track ([`super::tracks`]) → plan ([`Tables::plan_write`]) →
+//! read what completes blocks written in part, and blocks to carry → write → land. Between plan and landing the plan
+//! pins what it reads and names. A crash at any point before the landing's unit is committed leaves the old entry,
+//! whose tracks are untouched, or, in place, a block that is old, new or torn, as any disk would.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+use twintrack_core::defect::{Defect, planted};
+use twintrack_core::layout::StoreLayout;
+use twintrack_core::{
+    BLOCK_BYTES, BlockMask, Entry, Owner, PhysicalTrack, Place, PoolId, StoreId, Tables, WriteError,
+    WritePlan,
+};
+
+use super::event::{CallId, DiskError, Effect, HostError, IoId, Segment};
+use super::headers::{HeaderBlock, generation_of};
+use super::hosts::RequestId;
+use super::tracks::Access;
+use super::{Firmware, Work};
+
+/// One operation that changes a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct OpId(pub(super) u64);
+
+/// One read of a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ReadId(pub(super) u64);
+
+/// What a disk operation is for.
+#[derive(Debug)]
+pub(super) enum IoFor {
+    /// A piece of a read: which segment of its target.
+    Read(ReadId, usize),
+    /// What completes a write: where in the track.
+    Fill(OpId, u32),
+    /// A run of a write.
+    Write(OpId, StoreId),
+    /// A header block read before its change.
+    HeaderRead(HeaderBlock),
+    /// A header block.
+    HeaderWrite(HeaderBlock),
+    /// A sync of a round.
+    Sync(StoreId),
+    /// Free tracks whose room goes back to the store.
+    Discard(StoreId, u32, u32),
+}
+
+/// An operation that changes a track.
+#[derive(Debug)]
+pub(super) struct Op {
+    place: Place,
+    /// First byte in the track, and bytes.
+    within: u32,
+    length: u32,
+    what: Change,
+    parent: Parent,
+    plan: Option<WritePlan>,
+    /// What is to be written, by its place in the track.
+    pieces: BTreeMap<u32, Bytes>,
+    outstanding: u32,
+    writing: bool,
+    error: Option<HostError>,
+    /// Commits it has waited for to find space.
+    waits: u32,
+}
+
+/// What an operation does to its track.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// Writes bytes.
+    Data(Bytes),
+    /// Writes zeros.
+    Zeros,
+    /// Makes the track take no space.
+    Clear,
+    /// Completes the overlay from the base.
+    Merge,
+}
+
+/// Who wants to know that an operation is over.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Parent {
+    /// A host's request.
+    Host(RequestId),
+    /// The merging job.
+    Merge,
+}
+
+/// Whom a read is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reader {
+    /// A host's request.
+    Host(RequestId),
+    /// A management call for one track.
+    Call(CallId),
+}
+
+/// A read of one track.
+#[derive(Debug)]
+pub(super) struct Read {
+    owner: Owner,
+    entry: Entry,
+    reader: Reader,
+    /// Its pieces, in order; filled as they come.
+    segments: Vec<Option<Segment>>,
+    /// Where its first segment goes among those of the reader.
+    first: usize,
+    outstanding: u32,
+    error: Option<HostError>,
+}
+
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+/// The bytes `within..within + length` of an entry: runs that lie on one physical track, or are zeros.
+pub(super) fn runs(
+    entry: Entry,
+    within: u32,
+    length: u32,
+) -> impl Iterator<Item = (Range<u32>, Option<PhysicalTrack>)> {
+    let end = within + length;
+    let mut at = within;
+    std::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let (start, lies) = (at, entry.place_of(at / BLOCK_BYTES));
+        while at < end && entry.place_of(at / BLOCK_BYTES) == lies {
+            at = (at / BLOCK_BYTES + 1) * BLOCK_BYTES;
+        }
+        at = at.min(end);
+        Some((start..at, lies))
+    })
+}
+
+impl Firmware {
+    /// Begins a read; [`Firmware::read_done`] of the reader follows, perhaps at once. Returns how many segments it has.
+    pub(super) fn start_read(
+        &mut self,
+        owner: Owner,
+        entry: Entry,
+        bytes: Range<u32>,
+        reader: Reader,
+        first: usize,
+        fx: &mut Vec<Effect>,
+    ) -> usize {
+        let id = ReadId(self.next_number());
+        let parts: Vec<_> = runs(entry, bytes.start, bytes.end - bytes.start).collect();
+        let mut read =
+            Read { owner, entry, reader, segments: Vec::new(), first, outstanding: 0, error: None };
+        self.tables.pin(owner, entry);
+        let mut issue = Vec::new();
+        for (index, (range, lies)) in parts.iter().enumerate() {
+            match lies {
+                None => read.segments.push(Some(Segment::Zeros(range.end - range.start))),
+                Some(track) => {
+                    read.segments.push(None);
+                    read.outstanding += 1;
+                    issue.push((IoFor::Read(id, index), *track, range.clone()));
+                }
+            }
+        }
+        let done = read.outstanding == 0;
+        self.reads.insert(id, read);
+        for (what, track, range) in issue {
+            self.issue_read(what, track, range, fx);
+        }
+        if done {
+            self.work.push_back(Work::ReadOver(id));
+        }
+        parts.len()
+    }
+
+    pub(super) fn read_over(&mut self, id: ReadId, fx: &mut Vec<Effect>) {
+        let Some(read) = self.reads.remove(&id) else { return };
+        self.tables.unpin(read.owner, read.entry);
+        let segments = read.segments.into_iter().map(|segment| segment.unwrap_or(Segment::Zeros(0)));
+        let result = match read.error {
+            Some(error) => Err(error),
+            None => Ok(segments.collect()),
+        };
+        match read.reader {
+            Reader::Host(request) => self.host_read_done(request, read.first, result),
+            Reader::Call(call) => self.track_read_done(call, result, fx),
+        }
+    }
+
+    /// Begins an operation that changes a track; its parent hears when it is over.
+    pub(super) fn start_op(&mut self, place: Place, within: u32, length: u32, what: Change, parent: Parent) {
+        let id = OpId(self.next_number());
+        let access = match what {
+            Change::Data(_) | Change::Zeros if self.tables.writes_in_place(place) => {
+                Access::Blocks(BlockMask::touched(within, length))
+            }
+            _ => Access::Whole,
+        };
+        let hasty = matches!(what, Change::Clear) && planted(Defect::TrimUndrained);
+        let op = Op {
+            place,
+            within,
+            length,
+            what,
+            parent,
+            plan: None,
+            pieces: BTreeMap::new(),
+            outstanding: 0,
+            writing: false,
+            error: None,
+            waits: 0,
+        };
+        if hasty {
+            // Not its turn; the queue does not know of it.
+            let _ = self.tables.clear(place);
+            self.op_told(parent, Ok(()));
+            return;
+        }
+        self.ops.insert(id, op);
+        if self.tracks.admit(id, place, access) {
+            self.work.push_back(Work::Op(id));
+        }
+    }
+
+    /// An operation has its turn, or was waiting for space.
+    pub(super) fn run_op(&mut self, id: OpId, fx: &mut Vec<Effect>) {
+        let Some(op) = self.ops.get(&id) else { return };
+        let (place, within, length) = (op.place, op.within, op.length);
+        match op.what {
+            Change::Clear => {
+                let result = self.tables.clear(place);
+                self.end_op(id, result.map(|_| ()).map_err(host_error));
+            }
+            Change::Merge => match self.tables.plan_merge(place) {
+                Some(plan) => self.prepare(id, plan, fx),
+                None => self.end_op(id, Ok(())),
+            },
+            Change::Data(_) | Change::Zeros => {
+                let blocks = BlockMask::touched(within, length);
+                match self.tables.plan_write(place, blocks) {
+                    Ok(plan) if plan.fresh() && !self.tracks.has_whole(id, place) => {
+                        self.tables.abandon_write(plan);
+                        if self.tracks.upgrade(id, place) {
+                            self.work.push_back(Work::Op(id));
+                        }
+                    }
+                    Ok(plan) => {
+                        if !plan.fresh() {
+                            let granted = self.tracks.downgrade(id, place, blocks);
+                            self.work.extend(granted.into_iter().map(Work::Op));
+                        }
+                        self.prepare(id, plan, fx);
+                    }
+                    Err(WriteError::NoSpace(pool)) => self.out_of_space(id, pool),
+                    Err(WriteError::Gone) => self.end_op(id, Err(HostError::Gone)),
+                }
+            }
+        }
+    }
+
+    /// Gathers what is to be written: the data, the rest of blocks written in part, blocks to carry.
+    fn prepare(&mut self, id: OpId, plan: WritePlan, fx: &mut Vec<Effect>) {
+        let size_bytes = self.size_of(plan.place().owner);
+        let Some(op) = self.ops.get_mut(&id) else { return };
+        let (start, end) = (op.within, op.within + op.length);
+        match &op.what {
+            Change::Data(data) => {
+                op.pieces.insert(start, data.clone());
+            }
+            Change::Zeros => put_zeros(&mut op.pieces, start..end),
+            Change::Clear | Change::Merge => {}
+        }
+        let limit = size_bytes.saturating_sub(self.tables.geometry().offset_of(op.place.track));
+        let limit = limit.min(u64::from(self.tables.geometry().track_bytes())) as u32;
+        let mut missing: Vec<Range<u32>> = Vec::new();
+        if matches!(op.what, Change::Merge) {
+            missing.extend(plan.blocks().runs().map(|run| run.start * BLOCK_BYTES..run.end * BLOCK_BYTES));
+        } else {
+            let head = start / BLOCK_BYTES;
+            if !plan.in_place(head) {
+                missing.push(head * BLOCK_BYTES..start);
+            }
+            let tail = (end - 1) / BLOCK_BYTES;
+            if !plan.in_place(tail) {
+                missing.push(end..(tail + 1) * BLOCK_BYTES);
+            }
+            missing.extend(plan.carry().runs().map(|run| run.start * BLOCK_BYTES..run.end * BLOCK_BYTES));
+        }
+        let whole_blocks = matches!(op.what, Change::Merge);
+        let mut reads = Vec::new();
+        for range in missing.into_iter().filter(|range| !range.is_empty()) {
+            // What lies behind the end of the device is zeros, and stays so when the device grows.
+            let inside = range.start..range.end.min(limit.max(range.start));
+            put_tail(&mut op.pieces, inside.end..range.end);
+            for (part, lies) in runs(plan.old(), inside.start, inside.end - inside.start) {
+                let zeroed = planted(Defect::RestOfBlockZeroed)
+                    && !whole_blocks
+                    && part.end - part.start < BLOCK_BYTES;
+                match lies.filter(|_| !zeroed) {
+                    Some(track) => reads.push((part, track)),
+                    None => put_zeros(&mut op.pieces, part),
+                }
+            }
+        }
+        op.plan = Some(plan);
+        op.outstanding = reads.len() as u32;
+        if reads.is_empty() {
+            self.write_out(id, fx);
+        }
+        for (part, track) in reads {
+            self.issue_read(IoFor::Fill(id, part.start), track, part, fx);
+        }
+    }
+
+    /// Everything is gathered: adjacent pieces go in one disk write.
+    fn write_out(&mut self, id: OpId, fx: &mut Vec<Effect>) {
+        let Some(op) = self.ops.get_mut(&id) else { return };
+        let Some(slot) = op.plan.as_ref().map(WritePlan::slot) else { return };
+        let mut outs: Vec<(u32, u32, Vec<Bytes>)> = Vec::new();
+        for (at, piece) in std::mem::take(&mut op.pieces) {
+            match outs.last_mut() {
+                Some((start, length, pieces)) if *start + *length == at => {
+                    *length += piece.len() as u32;
+                    pieces.push(piece);
+                }
+                _ => outs.push((at, piece.len() as u32, vec![piece])),
+            }
+        }
+        op.writing = true;
+        op.outstanding = outs.len() as u32;
+        for (at, _, data) in outs {
+            let (store, offset) = self.address(slot, at);
+            let io = self.begin_io(IoFor::Write(id, store), store);
+            if let Some(io) = io {
+                fx.push(Effect::Write { io, store, offset, data });
+            }
+        }
+    }
+
+    /// A disk operation is over.
+    pub(super) fn disk_done(&mut self, io: IoId, result: Result<Bytes, DiskError>, fx: &mut Vec<Effect>) {
+        let Some(what) = self.io.remove(&io) else { return };
+        match what {
+            IoFor::Read(id, index) => {
+                let Some(read) = self.reads.get_mut(&id) else { return };
+                match result {
+                    Ok(bytes) => read.segments[index] = Some(Segment::Bytes(bytes)),
+                    Err(error) => read.error = Some(disk_error(error)),
+                }
+                read.outstanding -= 1;
+                if read.outstanding == 0 {
+                    self.read_over(id, fx);
+                }
+            }
+            IoFor::Fill(id, at) => {
+                let Some(op) = self.ops.get_mut(&id) else { return };
+                match result {
+                    Ok(bytes) => {
+                        op.pieces.insert(at, bytes);
+                    }
+                    Err(error) => op.error = Some(disk_error(error)),
+                }
+                op.outstanding -= 1;
+                if op.outstanding == 0 {
+                    match op.error {
+                        Some(error) => self.give_up(id, error),
+                        None => self.write_out(id, fx),
+                    }
+                }
+            }
+            IoFor::Write(id, store) => {
+                // Failed or not, it may have changed the store.
+                self.durability.wrote(store);
+                let Some(op) = self.ops.get_mut(&id) else { return };
+                if let Err(error) = result {
+                    op.error = Some(disk_error(error));
+                }
+                op.outstanding -= 1;
+                if op.outstanding == 0 {
+                    match op.error {
+                        Some(error) => self.give_up(id, error),
+                        None => self.land(id),
+                    }
+                }
+            }
+            IoFor::HeaderRead(block) => self.header_read(block, result.ok(), fx),
+            IoFor::HeaderWrite(block) => self.header_written(block, result.map(|_| ()), fx),
+            IoFor::Sync(store) => self.synced(store, result.map(|_| ()), fx),
+            IoFor::Discard(store, start, count) => self.discard_done(store, start, count),
+        }
+    }
+
+    fn land(&mut self, id: OpId) {
+        let Some(plan) = self.ops.get_mut(&id).and_then(|op| op.plan.take()) else { return };
+        let (place, slot, fresh) = (plan.place(), plan.slot(), plan.fresh());
+        match self.tables.land_write(plan) {
+            Ok(None) => self.end_op(id, Ok(())),
+            Ok(Some(_)) => {
+                self.note_header(place, slot, fresh);
+                self.end_op(id, Ok(()));
+            }
+            Err(error) => self.end_op(id, Err(host_error(error))),
+        }
+    }
+
+    fn note_header(&mut self, place: Place, slot: PhysicalTrack, fresh: bool) {
+        let (Some(at), Some(entry)) = (self.tables.locate(slot), self.tables.entry(place)) else { return };
+        let full = self.tables.geometry().full();
+        let mask = entry.over.filter(|over| over.track == slot).map_or(full, |over| over.mask);
+        if fresh {
+            self.headers.born(at, place, generation_of(&self.tables, place.owner), mask);
+        } else {
+            self.headers.grew(at, mask);
+        }
+        if entry.over.is_some() {
+            self.jobs.overlaid(place.owner);
+        }
+    }
+
+    fn give_up(&mut self, id: OpId, error: HostError) {
+        if let Some(plan) = self.ops.get_mut(&id).and_then(|op| op.plan.take()) {
+            self.tables.abandon_write(plan);
+        }
+        self.end_op(id, Err(error));
+    }
+
+    pub(super) fn end_op(&mut self, id: OpId, result: Result<(), HostError>) {
+        let Some(op) = self.ops.remove(&id) else { return };
+        let granted = self.tracks.finish(id, op.place);
+        self.work.extend(granted.into_iter().map(Work::Op));
+        self.op_told(op.parent, result);
+    }
+
+    fn op_told(&mut self, parent: Parent, result: Result<(), HostError>) {
+        match parent {
+            Parent::Host(request) => self.host_op_done(request, result),
+            Parent::Merge => self.jobs.merged(),
+        }
+    }
+
+    /// No physical track is free for a write. What commits and reclaims can free is waited for; then, for a standard
+    /// device, sessions are failed, oldest first: a host's write to it never fails because of them.
+    fn out_of_space(&mut self, id: OpId, pool: PoolId) {
+        /// Under steady load every commit frees something, for others; after so many it is our turn.
+        const COMMITS_MAX: u32 = 4;
+        let Some(op) = self.ops.get_mut(&id) else { return };
+        let owner = op.place.owner;
+        if self.durability.is_broken() {
+            // No commit will free anything.
+            self.end_op(id, Err(HostError::Io));
+            return;
+        }
+        let mut coming = self.tables.has_reclaim() || self.jobs.is_discarding();
+        if !coming && self.tables.owes_space() {
+            op.waits += 1;
+            coming = op.waits % (COMMITS_MAX + 1) != 0;
+        }
+        if coming {
+            self.starving.push_back(id);
+            self.jobs.hurry();
+            return;
+        }
+        let victim = match owner {
+            Owner::Device(_) => self.tables.oldest_failable(pool),
+            Owner::Session(_) => None,
+        };
+        match victim {
+            Some(session) if self.tables.fail_session(session).is_ok() => {
+                self.starving.push_back(id);
+                self.jobs.hurry();
+            }
+            _ => self.end_op(id, Err(HostError::NoSpace)),
+        }
+    }
+
+    /// Space may have come free: those that wait for it try again.
+    pub(super) fn feed_starving(&mut self) {
+        self.work.extend(std::mem::take(&mut self.starving).into_iter().map(Work::Op));
+    }
+
+    pub(super) fn issue_read(
+        &mut self,
+        what: IoFor,
+        track: PhysicalTrack,
+        range: Range<u32>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let (store, offset) = self.address(track, range.start);
+        if let Some(io) = self.begin_io(what, store) {
+            fx.push(Effect::Read { io, store, offset, length: range.end - range.start });
+        }
+    }
+
+    /// Names a disk operation; `None`: the store is offline, and the operation will fail by itself.
+    pub(super) fn begin_io(&mut self, what: IoFor, store: StoreId) -> Option<IoId> {
+        let io = IoId(self.next_number());
+        self.io.insert(io, what);
+        if self.offline.contains(&store) {
+            self.work.push_back(Work::Offline(io));
+            return None;
+        }
+        Some(io)
+    }
+
+    fn address(&self, track: PhysicalTrack, within: u32) -> (StoreId, u64) {
+        let (store, index) = self.tables.locate(track).expect("an entry names tracks of stores");
+        (store, layout_of(&self.tables, store).track_offset(index) + u64::from(within))
+    }
+}
+
+pub(super) fn layout_of(tables: &Tables, store: StoreId) -> StoreLayout {
+    let tracks = tables.store(store).map_or(0, |record| record.tracks);
+    StoreLayout::with_tracks(tables.geometry(), tracks)
+}
+
+fn put_zeros(pieces: &mut BTreeMap<u32, Bytes>, range: Range<u32>) {
+    let mut at = range.start;
+    while at < range.end {
+        let length = (range.end - at).min(ZEROS.len() as u32);
+        pieces.insert(at, Bytes::from_static(&ZEROS[..length as usize]));
+        at += length;
+    }
+}
+
+/// Fills what lies behind the end of a device.
+fn put_tail(pieces: &mut BTreeMap<u32, Bytes>, range: Range<u32>) {
+    if planted(Defect::TailNotZeroed) && !range.is_empty() {
+        pieces.insert(range.start, Bytes::from(vec![0xdb; (range.end - range.start) as usize]));
+    } else {
+        put_zeros(pieces, range);
+    }
+}
+
+pub(super) fn disk_error(error: DiskError) -> HostError {
+    match error {
+        DiskError::Failed => HostError::Io,
+        DiskError::Full => HostError::NoSpace,
+    }
+}
+
+fn host_error(error: WriteError) -> HostError {
+    match error {
+        WriteError::NoSpace(_) => HostError::NoSpace,
+        WriteError::Gone => HostError::Gone,
+    }
+}

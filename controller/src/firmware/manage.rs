@@ -1,0 +1,383 @@
+//! Management commands: names to numbers, rules of core, answers once durable.
+
+use std::collections::VecDeque;
+
+use twintrack_core::{
+    ActivateSession, CommandError, DeviceId, DeviceKind, DeviceRecord, GroupId, PoolId, SessionId,
+    SessionState, TrackNo,
+};
+use twintrack_link::manage::{
+    Activation, Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, DeviceInfoKind, GroupMode, PAGE_MAX,
+    PoolInfo, Refusal, RefusalCode, SessionInfo, SessionInfoState,
+};
+
+use super::durability::Waiter;
+use super::event::{CallId, Effect, HostError, Segment};
+use super::io::Reader;
+use super::points::{Point, What};
+use super::{Firmware, rounds};
+
+/// What a command leads to.
+enum Outcome {
+    /// Nothing was changed: the answer.
+    Now(Answer),
+    /// Something was changed: the answer once it is durable.
+    Durable(Answer),
+    /// It waits for writes in flight.
+    Later,
+}
+
+impl Firmware {
+    pub(super) fn manage(&mut self, call: CallId, wall_ms: u64, command: Command, fx: &mut Vec<Effect>) {
+        let result = match self.command(call, wall_ms, command) {
+            Ok(Outcome::Later) => return,
+            Ok(Outcome::Now(answer)) => Ok(answer),
+            Ok(Outcome::Durable(answer)) => {
+                let waiter = Waiter::Call(call, Box::new(answer));
+                if self.durability.wait(&self.tables, waiter) {
+                    return;
+                }
+                Err(rounds::unavailable())
+            }
+            Err(error) => Err(refusal(&error)),
+        };
+        fx.push(Effect::Answer { call, result });
+    }
+
+    fn command(&mut self, call: CallId, wall_ms: u64, command: Command) -> Result<Outcome, CommandError> {
+        let later = |what| Point { call, wall_ms, what };
+        Ok(match command {
+            Command::ArrayShow {} => Outcome::Now(Answer::Array(self.array_info())),
+            Command::PoolList {} => Outcome::Now(Answer::Pools(self.pool_infos())),
+            Command::DeviceCreate { name, size_bytes, pool } => {
+                let pool = self.pool(pool.as_deref())?;
+                let (id, _) = self.tables.create_standard(&name, pool, size_bytes)?;
+                self.device_answer(id)
+            }
+            Command::DeviceCreateVirtual { name } => {
+                let (id, _) = self.tables.create_virtual(&name)?;
+                self.device_answer(id)
+            }
+            Command::DeviceList {} => {
+                let mut devices: Vec<_> =
+                    self.tables.devices().filter(|(_, record)| !record.is_deleting()).collect();
+                devices.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
+                let infos = devices.into_iter().map(|(id, record)| self.device_info(id, record));
+                Outcome::Now(Answer::Devices(infos.collect()))
+            }
+            Command::DeviceShow { name } => {
+                let id = self.device(&name)?;
+                let info = self.tables.device(id).map(|record| self.device_info(id, record));
+                Outcome::Now(info.map_or(Answer::Done, Answer::Device))
+            }
+            Command::DeviceDelete { name } => {
+                let id = self.device(&name)?;
+                self.tables.delete_device(id)?;
+                self.jobs.hurry();
+                Outcome::Durable(Answer::Done)
+            }
+            Command::DeviceRename { name, to } => {
+                let id = self.device(&name)?;
+                self.tables.rename(id, &to)?;
+                self.device_answer(id)
+            }
+            Command::DeviceResize { name, size_bytes } => {
+                let id = self.device(&name)?;
+                self.tables.grow(id, size_bytes)?;
+                self.device_answer(id)
+            }
+            Command::DeviceOnline { name, online } => {
+                let id = self.device(&name)?;
+                self.tables.set_online(id, online)?;
+                self.device_answer(id)
+            }
+            Command::SessionRegister { standard, group } => {
+                let id = self.device(&standard)?;
+                let (session, _) = self.tables.register(id, group.map(GroupId))?;
+                self.session_answer(session)
+            }
+            Command::SessionRelate { session, virtual_device } => {
+                let id = self.device(&virtual_device)?;
+                self.tables.relate(SessionId(session), id)?;
+                self.session_answer(SessionId(session))
+            }
+            Command::SessionActivate { sessions } => {
+                let list: Vec<_> = sessions.into_iter().map(activation).collect();
+                self.tables.check_activate(&list, None)?;
+                self.start_point(later(What::Activate {
+                    lists: [list].into(),
+                    group: None,
+                    done: Vec::new(),
+                }));
+                Outcome::Later
+            }
+            Command::SessionDeactivate { session } => {
+                self.start_point(later(What::Deactivate(SessionId(session))));
+                Outcome::Later
+            }
+            Command::SessionRemove { session } => {
+                self.start_point(later(What::Remove(SessionId(session))));
+                Outcome::Later
+            }
+            Command::SessionList { standard } => {
+                let of = standard.map(|name| self.device(&name)).transpose()?;
+                let sessions =
+                    self.tables.sessions().filter(|(_, session)| of.is_none_or(|of| session.standard == of));
+                let ids: Vec<_> = sessions.map(|(id, _)| id).collect();
+                Outcome::Now(Answer::Sessions(
+                    ids.into_iter().filter_map(|id| self.session_info(id)).collect(),
+                ))
+            }
+            Command::SessionChanged { session, from_track } => {
+                let (tracks, next) =
+                    self.tables.changed(SessionId(session), TrackNo(from_track), PAGE_MAX)?;
+                let tracks = tracks.into_iter().map(|track| track.0).collect();
+                Outcome::Now(Answer::Changed(ChangedTracks { tracks, next: next.map(|track| track.0) }))
+            }
+            Command::GroupBegin {} => {
+                let (group, _) = self.tables.begin_group()?;
+                Outcome::Durable(Answer::Group(group.0))
+            }
+            Command::GroupProcess { group, mode, options } => {
+                return self.process_group(call, wall_ms, GroupId(group), mode, options);
+            }
+            Command::GroupCancel { group } => {
+                self.tables.close_group(GroupId(group))?;
+                Outcome::Durable(Answer::Done)
+            }
+            Command::GroupList {} => {
+                Outcome::Now(Answer::Groups(self.tables.groups().map(|group| group.0).collect()))
+            }
+        })
+    }
+
+    /// *Process group* (D8): its sessions at one instant, or one by one. An empty group is closed.
+    fn process_group(
+        &mut self,
+        call: CallId,
+        wall_ms: u64,
+        group: GroupId,
+        mode: GroupMode,
+        options: Vec<Activation>,
+    ) -> Result<Outcome, CommandError> {
+        let sessions = self.tables.group_sessions(group)?;
+        let mut options: Vec<_> = options.into_iter().map(activation).collect();
+        if let Some(stranger) = options.iter().find(|option| !sessions.contains(&option.session)) {
+            return Err(CommandError::NotInGroup { session: stranger.session, group });
+        }
+        if sessions.is_empty() {
+            self.tables.close_group(group)?;
+            return Ok(Outcome::Durable(Answer::Sessions(Vec::new())));
+        }
+        let mut list = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            let given = options.iter().position(|option| option.session == session);
+            list.push(given.map_or_else(
+                || ActivateSession { session, name: None, online: true },
+                |at| options.swap_remove(at),
+            ));
+        }
+        if let Some(twice) = options.first() {
+            return Err(CommandError::Twice { session: twice.session });
+        }
+        self.tables.check_activate(&list, Some(group))?;
+        let lists: VecDeque<_> = match mode {
+            GroupMode::Synchronous => [list].into(),
+            GroupMode::OneByOne => list.into_iter().map(|item| vec![item]).collect(),
+        };
+        let what = What::Activate { lists, group: Some(group), done: Vec::new() };
+        self.start_point(Point { call, wall_ms, what });
+        Ok(Outcome::Later)
+    }
+
+    /// Reads one changed track of a session (D15, Fig. 28).
+    pub(super) fn read_track(&mut self, call: CallId, session: u32, track: u32, fx: &mut Vec<Effect>) {
+        match self.changed_track(SessionId(session), TrackNo(track)) {
+            Ok((entry, bytes)) => {
+                let owner = twintrack_core::Owner::Session(SessionId(session));
+                self.start_read(owner, entry, 0..bytes, Reader::Call(call), 0, fx);
+            }
+            Err(error) => fx.push(Effect::TrackRead { call, result: Err(refusal(&error)) }),
+        }
+    }
+
+    fn changed_track(
+        &self,
+        session: SessionId,
+        track: TrackNo,
+    ) -> Result<(twintrack_core::Entry, u32), CommandError> {
+        let record = self.tables.session(session).ok_or(CommandError::NoSession { session })?;
+        if !matches!(record.state, SessionState::Deactivated { .. }) {
+            let (wanted, verb) = ("deactivated", "read track by track");
+            return Err(CommandError::SessionState { session, state: record.state, wanted, verb });
+        }
+        let size = self.size_of(twintrack_core::Owner::Session(session));
+        let geometry = self.tables.geometry();
+        let entry = self.tables.kept(session, track).filter(|_| track.0 < geometry.tracks(size));
+        let entry = entry.ok_or(CommandError::NotChanged { session, track })?;
+        let rest = size - geometry.offset_of(track);
+        Ok((entry, rest.min(u64::from(geometry.track_bytes())) as u32))
+    }
+
+    pub(super) fn track_read_done(
+        &mut self,
+        call: CallId,
+        result: Result<Vec<Segment>, HostError>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let result = result.map_err(|_| Refusal {
+            code: RefusalCode::Unavailable,
+            reason: "the store failed to read the track: look at the store's disk".into(),
+        });
+        fx.push(Effect::TrackRead { call, result });
+    }
+
+    fn device(&self, name: &str) -> Result<DeviceId, CommandError> {
+        let found = self.tables.device_named(name).map(|(id, _)| id);
+        found.ok_or_else(|| CommandError::NoDevice { device: name.chars().take(64).collect() })
+    }
+
+    fn pool(&self, name: Option<&str>) -> Result<PoolId, CommandError> {
+        let mut pools = self.tables.pools();
+        let found = match name {
+            None => pools.next(),
+            Some(name) => pools.find(|(_, record)| record.name == name),
+        };
+        found
+            .map(|(id, _)| id)
+            .ok_or_else(|| CommandError::NoPoolNamed { name: name.unwrap_or("").chars().take(64).collect() })
+    }
+
+    fn device_answer(&self, id: DeviceId) -> Outcome {
+        let info = self.tables.device(id).map(|record| self.device_info(id, record));
+        Outcome::Durable(info.map_or(Answer::Done, Answer::Device))
+    }
+
+    fn session_answer(&self, id: SessionId) -> Outcome {
+        Outcome::Durable(self.session_info(id).map_or(Answer::Done, Answer::Session))
+    }
+
+    fn device_info(&self, id: DeviceId, record: &DeviceRecord) -> DeviceInfo {
+        let kind = match record.kind {
+            DeviceKind::Standard { pool, .. } => DeviceInfoKind::Standard {
+                pool: self
+                    .tables
+                    .pools()
+                    .find(|(id, _)| *id == pool)
+                    .map_or_else(String::new, |(_, p)| p.name.clone()),
+                sessions: self.tables.sessions_of(id).count() as u32,
+            },
+            DeviceKind::Virtual => {
+                DeviceInfoKind::Virtual { session: self.tables.session_shown_by(id).map(|session| session.0) }
+            }
+        };
+        DeviceInfo {
+            id: id.0,
+            name: record.name.clone(),
+            size_bytes: record.size_bytes,
+            kind,
+            online: record.online,
+        }
+    }
+
+    pub(super) fn session_info(&self, id: SessionId) -> Option<SessionInfo> {
+        let record = self.tables.session(id)?;
+        let name = |id: DeviceId| self.tables.device(id).map(|record| record.name.clone());
+        let state = match record.state {
+            SessionState::Registered { .. } => SessionInfoState::Registered,
+            SessionState::Related { .. } => SessionInfoState::Related,
+            SessionState::Active { .. } => SessionInfoState::Active,
+            SessionState::Deactivated { .. } => SessionInfoState::Deactivated,
+            SessionState::Failed => SessionInfoState::Failed,
+            SessionState::Removing => SessionInfoState::Removing,
+        };
+        Some(SessionInfo {
+            id: id.0,
+            standard: name(record.standard).unwrap_or_default(),
+            virtual_device: record.virtual_device.and_then(name),
+            state,
+            group: record.state.group().map(|group| group.0),
+            activated_ms: (record.activated_ms > 0).then_some(record.activated_ms),
+        })
+    }
+
+    fn pool_infos(&self) -> Vec<PoolInfo> {
+        let track = u64::from(self.tables.geometry().track_bytes());
+        let info = |(id, record): (PoolId, &twintrack_core::PoolRecord)| {
+            let space = self.tables.pool_space(id);
+            let used = space.tracks - space.free;
+            // Content that two devices share is data once for each, and never more than what is used.
+            let data = self.tables.data_tracks(id).min(used);
+            PoolInfo {
+                name: record.name.clone(),
+                size_bytes: space.tracks * track,
+                data_bytes: data * track,
+                log_bytes: (used - data) * track,
+                free_bytes: space.free * track,
+            }
+        };
+        self.tables.pools().map(info).collect()
+    }
+
+    fn array_info(&self) -> ArrayInfo {
+        let mut warnings = Vec::new();
+        for pool in self.pool_infos() {
+            if pool.free_bytes < pool.size_bytes / 10 {
+                warnings.push(format!(
+                    "pool {} has {} of {} bytes free: add a store, or remove sessions or devices, before the oldest \
+                     sessions fail and writes find no space",
+                    pool.name, pool.free_bytes, pool.size_bytes
+                ));
+            }
+        }
+        for (id, session) in self.tables.sessions() {
+            if session.state == SessionState::Failed {
+                warnings.push(format!(
+                    "{id} failed: the pool was full and its old tracks were given up; remove it"
+                ));
+            }
+        }
+        for store in &self.offline {
+            warnings.push(format!("{store} is offline: it failed to make data durable; restart the array"));
+        }
+        ArrayInfo {
+            serial: format!("{:016x}", self.identity.serial),
+            version: env!("CARGO_PKG_VERSION").into(),
+            track_bytes: self.tables.geometry().track_bytes(),
+            devices: self.tables.devices().filter(|(_, record)| !record.is_deleting()).count() as u32,
+            sessions: self.tables.sessions().count() as u32,
+            warnings,
+        }
+    }
+}
+
+fn activation(item: Activation) -> ActivateSession {
+    ActivateSession { session: SessionId(item.session), name: item.name, online: !item.offline }
+}
+
+/// A refusal for people and programs.
+pub(super) fn refusal(error: &CommandError) -> Refusal {
+    let code = match error {
+        CommandError::Name { .. }
+        | CommandError::Size(_)
+        | CommandError::Twice { .. }
+        | CommandError::Nothing => RefusalCode::BadRequest,
+        CommandError::NoDevice { .. }
+        | CommandError::NoSession { .. }
+        | CommandError::NoGroup { .. }
+        | CommandError::NoPool { .. }
+        | CommandError::NoPoolNamed { .. }
+        | CommandError::NotChanged { .. } => RefusalCode::NotFound,
+        CommandError::Exists { .. } => RefusalCode::Exists,
+        CommandError::Limit { .. } => RefusalCode::Limit,
+        CommandError::Shrink { .. }
+        | CommandError::NotStandard { .. }
+        | CommandError::NotVirtual { .. }
+        | CommandError::Shown { .. }
+        | CommandError::HasSessions { .. }
+        | CommandError::SessionState { .. }
+        | CommandError::InGroup { .. }
+        | CommandError::NotInGroup { .. } => RefusalCode::WrongState,
+    };
+    Refusal { code, reason: error.to_string() }
+}

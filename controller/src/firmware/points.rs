@@ -1,0 +1,127 @@
+//! Points in time and what ends them: activate, deactivate, remove. Each waits for the writes in flight (Fig. 19A).
+//!
+//! One at a time: the gates of the owners it concerns are closed, the writes that are inside land, the command changes
+//! everything in one unit, the gates open. Hosts wait for the drain, not for the disk; the caller is told after a
+//! sync and a commit that began after the cut (crash rule 2a).
+
+use std::collections::VecDeque;
+
+use twintrack_core::{ActivateSession, CommandError, GroupId, Owner, SessionId};
+use twintrack_link::manage::Answer;
+
+use super::durability::Waiter;
+use super::event::{CallId, Effect};
+use super::{Firmware, Work, manage, rounds};
+
+/// Commands that wait for writes in flight, in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Points {
+    queue: VecDeque<Point>,
+    /// The gates that the first one has closed.
+    closed: Option<Vec<Owner>>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Point {
+    pub(super) call: CallId,
+    pub(super) wall_ms: u64,
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// Lists that are activated one after the other, each at one instant, and the group that they wait in.
+    Activate { lists: VecDeque<Vec<ActivateSession>>, group: Option<GroupId>, done: Vec<SessionId> },
+    /// Ends a session's I/O.
+    Deactivate(SessionId),
+    /// Ends a session.
+    Remove(SessionId),
+}
+
+impl Firmware {
+    pub(super) fn start_point(&mut self, point: Point) {
+        self.points.queue.push_back(point);
+    }
+
+    /// Goes on with the first command; `false`: it waits, or there is none.
+    pub(super) fn advance_points(&mut self, fx: &mut Vec<Effect>) -> bool {
+        let Some(point) = self.points.queue.front() else { return false };
+        let Some(owners) = self.points.closed.clone() else {
+            match self.owners_of(point) {
+                Ok(owners) => {
+                    owners.iter().for_each(|owner| self.tracks.close(*owner));
+                    self.points.closed = Some(owners);
+                }
+                Err(error) => self.end_point(Err(error), fx),
+            }
+            return true;
+        };
+        if !owners.iter().all(|owner| self.tracks.is_drained(*owner)) {
+            return false;
+        }
+        let Some(mut point) = self.points.queue.pop_front() else { return false };
+        let result = self.cut(&mut point);
+        for owner in self.points.closed.take().unwrap_or_default() {
+            let granted = self.tracks.open(owner);
+            self.work.extend(granted.into_iter().map(Work::Op));
+        }
+        let more = matches!(&point.what, What::Activate { lists, .. } if !lists.is_empty());
+        self.points.queue.push_front(point);
+        if !more || result.is_err() {
+            self.end_point(result, fx);
+        }
+        true
+    }
+
+    /// Whose writes must have landed.
+    fn owners_of(&self, point: &Point) -> Result<Vec<Owner>, CommandError> {
+        match &point.what {
+            What::Activate { lists, group, .. } => {
+                let list = lists.front().ok_or(CommandError::Nothing)?;
+                let standards = self.tables.check_activate(list, *group)?;
+                Ok(standards.into_iter().map(Owner::Device).collect())
+            }
+            What::Deactivate(session) | What::Remove(session) => Ok(vec![Owner::Session(*session)]),
+        }
+    }
+
+    /// The command itself: nothing it concerns is in flight.
+    fn cut(&mut self, point: &mut Point) -> Result<(), CommandError> {
+        match &mut point.what {
+            What::Activate { lists, group, done } => {
+                let list = lists.pop_front().ok_or(CommandError::Nothing)?;
+                self.tables.activate(&list, *group, point.wall_ms)?;
+                done.extend(list.iter().map(|item| item.session));
+            }
+            What::Deactivate(session) => {
+                self.tables.deactivate(*session)?;
+            }
+            What::Remove(session) => {
+                self.tables.remove_session(*session)?;
+                self.jobs.hurry();
+            }
+        }
+        Ok(())
+    }
+
+    /// The first command is over: refused, or to be told of once it is durable.
+    fn end_point(&mut self, result: Result<(), CommandError>, fx: &mut Vec<Effect>) {
+        let Some(point) = self.points.queue.pop_front() else { return };
+        let call = point.call;
+        if let Err(error) = result {
+            fx.push(Effect::Answer { call, result: Err(manage::refusal(&error)) });
+            return;
+        }
+        let answer = match &point.what {
+            What::Activate { done, .. } => {
+                Answer::Sessions(done.iter().filter_map(|id| self.session_info(*id)).collect())
+            }
+            What::Deactivate(session) => self.session_info(*session).map_or(Answer::Done, Answer::Session),
+            What::Remove(_) => Answer::Done,
+        };
+        if !self.durability.wait(&self.tables, Waiter::Call(call, Box::new(answer))) {
+            fx.push(Effect::Answer { call, result: Err(rounds::unavailable()) });
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Carries out what [`super::durability`] decides: a round's headers, then its syncs; commits; and what follows from
+//! their ends.
+
+use bytes::Bytes;
+use twintrack_core::defect::{Defect, planted};
+use twintrack_core::{BLOCK_BYTES, StoreId, UnitSeq};
+use twintrack_link::manage::{Refusal, RefusalCode};
+
+use super::Firmware;
+use super::durability::{Step, Waiter};
+use super::event::{DiskError, Effect, HostError};
+use super::headers::HeaderBlock;
+use super::io::{IoFor, layout_of};
+
+/// The round under way.
+#[derive(Debug)]
+pub(super) struct Round {
+    stage: Stage,
+    /// Disk operations of this stage that have not ended.
+    outstanding: u32,
+    /// Stores that were written to before it began.
+    stores: Vec<StoreId>,
+    failed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    ReadHeaders,
+    WriteHeaders,
+    Sync,
+}
+
+impl Firmware {
+    /// Begins what can be begun and ends waits that are over; `false`: there was nothing of either.
+    pub(super) fn pump_durability(&mut self, fx: &mut Vec<Effect>) -> bool {
+        let satisfied = self.durability.satisfied(&self.tables);
+        let mut moved = !satisfied.is_empty();
+        for waiter in satisfied {
+            self.durable(waiter, fx);
+        }
+        if let Some(step) = self.durability.next(&self.tables) {
+            moved = true;
+            match step {
+                Step::Commit(upto) => {
+                    let changes = self.tables.take_commit(upto);
+                    fx.push(Effect::Commit { upto, changes });
+                }
+                Step::Round(stores) => self.begin_round(stores, fx),
+            }
+        }
+        moved
+    }
+
+    fn begin_round(&mut self, stores: Vec<StoreId>, fx: &mut Vec<Effect>) {
+        let touched = self.headers.touched(|store| layout_of(&self.tables, store));
+        let missing: Vec<_> =
+            touched.into_iter().filter(|(_, cached)| !cached).map(|(block, _)| block).collect();
+        let outstanding = missing.len() as u32;
+        self.round = Some(Round { stage: Stage::ReadHeaders, outstanding, stores, failed: false });
+        for block in missing {
+            if let Some(io) = self.begin_io(IoFor::HeaderRead(block), block.store) {
+                fx.push(Effect::Read { io, store: block.store, offset: block.offset, length: BLOCK_BYTES });
+            }
+        }
+        if outstanding == 0 {
+            self.write_headers(fx);
+        }
+    }
+
+    pub(super) fn header_read(&mut self, block: HeaderBlock, content: Option<Bytes>, fx: &mut Vec<Effect>) {
+        self.headers.fill(block, content.as_deref());
+        if self.stage_over(Stage::ReadHeaders, true) {
+            self.write_headers(fx);
+        }
+    }
+
+    fn write_headers(&mut self, fx: &mut Vec<Effect>) {
+        let Self { headers, tables, .. } = self;
+        let blocks = headers.apply(|store| layout_of(tables, store));
+        let Some(round) = self.round.as_mut() else { return };
+        round.stage = Stage::WriteHeaders;
+        round.outstanding = blocks.len() as u32;
+        round.stores.extend(blocks.iter().map(|(block, _)| block.store));
+        round.stores.sort();
+        round.stores.dedup();
+        let none = blocks.is_empty();
+        for (block, content) in blocks {
+            if let Some(io) = self.begin_io(IoFor::HeaderWrite(block), block.store) {
+                fx.push(Effect::Write { io, store: block.store, offset: block.offset, data: vec![content] });
+            }
+        }
+        if none {
+            self.sync_stores(fx);
+        }
+    }
+
+    pub(super) fn header_written(
+        &mut self,
+        block: HeaderBlock,
+        result: Result<(), DiskError>,
+        fx: &mut Vec<Effect>,
+    ) {
+        if result.is_err() {
+            // What the block says on the store is not known. The tracks that it speaks of keep their data.
+            self.headers.forget(block);
+        }
+        if !self.stage_over(Stage::WriteHeaders, result.is_ok()) {
+            return;
+        }
+        match self.round.take() {
+            Some(round) if round.failed => {
+                for waiter in self.durability.round_failed(round.stores) {
+                    self.not_durable(waiter, fx);
+                }
+            }
+            round => {
+                self.round = round;
+                self.sync_stores(fx);
+            }
+        }
+    }
+
+    fn sync_stores(&mut self, fx: &mut Vec<Effect>) {
+        let Some(round) = self.round.as_mut() else { return };
+        round.stage = Stage::Sync;
+        round.outstanding = round.stores.len() as u32;
+        let stores = round.stores.clone();
+        if stores.is_empty() {
+            self.round = None;
+            self.durability.round_ended();
+        }
+        for store in stores {
+            if let Some(io) = self.begin_io(IoFor::Sync(store), store) {
+                fx.push(Effect::Sync { io, store });
+            }
+        }
+    }
+
+    pub(super) fn synced(&mut self, store: StoreId, result: Result<(), DiskError>, fx: &mut Vec<Effect>) {
+        if result.is_err() && !planted(Defect::SyncErrorForgotten) {
+            self.offline.insert(store);
+        }
+        if !self.stage_over(Stage::Sync, result.is_ok()) {
+            return;
+        }
+        let failed = self.round.take().is_some_and(|round| round.failed);
+        if !failed {
+            self.durability.round_ended();
+            return;
+        }
+        let waiters = if planted(Defect::SyncErrorForgotten) {
+            self.durability.round_failed([])
+        } else {
+            self.durability.break_off()
+        };
+        for waiter in waiters {
+            self.not_durable(waiter, fx);
+        }
+        if self.durability.is_broken() {
+            // No commit will free space, no point in time will become durable.
+            for op in std::mem::take(&mut self.starving) {
+                self.end_op(op, Err(HostError::Io));
+            }
+        }
+    }
+
+    pub(super) fn commit_ended(
+        &mut self,
+        upto: UnitSeq,
+        result: Result<(), DiskError>,
+        fx: &mut Vec<Effect>,
+    ) {
+        if self.durability.committed(upto, result).is_err() {
+            // Crash rule 9: what is on disk is not known. Nobody is answered any more; the boot path finds out.
+            self.reloading = true;
+            fx.push(Effect::Reload);
+            return;
+        }
+        self.tables.committed(upto);
+        self.note_free();
+        self.feed_starving();
+    }
+
+    /// One operation of a stage has ended; `true`: the stage is over.
+    fn stage_over(&mut self, stage: Stage, well: bool) -> bool {
+        let Some(round) = self.round.as_mut().filter(|round| round.stage == stage) else { return false };
+        round.failed |= !well;
+        round.outstanding -= 1;
+        round.outstanding == 0
+    }
+
+    fn durable(&mut self, waiter: Waiter, fx: &mut Vec<Effect>) {
+        match waiter {
+            Waiter::Host(request) => self.reply(request, Ok(()), fx),
+            Waiter::Call(call, answer) => fx.push(Effect::Answer { call, result: Ok(*answer) }),
+            Waiter::Background => {}
+        }
+    }
+
+    pub(super) fn not_durable(&mut self, waiter: Waiter, fx: &mut Vec<Effect>) {
+        match waiter {
+            Waiter::Host(request) => self.reply(request, Err(HostError::Io), fx),
+            Waiter::Call(call, _) => fx.push(Effect::Answer { call, result: Err(unavailable()) }),
+            Waiter::Background => {}
+        }
+    }
+}
+
+/// What a management call gets when a store has failed.
+pub(super) fn unavailable() -> Refusal {
+    let reason = "a store of the array failed to make data durable: look at the store's disk, then restart the \
+                  array; whether this command took effect shows then";
+    Refusal { code: RefusalCode::Unavailable, reason: reason.into() }
+}

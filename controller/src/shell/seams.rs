@@ -1,0 +1,72 @@
+//! What the shell needs of the world: a network, disks, and the few things that only an environment can know.
+//! The daemon gives it tokio and files, the simulator turmoil and simulated disks.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::io;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use twintrack_link::Endpoint;
+
+/// Sockets.
+pub trait Net: Clone + Send + Sync + 'static {
+    /// A bound socket.
+    type Listener: Send + 'static;
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Listens on an endpoint.
+    fn bind(&self, endpoint: &Endpoint) -> impl Future<Output = io::Result<Self::Listener>> + Send;
+    /// The next connection.
+    fn accept(&self, listener: &mut Self::Listener) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// One store of blocks. Operations may run at the same time and end in any order; what overlaps is the caller's to
+/// order. A write is durable once a sync begun after its end has ended well.
+pub trait Disk: Send + Sync + 'static {
+    /// Bytes of it.
+    fn size(&self) -> u64;
+    /// Reads `length` bytes at `offset`.
+    fn read(&self, offset: u64, length: u32) -> impl Future<Output = io::Result<Bytes>> + Send;
+    /// Writes the pieces one after the other from `offset` on.
+    fn write(&self, offset: u64, data: Vec<Bytes>) -> impl Future<Output = io::Result<()>> + Send;
+    /// Gives the room back; the content is undefined until the next write.
+    fn discard(&self, offset: u64, length: u64) -> impl Future<Output = io::Result<()>> + Send;
+    /// Makes every write that has ended durable. After a failure nothing written since the last good sync may be
+    /// counted on, whatever a later sync says.
+    fn sync(&self) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+/// The disks of one array: its stores by name, and the small file that holds its metadata.
+pub trait Cabinet: Send + Sync + 'static {
+    /// A store.
+    type Disk: Disk;
+    /// What redb writes the metadata to.
+    type Metadata: redb::StorageBackend;
+
+    /// Opens a store.
+    fn open(&self, store: &str) -> impl Future<Output = io::Result<Self::Disk>> + Send;
+    /// Whether formatting was completed (crash rule 8): the marker is there.
+    fn is_formatted(&self) -> io::Result<bool>;
+    /// Makes the metadata file empty, to format anew.
+    fn wipe_metadata(&self) -> io::Result<()>;
+    /// Writes the marker, durably, once everything else is durable.
+    fn mark_formatted(&self) -> io::Result<()>;
+    /// Opens the metadata file.
+    fn metadata(&self) -> io::Result<Self::Metadata>;
+    /// Runs a blocking piece of work on the metadata: in the daemon on a thread of its own, in the simulator
+    /// inline, with simulated time before and after.
+    fn blocking<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> impl Future<Output = R> + Send;
+}
+
+/// What only an environment knows.
+pub trait Env: Clone + Debug + Send + Sync + 'static {
+    /// Wall time in ms since 1970.
+    fn wall_ms(&self) -> u64;
+    /// Random bits, for serial numbers.
+    fn entropy(&self) -> u64;
+}
