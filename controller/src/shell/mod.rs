@@ -1,7 +1,152 @@
-//! The shell.
+//! The shell of an array: gives the firmware its disks, connections and time. [`serve`] is the one entry.
+//!
+//! ```text
+//!   nbd, control ──event──▶ array (the lock; Firmware::step) ──effects──▶ replies ─▶ nbd, control
+//!        ▲                    ▲                    │                      commits ─▶ engine ─▶ metadata
+//!        └── disk operations, run by who stepped ──┘                      timer   ─▶ engine
+//! ```
+//!
+//! - `array`: the lock around the firmware, and where each effect goes.
+//! - `engine`: the task with the timer, the commits, and disk operations of nobody else's.
+//! - `nbd`, `control`: the front ends, one task for each connection.
+//! - `boot`: format, open, load. [`metadata`]: what is durable. `stores`: the disks. `superblock`: whose a disk is.
+//!
+//! A failed commit (crash rule 9) ends in a reload: everything under way is carried to its end and unanswered, all
+//! connections are closed, the metadata are opened anew, and a new firmware is loaded from them; listeners stay bound.
+//! A store whose sync failed stays offline all the same.
 
+mod array;
+mod boot;
+mod config;
+mod connections;
+mod control;
+mod engine;
+pub mod metadata;
+mod nbd;
 mod seams;
-pub use seams::{Cabinet, Disk, Env, Net};
+mod stores;
+mod superblock;
 
-/// Serves.
-pub async fn serve() {}
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use array::Array;
+pub use config::{Config, PoolConfig, ServeError};
+use connections::{Connections, Doors};
+use metadata::Metadata;
+pub use seams::{Cabinet, Disk, Env, Net};
+use stores::Stores;
+pub use superblock::SuperblockError;
+pub use twintrack_link::Endpoint;
+
+/// How long requests under way may take when the array is told to end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the last flush may take.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Serves an array until `shutdown` is ready; formats it first if that was not done before.
+///
+/// After `shutdown` it takes no more requests, answers those under way, makes everything durable, and returns. It
+/// may be dropped at any time instead, as by a power cut: nothing is lost that was promised.
+pub async fn serve<N: Net, C: Cabinet, E: Env>(
+    net: N,
+    cabinet: C,
+    env: E,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    let cabinet = Arc::new(cabinet);
+    let (mut metadata, stores) = boot::open(&cabinet, &env, &config).await?;
+    let stores = Arc::new(stores);
+    let mut doors = Doors::bind(net, &config).await?;
+    tokio::pin!(shutdown);
+    loop {
+        let end;
+        (metadata, end) = live(&cabinet, metadata, &stores, &env, &mut doors, shutdown.as_mut()).await?;
+        boot::close(&cabinet, metadata).await;
+        match end {
+            End::Clean => {
+                info!("ended");
+                return Ok(());
+            }
+            End::Unclean => return Err(ServeError::UncleanEnd),
+            End::Reload => {}
+        }
+        metadata = boot::reopen(&cabinet).await?;
+    }
+}
+
+/// How an array's life ended.
+enum End {
+    /// As it was told, everything durable.
+    Clean,
+    /// As it was told, but a flush failed.
+    Unclean,
+    /// The firmware cannot go on.
+    Reload,
+}
+
+/// From the metadata to the end: one life of the firmware.
+async fn live<N: Net, C: Cabinet, E: Env>(
+    cabinet: &Arc<C>,
+    metadata: Metadata,
+    stores: &Arc<Stores<C::Disk>>,
+    env: &E,
+    doors: &mut Doors<N>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(Metadata, End), ServeError> {
+    let (metadata, firmware) = boot::load(cabinet, metadata).await?;
+    let (array, queues) = Array::new(firmware, Arc::clone(stores));
+    let mut connections = Connections::new(Arc::clone(&array), env.clone());
+    let mut end = End::Reload;
+    let serving = async {
+        tokio::select! {
+            biased;
+            () = shutdown => {}
+            () = connections.accept(doors) => {}
+        }
+        end = End::Unclean;
+        if close(&array, &mut connections).await {
+            end = End::Clean;
+        }
+        array.halt();
+        // The engine ends when nothing is under way any more.
+        std::future::pending::<()>().await;
+    };
+    let engine = engine::run(&array, cabinet, metadata, queues);
+    let metadata = tokio::select! {
+        biased;
+        metadata = engine => metadata,
+        () = serving => unreachable!("it waits for the engine"),
+    };
+    connections.drop_all().await;
+    Ok((metadata, end))
+}
+
+/// Ends what is under way and makes it durable. `false`: not all of it.
+async fn close<D: Disk>(array: &Array<D>, connections: &mut Connections<D>) -> bool {
+    info!("ending");
+    array.close();
+    if tokio::time::timeout(CLOSE_TIMEOUT, connections.close()).await.is_err() {
+        warn!("clients took too long: their connections are cut");
+    }
+    match tokio::time::timeout(FLUSH_TIMEOUT, array.flush_all()).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            warn!(?error, "the last flush failed");
+            false
+        }
+        Err(_) => {
+            warn!("the last flush took too long");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

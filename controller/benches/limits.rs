@@ -1,0 +1,212 @@
+//! The limits of one array, measured: `cargo bench -p twintrack-controller --bench limits`.
+//!
+//! Over stores that keep no data: memory of a 1 TiB device, unwritten and fully written; time to activate a session at
+//! 1 GiB and at 1 TiB, with no other session and with 1,000, without the disk's own sync; start-up with 1 TiB mapped,
+//! after a clean end and after a kill. Each figure stands beside what it must keep to, and one that does not ends the
+//! run with an error.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use redb::backends::FileBackend;
+use twintrack_controller::firmware::{CallId, Effect, Event, Firmware, Identity};
+use twintrack_controller::shell::metadata::{ArrayRecord, Metadata};
+use twintrack_core::{
+    Change, DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, PhysicalTrack, PoolId,
+    PoolRecord, StoreId, StoreRecord, Tables, TrackNo,
+};
+use twintrack_link::manage::{Activation, Answer, Command};
+
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+fn main() -> ExitCode {
+    let mut report = Report { failed: false };
+    println!("{:52} {:>14} {:>14}", "", "measured", "at most");
+    memory(&mut report);
+    activation(&mut report);
+    start_up(&mut report);
+    if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+struct Report {
+    failed: bool,
+}
+
+impl Report {
+    fn line(&mut self, what: &str, measured: f64, most: f64, unit: &str) {
+        let over = if measured > most { "  TOO MUCH" } else { "" };
+        println!("{what:52} {measured:>10.3} {unit:3} {most:>10.0} {unit:3}{over}");
+        self.failed |= measured > most;
+    }
+}
+
+fn memory(report: &mut Report) {
+    let before = resident_mib();
+    let tables = load(GIB / 16, 0);
+    report.line("memory: array of a 64 MiB pool", resident_mib() - before, 5.0, "MiB");
+    drop(tables);
+
+    let before = resident_mib();
+    let mut tables = Tables::load(Geometry::default(), small_pool()).expect("loads");
+    tables.create_standard("thin", PoolId(0), TIB).expect("creates");
+    report.line("memory: device of 1 TiB, unwritten", resident_mib() - before, 1.0, "MiB");
+    drop(tables);
+
+    let before = resident_mib();
+    let tables = load(TIB, TIB);
+    report.line("memory: device of 1 TiB, fully written", resident_mib() - before, 200.0, "MiB");
+    drop(tables);
+}
+
+fn activation(report: &mut Report) {
+    for (name, size) in [("1 GiB", GIB), ("1 TiB", TIB)] {
+        for others in [0, 1000] {
+            let identity = Identity { serial: 1, boot: 1 };
+            let mut array = Rig { firmware: Firmware::new(identity, load(size, size)), calls: 0 };
+            for n in 0..others {
+                let session = array.relate(n);
+                array.activate(session);
+            }
+            let mut times: Vec<Duration> = (others..others + 9)
+                .map(|n| {
+                    let session = array.relate(n);
+                    array.activate(session)
+                })
+                .collect();
+            times.sort();
+            let median = times[times.len() / 2].as_secs_f64() * 1e3;
+            report.line(&format!("activation: {name}, {others} other sessions"), median, 10.0, "ms");
+        }
+    }
+}
+
+fn start_up(report: &mut Report) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (path, killed) = (folder.path().join("metadata"), folder.path().join("killed"));
+    let array = ArrayRecord { serial: 1, geometry: Geometry::default() };
+    let mut metadata = Metadata::create(backend(&path), array).expect("creates");
+    let changes: Vec<_> = full_device(TIB, TIB).collect();
+    for part in changes.chunks(1 << 20) {
+        metadata.commit(part).expect("commits");
+    }
+    drop(changes);
+    // What a kill leaves: the file as it is while the daemon is up.
+    std::fs::copy(&path, &killed).expect("copies");
+    drop(metadata);
+    for (name, path) in [("clean end", &path), ("kill", &killed)] {
+        let start = now();
+        let metadata = Metadata::open(backend(path)).expect("opens");
+        let changes = metadata.load().expect("loads").map(|change| change.expect("is sound"));
+        let tables = Tables::load(Geometry::default(), changes).expect("fits");
+        report.line(
+            &format!("start-up: 1 TiB mapped, after a {name}"),
+            start.elapsed().as_secs_f64(),
+            5.0,
+            "s",
+        );
+        assert_eq!(tables.used_tracks(), TIB >> 16);
+    }
+}
+
+/// A firmware whose disk and metadata take no time and keep nothing.
+struct Rig {
+    firmware: Firmware,
+    calls: u64,
+}
+
+impl Rig {
+    fn relate(&mut self, n: u32) -> u32 {
+        let name = format!("v{n}");
+        self.command(Command::DeviceCreateVirtual { name: name.clone() });
+        let Answer::Session(info) =
+            self.command(Command::SessionRegister { standard: "d".into(), group: None })
+        else {
+            panic!("not a session");
+        };
+        self.command(Command::SessionRelate { session: info.id, virtual_device: name });
+        info.id
+    }
+
+    fn activate(&mut self, session: u32) -> Duration {
+        let start = now();
+        let activation = Activation { session, name: None, offline: false };
+        self.command(Command::SessionActivate { sessions: vec![activation] });
+        start.elapsed()
+    }
+
+    fn command(&mut self, command: Command) -> Answer {
+        self.calls += 1;
+        let call = CallId(self.calls);
+        let mut effects = Vec::new();
+        self.firmware.step(Duration::ZERO, Event::Manage { call, wall_ms: 1, command }, &mut effects);
+        let mut answer = None;
+        while let Some(effect) = effects.pop() {
+            let event = match effect {
+                Effect::Read { io, length, .. } => {
+                    Event::Disk { io, result: Ok(vec![0; length as usize].into()) }
+                }
+                Effect::Write { io, .. } | Effect::Discard { io, .. } | Effect::Sync { io, .. } => {
+                    Event::Disk { io, result: Ok(Bytes::new()) }
+                }
+                Effect::Commit { upto, .. } => Event::Committed { upto, result: Ok(()) },
+                Effect::Answer { result, .. } => {
+                    answer = Some(result.expect("accepted"));
+                    continue;
+                }
+                other => panic!("{other:?}"),
+            };
+            self.firmware.step(Duration::ZERO, event, &mut effects);
+        }
+        answer.expect("answered")
+    }
+}
+
+fn load(pool_bytes: u64, written_bytes: u64) -> Tables {
+    Tables::load(Geometry::default(), full_device(pool_bytes, written_bytes)).expect("loads")
+}
+
+/// A device "d" of which so much is written, and merged.
+fn full_device(pool_bytes: u64, written_bytes: u64) -> impl Iterator<Item = Change> {
+    let tracks = (written_bytes >> 16) as u32;
+    let kind = DeviceKind::Standard { pool: PoolId(0), generation: Generation(0), deleting: false };
+    let record = DeviceRecord { name: "d".into(), kind, size_bytes: written_bytes.max(GIB), online: true };
+    let store =
+        StoreRecord { name: "s".into(), pool: PoolId(0), first: 1, tracks: (pool_bytes >> 16) as u32 + 64 };
+    [
+        Change::Pool(PoolId(0), PoolRecord { name: "p".into() }),
+        Change::Store(StoreId(0), store),
+        Change::NextId(2),
+        Change::Device(DeviceId(1), Some(record)),
+    ]
+    .into_iter()
+    .chain((0..tracks).map(|track| {
+        let physical = PhysicalTrack::new(track + 1).expect("not 0");
+        Change::Entry(DeviceId(1), TrackNo(track), Entry::whole(physical))
+    }))
+}
+
+fn small_pool() -> Vec<Change> {
+    let store = StoreRecord { name: "s".into(), pool: PoolId(0), first: 1, tracks: 64 };
+    vec![Change::Pool(PoolId(0), PoolRecord { name: "p".into() }), Change::Store(StoreId(0), store)]
+}
+
+fn backend(path: &Path) -> FileBackend {
+    let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    FileBackend::new(file.expect("opens")).expect("is a file")
+}
+
+/// Resident memory of this process.
+fn resident_mib() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: f64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
+    pages * 4096.0 / 1048576.0
+}
+
+/// A benchmark may ask what time it is.
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,366 @@
+//! The running array: the firmware behind its lock, and where its effects go.
+//!
+//! Whoever has an event calls [`Array::step`]: it takes the lock, steps, hands replies, answers and commits to their
+//! queues, lets go of the lock, and gives back the disk operations, which the caller then runs itself, in its own
+//! task. So host I/O never changes tasks, and what is queued under the lock cannot be overtaken. There is one lock;
+//! nothing waits while holding it.
+//!
+//! Disk operations outlive the connection that caused them: a task that ran one runs it to its end and steps with the
+//! result, whether its client is there or not. Once the firmware asked for a reload, steps do nothing but count the
+//! operations that end; the firmware is given up when none is left, for a late write of it could hit a track that the
+//! next one has given to somebody else.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{info, warn};
+use twintrack_core::{Change, UnitSeq};
+use twintrack_link::manage::{Answer, Command, Refusal, RefusalCode};
+
+use super::stores::{DiskWork, Stores};
+use crate::firmware::{
+    AttachError, CallId, ConnId, Effect, Event, ExportInfo, Firmware, HostError, HostOp, Reply, Segment, Tag,
+};
+
+/// One array while it is up, until it ends or reloads.
+pub(super) struct Array<D> {
+    state: Mutex<State>,
+    stores: Arc<Stores<D>>,
+    /// What `now` counts from.
+    started: Instant,
+    /// Tells the engine that the deadline is nearer, or that the phase changed, or that the last operation ended.
+    wake: Notify,
+    /// Disk operations of those who cannot run them themselves. As many as the firmware has under way.
+    work: mpsc::UnboundedSender<DiskWork>,
+    /// As many as the firmware has under way.
+    commits: mpsc::UnboundedSender<Commit>,
+}
+
+/// Changes to be made durable.
+#[derive(Debug)]
+pub(super) struct Commit {
+    pub(super) upto: UnitSeq,
+    pub(super) changes: Vec<Change>,
+}
+
+/// What the engine of an [`Array`] is fed by.
+pub(super) struct Queues {
+    pub(super) work: mpsc::UnboundedReceiver<DiskWork>,
+    pub(super) commits: mpsc::UnboundedReceiver<Commit>,
+}
+
+/// What a host connection is told.
+#[derive(Debug)]
+pub(super) enum ToHost {
+    /// Its attach was answered.
+    Attached(Result<ExportInfo, AttachError>),
+    /// One of its requests was answered.
+    Reply(Tag, Result<Reply, HostError>),
+    /// Take no more requests; end when those under way are answered.
+    Close,
+}
+
+/// An attached connection, or one that is about to be. [`Array::detach`] ends it.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) conn: ConnId,
+    /// Ends when the array goes down. Holds at most the replies to what is in flight.
+    pub(super) inbox: mpsc::UnboundedReceiver<ToHost>,
+}
+
+/// What the engine goes by.
+#[derive(Debug)]
+pub(super) struct Status {
+    /// No event is of interest any more.
+    pub(super) down: bool,
+    /// No disk operation is under way.
+    pub(super) idle: bool,
+    /// When a timer event is due.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// Whether the array takes requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Up,
+    /// Ending: what is under way is answered, nothing new is taken.
+    Closing,
+    /// Nothing is answered any more.
+    Down,
+}
+
+struct State {
+    firmware: Firmware,
+    phase: Phase,
+    /// Kept for its capacity.
+    effects: Vec<Effect>,
+    hosts: BTreeMap<ConnId, mpsc::UnboundedSender<ToHost>>,
+    calls: BTreeMap<CallId, oneshot::Sender<Result<Answer, Refusal>>>,
+    track_reads: BTreeMap<CallId, oneshot::Sender<Result<Vec<Segment>, Refusal>>>,
+    /// Numbers connections and calls.
+    last_number: u64,
+    /// Disk operations that were handed out and have not ended.
+    operations: usize,
+    /// The deadline that the engine knows.
+    armed: Option<Duration>,
+}
+
+impl<D> Array<D> {
+    pub(super) fn new(firmware: Firmware, stores: Arc<Stores<D>>) -> (Arc<Self>, Queues) {
+        let (work, work_queue) = mpsc::unbounded_channel();
+        let (commits, commit_queue) = mpsc::unbounded_channel();
+        let armed = firmware.next_deadline();
+        let state = Mutex::new(State {
+            firmware,
+            phase: Phase::Up,
+            effects: Vec::new(),
+            hosts: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            track_reads: BTreeMap::new(),
+            last_number: 0,
+            operations: 0,
+            armed,
+        });
+        let array = Self { state, stores, started: Instant::now(), wake: Notify::new(), work, commits };
+        (Arc::new(array), Queues { work: work_queue, commits: commit_queue })
+    }
+
+    /// Steps the firmware and appends the disk operations that the caller has to run to their end.
+    pub(super) fn step(&self, event: Event, work: &mut Vec<DiskWork>) {
+        let mut state = self.lock();
+        if let Event::Disk { .. } = event {
+            state.operations -= 1;
+            if state.phase == Phase::Down && state.operations == 0 {
+                self.wake.notify_one();
+            }
+        }
+        if state.phase == Phase::Down {
+            return;
+        }
+        let mut effects = std::mem::take(&mut state.effects);
+        // Under the lock, so that time never goes back from one step to the next.
+        let now = self.started.elapsed();
+        state.firmware.step(now, event, &mut effects);
+        for effect in effects.drain(..) {
+            if !self.dispatch(&mut state, effect, work) {
+                break;
+            }
+        }
+        state.effects = effects;
+        let deadline = state.firmware.next_deadline();
+        if deadline.is_some_and(|due| state.armed.is_none_or(|armed| due < armed)) {
+            self.wake.notify_one();
+        }
+        state.armed = deadline;
+    }
+
+    /// `false`: nothing of the list counts any more.
+    fn dispatch(&self, state: &mut State, effect: Effect, work: &mut Vec<DiskWork>) -> bool {
+        let effect = match DiskWork::from_effect(effect) {
+            Ok(operation) => {
+                state.operations += 1;
+                work.push(operation);
+                return true;
+            }
+            Err(effect) => effect,
+        };
+        // A receiver that is gone was a client that is gone.
+        match effect {
+            Effect::Attached { conn, result } => state.tell(conn, ToHost::Attached(result)),
+            Effect::Reply { conn, tag, result } => state.tell(conn, ToHost::Reply(tag, result)),
+            Effect::Answer { call, result } => {
+                if let Some(caller) = state.calls.remove(&call) {
+                    let _ = caller.send(result);
+                }
+            }
+            Effect::TrackRead { call, result } => {
+                if let Some(caller) = state.track_reads.remove(&call) {
+                    let _ = caller.send(result);
+                }
+            }
+            Effect::Commit { upto, changes } => {
+                let _ = self.commits.send(Commit { upto, changes });
+            }
+            Effect::Reload => {
+                warn!("the outcome of a commit is unknown: reloading from the metadata");
+                self.go_down(state);
+                return false;
+            }
+            Effect::Read { .. } | Effect::Write { .. } | Effect::Discard { .. } | Effect::Sync { .. } => {}
+        }
+        true
+    }
+
+    /// Steps, and leaves the disk operations to the engine.
+    pub(super) fn step_aside(&self, event: Event) {
+        let mut work = Vec::new();
+        self.step(event, &mut work);
+        for operation in work {
+            let _ = self.work.send(operation);
+        }
+    }
+
+    /// The stores, for running disk operations.
+    pub(super) fn stores(&self) -> Arc<Stores<D>> {
+        Arc::clone(&self.stores)
+    }
+
+    /// Asks for a device. `None`: the array takes no new connections. The answer comes to the inbox.
+    pub(super) fn attach(&self, export: String) -> Option<Host> {
+        self.attach_in(Phase::Up, export)
+    }
+
+    fn attach_in(&self, phase: Phase, export: String) -> Option<Host> {
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let conn = {
+            let mut state = self.lock();
+            if state.phase != phase {
+                return None;
+            }
+            let conn = ConnId(state.number());
+            state.hosts.insert(conn, sender);
+            conn
+        };
+        self.step_aside(Event::Attach { conn, export });
+        Some(Host { conn, inbox })
+    }
+
+    /// Ends an attached connection. What it had asked for is carried out all the same.
+    pub(super) fn detach(&self, conn: ConnId) {
+        self.lock().hosts.remove(&conn);
+        self.step_aside(Event::Detach { conn });
+    }
+
+    /// The devices that hosts may attach to.
+    pub(super) fn exports(&self) -> Vec<String> {
+        self.lock().firmware.exports()
+    }
+
+    /// Carries out a command.
+    pub(super) async fn command(&self, wall_ms: u64, command: Command) -> Result<Answer, Refusal> {
+        let (sender, answer) = oneshot::channel();
+        let call = self.register(|state, call| drop(state.calls.insert(call, sender)))?;
+        info!(call = call.0, command = %short(&command), "command");
+        self.step_aside(Event::Manage { call, wall_ms, command });
+        let answer = answer.await.unwrap_or_else(|_| Err(went_down()));
+        if let Err(refusal) = &answer {
+            info!(call = call.0, code = ?refusal.code, reason = %refusal.reason, "command refused");
+        }
+        answer
+    }
+
+    /// Reads one track of a deactivated session (D15).
+    pub(super) async fn read_track(&self, session: u32, track: u32) -> Result<Vec<Segment>, Refusal> {
+        let (sender, answer) = oneshot::channel();
+        let call = self.register(|state, call| drop(state.track_reads.insert(call, sender)))?;
+        self.step_aside(Event::ReadTrack { call, session, track });
+        answer.await.unwrap_or_else(|_| Err(went_down()))
+    }
+
+    fn register(&self, insert: impl FnOnce(&mut State, CallId)) -> Result<CallId, Refusal> {
+        let mut state = self.lock();
+        if state.phase != Phase::Up {
+            let reason = "the array is going down: nothing was done".to_owned();
+            return Err(Refusal { code: RefusalCode::Unavailable, reason });
+        }
+        let call = CallId(state.number());
+        insert(&mut state, call);
+        Ok(call)
+    }
+
+    /// Takes nothing new; tells all connections to end.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        if state.phase == Phase::Up {
+            state.phase = Phase::Closing;
+            for host in state.hosts.values() {
+                let _ = host.send(ToHost::Close);
+            }
+        }
+    }
+
+    /// Makes everything that was answered durable, after [`Self::close`]: a flush of every device.
+    pub(super) async fn flush_all(&self) -> Result<(), HostError> {
+        for export in self.exports() {
+            let Host { conn, mut inbox } = self.attach_in(Phase::Closing, export).ok_or(HostError::Io)?;
+            let flushed = match inbox.recv().await {
+                Some(ToHost::Attached(Ok(_))) => {
+                    self.step_aside(Event::Host { conn, tag: Tag(0), op: HostOp::Flush });
+                    match inbox.recv().await {
+                        Some(ToHost::Reply(_, result)) => result.map(drop),
+                        _ => Err(HostError::Io),
+                    }
+                }
+                // It went offline meanwhile.
+                Some(_) => Ok(()),
+                None => Err(HostError::Io),
+            };
+            self.detach(conn);
+            flushed?;
+        }
+        Ok(())
+    }
+
+    /// Gives everything up: nothing is answered any more.
+    pub(super) fn halt(&self) {
+        self.go_down(&mut self.lock());
+    }
+
+    fn go_down(&self, state: &mut State) {
+        state.phase = Phase::Down;
+        // Everyone who waits learns it by the end of his queue.
+        state.hosts.clear();
+        state.calls.clear();
+        state.track_reads.clear();
+        self.wake.notify_one();
+    }
+
+    /// For the engine: how things stand.
+    pub(super) fn status(&self) -> Status {
+        let state = self.lock();
+        Status {
+            down: state.phase == Phase::Down,
+            idle: state.operations == 0,
+            deadline: state.armed.map(|due| self.started + due),
+        }
+    }
+
+    /// For the engine: waits until [`Self::status`] may have changed.
+    pub(super) async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in a step leaves a state that nobody may build on: let it spread.
+        self.state.lock().expect("the firmware panicked")
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn tell(&self, conn: ConnId, message: ToHost) {
+        if let Some(host) = self.hosts.get(&conn) {
+            let _ = host.send(message);
+        }
+    }
+}
+
+fn went_down() -> Refusal {
+    let reason =
+        "the array went down before it could answer: whether the command was carried out is not known";
+    Refusal { code: RefusalCode::Unavailable, reason: reason.to_owned() }
+}
+
+/// For the log: a command in at most 200 bytes.
+fn short(command: &Command) -> String {
+    let mut text = format!("{command:?}");
+    text.truncate(text.floor_char_boundary(200));
+    text
+}

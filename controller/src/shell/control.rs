@@ -1,0 +1,185 @@
+//! The management front end: HTTP/JSON, one task for each connection.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /v1/command`, a [`Command`] | 200, an `Answer` |
+//! | `GET /v1/session/{id}/track/{n}` | 200, the track's bytes as `application/octet-stream` (D15) |
+//! | `GET /v1/health` | 200, `{"status":"up"}` |
+//!
+//! Whatever fails is answered with a [`Refusal`] and the status of its code.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tracing::debug;
+use twintrack_link::manage::{COMMAND_BYTES_MAX, COMMAND_PATH, Command, Refusal, RefusalCode};
+
+use super::array::Array;
+use super::seams::{Disk, Env};
+use crate::firmware::Segment;
+
+/// How long a client may take for the head of a request, the time before it begins included.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take for the body of a request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Serves one connection to its end. When `closing` changes, it ends with the request that is under way.
+pub(super) async fn serve_connection<S>(router: Router, stream: S, mut closing: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http1::Builder::new()
+        // It would be wall time, and differ from run to run.
+        .auto_date_header(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        biased;
+        served = connection.as_mut() => served,
+        _ = closing.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        debug!(%error, "management connection ended");
+    }
+}
+
+/// What can be asked.
+pub(super) fn router<D: Disk, E: Env>(array: Arc<Array<D>>, env: E) -> Router {
+    Router::new()
+        .route(COMMAND_PATH, post(command::<D, E>))
+        .route("/v1/session/{session}/track/{track}", get(track::<D, E>))
+        .route("/v1/health", get(health))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Context { array, env })
+}
+
+struct Context<D, E> {
+    array: Arc<Array<D>>,
+    env: E,
+}
+
+impl<D, E: Clone> Clone for Context<D, E> {
+    fn clone(&self) -> Self {
+        Self { array: Arc::clone(&self.array), env: self.env.clone() }
+    }
+}
+
+async fn command<D: Disk, E: Env>(State(context): State<Context<D, E>>, request: Request) -> Response {
+    let command = match read_command(request.into_body()).await {
+        Ok(command) => command,
+        Err(refusal) => return refused(&refusal),
+    };
+    match context.array.command(context.env.wall_ms(), command).await {
+        Ok(answer) => json(StatusCode::OK, &answer),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn read_command(body: Body) -> Result<Command, Refusal> {
+    let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, COMMAND_BYTES_MAX)).await;
+    let body = match body {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            return Err(bad_request(format!(
+                "the body of the request broke off, or is longer than {COMMAND_BYTES_MAX} bytes"
+            )));
+        }
+        Err(_) => {
+            let seconds = BODY_TIMEOUT.as_secs();
+            return Err(bad_request(format!("the body of the request took longer than {seconds} s")));
+        }
+    };
+    serde_json::from_slice(&body).map_err(|error| {
+        bad_request(format!("the body of the request is no command that this array knows: {error}"))
+    })
+}
+
+async fn track<D: Disk, E: Env>(
+    State(context): State<Context<D, E>>,
+    Path((session, track)): Path<(String, String)>,
+) -> Response {
+    let (Ok(session), Ok(track)) = (session.parse(), track.parse()) else {
+        return refused(&bad_request(format!(
+            "the address has to be /v1/session/<number>/track/<number>, not session {session:?}, track {track:?}"
+        )));
+    };
+    match context.array.read_track(session, track).await {
+        Ok(segments) => {
+            let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
+            (StatusCode::OK, kind, joined(segments)).into_response()
+        }
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn health() -> Response {
+    #[derive(Serialize)]
+    struct Health {
+        status: &'static str,
+    }
+    json(StatusCode::OK, &Health { status: "up" })
+}
+
+async fn unknown(request: Request) -> Response {
+    let reason = format!("there is nothing at {}: commands go to {COMMAND_PATH}", request.uri().path());
+    refused(&Refusal { code: RefusalCode::NotFound, reason })
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let reason = format!("{} does not take {}", request.uri().path(), request.method());
+    let mut response = refused(&bad_request(reason));
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
+fn bad_request(reason: String) -> Refusal {
+    Refusal { code: RefusalCode::BadRequest, reason }
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let status = match refusal.code {
+        RefusalCode::BadRequest => StatusCode::BAD_REQUEST,
+        RefusalCode::NotFound => StatusCode::NOT_FOUND,
+        RefusalCode::Exists | RefusalCode::WrongState | RefusalCode::Limit => StatusCode::CONFLICT,
+        RefusalCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        RefusalCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    json(status, refusal)
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    (status, axum::Json(value)).into_response()
+}
+
+/// One track at most.
+fn joined(segments: Vec<Segment>) -> Bytes {
+    if let [Segment::Bytes(whole)] = &segments[..] {
+        return whole.clone();
+    }
+    let mut bytes = Vec::with_capacity(segments.iter().map(|segment| segment.len() as usize).sum());
+    for segment in segments {
+        match segment {
+            Segment::Bytes(part) => bytes.extend_from_slice(&part),
+            Segment::Zeros(length) => bytes.resize(bytes.len() + length as usize, 0),
+        }
+    }
+    bytes.into()
+}

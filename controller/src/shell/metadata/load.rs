@@ -1,0 +1,128 @@
+//! Reads everything back, one record at a time.
+
+use redb::{Database, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, Value};
+use twintrack_core::{
+    Change, DeviceId, Generation, Geometry, GroupId, PoolId, PoolRecord, SessionId, StoreId, StoreRecord,
+    TrackNo,
+};
+
+use super::records::{self, CHUNK_TRACKS, Chunk, Damaged, Fields};
+use super::{
+    DEVICES, ENTRIES, GROUPS, META, MetadataError, NEXT_ID, OWN, POOLS, RecordName, SESSIONS, STORES,
+    VERSIONS, failed,
+};
+
+pub(super) fn begin(database: &Database) -> Result<ReadTransaction, MetadataError> {
+    database.begin_read().map_err(failed)
+}
+
+/// A record of the table `meta`.
+pub(super) fn meta<T>(
+    table: &ReadOnlyTable<&'static str, &'static [u8]>,
+    key: &str,
+    name: RecordName,
+    read: impl FnOnce(&mut Fields<'_>) -> Result<T, Damaged>,
+) -> Result<T, MetadataError> {
+    let bytes = table.get(key).map_err(failed)?.ok_or(MetadataError::Damaged { record: name })?;
+    let mut fields = Fields(bytes.value());
+    read(&mut fields).and_then(|value| fields.end(value)).map_err(name.damaged())
+}
+
+pub(super) fn pools(
+    transaction: &ReadTransaction,
+) -> Result<impl Iterator<Item = Result<(PoolId, PoolRecord), MetadataError>> + use<>, MetadataError> {
+    rows(transaction, POOLS, |key, value| {
+        let id = PoolId(key);
+        Ok((id, records::get_pool(value).map_err(RecordName::Pool(id).damaged())?))
+    })
+}
+
+pub(super) fn stores(
+    transaction: &ReadTransaction,
+) -> Result<impl Iterator<Item = Result<(StoreId, StoreRecord), MetadataError>> + use<>, MetadataError> {
+    rows(transaction, STORES, |key, value| {
+        let id = StoreId(key);
+        Ok((id, records::get_store(value).map_err(RecordName::Store(id).damaged())?))
+    })
+}
+
+pub(super) fn everything(
+    database: &Database,
+    geometry: Geometry,
+) -> Result<impl Iterator<Item = Result<Change, MetadataError>> + use<>, MetadataError> {
+    let from = &begin(database)?;
+    let next_id =
+        meta(&from.open_table(META).map_err(failed)?, NEXT_ID, RecordName::NextId, |fields| fields.u32())?;
+    let pools = pools(from)?.map(|row| row.map(|(id, record)| Change::Pool(id, record)));
+    let stores = stores(from)?.map(|row| row.map(|(id, record)| Change::Store(id, record)));
+    let devices = rows(from, DEVICES, |key, value| {
+        let id = DeviceId(key);
+        Ok(Change::Device(id, Some(records::get_device(value).map_err(RecordName::Device(id).damaged())?)))
+    })?;
+    let sessions = rows(from, SESSIONS, |key, value| {
+        let id = SessionId(key);
+        Ok(Change::Session(id, Some(records::get_session(value).map_err(RecordName::Session(id).damaged())?)))
+    })?;
+    let groups = rows(from, GROUPS, |key, ()| Ok(Change::Group(GroupId(key), true)))?;
+    let chunks = rows(from, ENTRIES, move |(device, number), value| {
+        let (id, first) = (DeviceId(device), TrackNo(number.saturating_mul(CHUNK_TRACKS)));
+        Ok((id, first, Chunk::decode(value, geometry).map_err(RecordName::Entries(id, first).damaged())?))
+    })?;
+    let versions = rows(from, VERSIONS, move |(device, track, generation), value| {
+        let (id, track, generation) = (DeviceId(device), TrackNo(track), Generation(generation));
+        let name = RecordName::Version(id, track, generation);
+        Ok(Change::Version(
+            id,
+            track,
+            generation,
+            Some(records::get_entry(value, geometry).map_err(name.damaged())?),
+        ))
+    })?;
+    let own = rows(from, OWN, move |(session, track), value| {
+        let (id, track) = (SessionId(session), TrackNo(track));
+        let name = RecordName::Own(id, track);
+        Ok(Change::Own(id, track, Some(records::get_entry(value, geometry).map_err(name.damaged())?)))
+    })?;
+    Ok(pools
+        .chain(stores)
+        .chain(std::iter::once(Ok(Change::NextId(next_id))))
+        .chain(devices)
+        .chain(sessions)
+        .chain(groups)
+        .chain(chunks.flat_map(entries))
+        .chain(versions)
+        .chain(own))
+}
+
+/// The entries of a chunk that are not zeros.
+fn entries(
+    chunk: Result<(DeviceId, TrackNo, Chunk), MetadataError>,
+) -> impl Iterator<Item = Result<Change, MetadataError>> {
+    let (chunk, error) = match chunk {
+        Ok(chunk) => (Some(chunk), None),
+        Err(error) => (None, Some(Err(error))),
+    };
+    let entries = chunk.into_iter().flat_map(|(id, first, chunk)| {
+        let entries = chunk.0.into_iter().zip(first.0..).filter(|(entry, _)| !entry.is_zeros());
+        entries.map(move |(entry, track)| Ok(Change::Entry(id, TrackNo(track), entry)))
+    });
+    error.into_iter().chain(entries)
+}
+
+/// The rows of a table, in order of their keys.
+fn rows<K, V, T, F>(
+    transaction: &ReadTransaction,
+    table: TableDefinition<K, V>,
+    read: F,
+) -> Result<impl Iterator<Item = Result<T, MetadataError>> + use<K, V, T, F>, MetadataError>
+where
+    K: Key + for<'a> Value<SelfType<'a> = K> + 'static,
+    V: Value + 'static,
+    F: Fn(K, V::SelfType<'_>) -> Result<T, MetadataError>,
+{
+    let rows = transaction.open_table(table).map_err(failed)?.range::<K>(..).map_err(failed)?;
+    Ok(rows.map(move |row| {
+        let (key, value) = row.map_err(failed)?;
+        read(key.value(), value.value())
+    }))
+}

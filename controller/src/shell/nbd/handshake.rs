@@ -1,0 +1,109 @@
+//! From a fresh socket to an attached device.
+
+use std::io;
+
+use bytes::BytesMut;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use twintrack_link::nbd::{
+    ExportInfo, ExportPurpose, ExportRefusal, HandshakeError, Negotiated, ServerHandshake, ServerStep,
+};
+
+use super::HANDSHAKE_TIMEOUT;
+use crate::firmware::AttachError;
+use crate::shell::array::{Array, Host, ToHost};
+use crate::shell::seams::Disk;
+
+/// What is read at a time.
+const READ_BYTES: usize = 4096;
+
+/// The client has chosen.
+pub(super) struct Entered {
+    pub(super) negotiated: Negotiated,
+    /// What it has sent beyond the handshake.
+    pub(super) input: BytesMut,
+}
+
+/// Why a handshake ended in nothing.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Protocol(#[from] HandshakeError),
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+    #[error("it took longer than {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    TooSlow,
+}
+
+/// Talks until the client has chosen an export, which then is in `attached`; `None`: it left.
+pub(super) async fn shake<D, S>(
+    array: &Array<D>,
+    stream: &mut S,
+    attached: &mut Option<Host>,
+) -> Result<Option<Entered>, Failure>
+where
+    D: Disk,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    let mut machine = ServerHandshake::start(&mut output);
+    loop {
+        let step = match machine.feed(&mut input, &mut output) {
+            Ok(step) => step,
+            Err(error) => {
+                stream.write_all_buf(&mut output).await?;
+                return Err(error.into());
+            }
+        };
+        match step {
+            None => {
+                stream.write_all_buf(&mut output).await?;
+                input.reserve(READ_BYTES);
+                if stream.read_buf(&mut input).await? == 0 {
+                    return Ok(None);
+                }
+            }
+            Some(ServerStep::Aborted) => {
+                stream.write_all_buf(&mut output).await?;
+                return Ok(None);
+            }
+            Some(ServerStep::List) => {
+                let exports = array.exports();
+                machine.answer_list(exports.iter().map(String::as_str), &mut output);
+            }
+            Some(ServerStep::Export(question)) => {
+                let answer = attach(array, &question.name, attached).await;
+                if question.purpose == ExportPurpose::Describe {
+                    leave(array, attached);
+                }
+                if let Some(negotiated) = machine.answer_export(question, answer, &mut output)? {
+                    stream.write_all_buf(&mut output).await?;
+                    return Ok(Some(Entered { negotiated, input }));
+                }
+                // What was not entered is not kept.
+                leave(array, attached);
+            }
+        }
+    }
+}
+
+/// Asks the firmware for a device; on success it is in `attached`.
+async fn attach<D: Disk>(
+    array: &Array<D>,
+    name: &str,
+    attached: &mut Option<Host>,
+) -> Result<ExportInfo, ExportRefusal> {
+    let host = attached.insert(array.attach(name.to_owned()).ok_or(ExportRefusal::ShuttingDown)?);
+    match host.inbox.recv().await {
+        Some(ToHost::Attached(Ok(info))) => Ok(ExportInfo::device(info.size_bytes, info.read_only)),
+        Some(ToHost::Attached(Err(AttachError::Unknown))) => Err(ExportRefusal::Unknown),
+        Some(ToHost::Attached(Err(AttachError::NotReady))) => Err(ExportRefusal::NotReady),
+        Some(ToHost::Reply(..) | ToHost::Close) | None => Err(ExportRefusal::ShuttingDown),
+    }
+}
+
+fn leave<D>(array: &Array<D>, attached: &mut Option<Host>) {
+    if let Some(host) = attached.take() {
+        array.detach(host.conn);
+    }
+}

@@ -1,0 +1,63 @@
+//! The NBD front end: one task for each connection.
+
+mod handshake;
+mod outbox;
+mod transmission;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tracing::{debug, info};
+
+use super::array::Array;
+use super::seams::Disk;
+use handshake::Entered;
+
+/// How long a client may take to choose an export.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests of one connection that are not answered yet, or whose answers are not written yet.
+const REQUESTS_MAX: usize = 128;
+/// Bytes of payload that one connection may occupy, from a request's arrival until its answer is written. What goes
+/// beyond waits in the socket.
+const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+/// How long a client may take no byte of what it has to read.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Serves one connection to its end, and what it has asked for beyond that. When `closing` changes, a handshake is
+/// given up; a transmission learns it from the array.
+pub(super) async fn serve_connection<D, S>(
+    array: Arc<Array<D>>,
+    mut stream: S,
+    mut closing: watch::Receiver<bool>,
+) where
+    D: Disk,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Outside of what the timeout drops, so that a connection that was attached is detached.
+    let mut attached = None;
+    let entered = tokio::select! {
+        biased;
+        entered = handshake::shake(&array, &mut stream, &mut attached) => entered,
+        () = tokio::time::sleep(HANDSHAKE_TIMEOUT) => Err(handshake::Failure::TooSlow),
+        _ = closing.changed() => Ok(None),
+    };
+    match (entered, attached) {
+        (Ok(Some(Entered { negotiated, input })), Some(host)) => {
+            info!(conn = host.conn.0, export = %negotiated.export, "host connected");
+            let conn = host.conn;
+            let end = transmission::run(array, stream, host, &negotiated, input).await;
+            info!(conn = conn.0, %end, "host disconnected");
+        }
+        (result, attached) => {
+            if let Some(host) = attached {
+                array.detach(host.conn);
+            }
+            match result {
+                Ok(_) => debug!("handshake ended without an export"),
+                Err(error) => debug!(%error, "handshake failed"),
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Requests in, replies out, and the disk operations between them, all in the connection's own task.
+//!
+//! Nothing in the loop waits for the socket alone: a client that does not read its replies holds up itself, up to its
+//! limits, and nobody else. When the client is gone, its disk operations are carried to their end.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::Instant;
+use tracing::debug;
+use twintrack_link::nbd::{
+    Content, Cookie, Errno, Incoming, Negotiated, ReplyEncoder, Request, RequestDecoder, StatusExtent,
+    TransmissionError,
+};
+
+use super::outbox::Outbox;
+use super::{PAYLOAD_BYTES_MAX, REQUESTS_MAX, STALL_TIMEOUT};
+use crate::firmware::{ConnId, Event, Extent, HostError, HostOp, Reply, Segment, Tag};
+use crate::shell::array::{Array, Host, ToHost};
+use crate::shell::seams::Disk;
+use crate::shell::stores::{DiskWork, perform};
+
+/// What is allocated at a time for what a client sends.
+const BUFFER_BYTES: usize = 64 << 10;
+/// The room that is left when more is allocated.
+const SPARE_BYTES: usize = 4 << 10;
+
+/// Why a transmission ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client is done, or gone.
+    Client,
+    /// The array ends, or reloads.
+    Array,
+    /// The client reads no replies.
+    Stalled,
+    Protocol(TransmissionError),
+    Socket(io::Error),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client => f.write_str("by the client"),
+            Self::Array => f.write_str("by the array"),
+            Self::Stalled => write!(f, "it took no byte of its replies for {} s", STALL_TIMEOUT.as_secs()),
+            Self::Protocol(error) => write!(f, "protocol error: {error}"),
+            Self::Socket(error) => write!(f, "socket: {error}"),
+        }
+    }
+}
+
+/// Serves an attached connection; detaches it; ends when its last disk operation has ended.
+pub(super) async fn run<D, S>(
+    array: Arc<Array<D>>,
+    stream: S,
+    mut host: Host,
+    negotiated: &Negotiated,
+    mut input: BytesMut,
+) -> End
+where
+    D: Disk,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut transmission = Transmission::new(Arc::clone(&array), host.conn, negotiated);
+    let mut operations = FuturesUnordered::new();
+    let stall = tokio::time::sleep(STALL_TIMEOUT);
+    tokio::pin!(stall);
+    let end = loop {
+        if let Err(error) = transmission.decode(&mut input) {
+            break End::Protocol(error);
+        }
+        for operation in transmission.work.drain(..) {
+            operations.push(perform(array.stores(), operation));
+        }
+        if transmission.is_over() {
+            break if transmission.told_to_close { End::Array } else { End::Client };
+        }
+        transmission.make_room(&mut input);
+        tokio::select! {
+            biased;
+            Some(event) = operations.next() => array.step(event, &mut transmission.work),
+            message = host.inbox.recv() => match message {
+                Some(message) => transmission.hear(message),
+                None => break End::Array,
+            },
+            result = transmission.outbox.write(&mut writer), if !transmission.outbox.is_empty() => {
+                if let Err(error) = result {
+                    break End::Socket(error);
+                }
+                transmission.progress = Instant::now();
+            }
+            result = reader.read_buf(&mut input), if transmission.wants_input() => match result {
+                Ok(0) => transmission.reading = false,
+                Ok(_) => {}
+                Err(error) => break End::Socket(error),
+            },
+            () = stall.as_mut(), if !transmission.outbox.is_empty() => {
+                let due = transmission.progress + STALL_TIMEOUT;
+                if due <= Instant::now() {
+                    break End::Stalled;
+                }
+                stall.as_mut().reset(due);
+            }
+        }
+    };
+    drop((reader, writer, input));
+    let Transmission { mut work, .. } = transmission;
+    array.detach(host.conn);
+    loop {
+        for operation in work.drain(..) {
+            operations.push(perform(array.stores(), operation));
+        }
+        match operations.next().await {
+            Some(event) => array.step(event, &mut work),
+            None => return end,
+        }
+    }
+}
+
+struct Transmission<D> {
+    array: Arc<Array<D>>,
+    conn: ConnId,
+    decoder: RequestDecoder,
+    encoder: ReplyEncoder,
+    /// Whether more requests are taken.
+    reading: bool,
+    told_to_close: bool,
+    pending: BTreeMap<Tag, Pending>,
+    /// What `pending` occupies.
+    pending_bytes: usize,
+    last_tag: u64,
+    outbox: Outbox,
+    /// When the client last took a byte, or had none to take.
+    progress: Instant,
+    /// Disk operations to be started.
+    work: Vec<DiskWork>,
+    /// Kept for its capacity.
+    segments: Vec<Bytes>,
+}
+
+/// A request that the firmware has.
+struct Pending {
+    cookie: Cookie,
+    offset: u64,
+    dont_fragment: bool,
+    one_extent: bool,
+    bytes: usize,
+}
+
+impl<D: Disk> Transmission<D> {
+    fn new(array: Arc<Array<D>>, conn: ConnId, negotiated: &Negotiated) -> Self {
+        Self {
+            array,
+            conn,
+            decoder: RequestDecoder::new(negotiated),
+            encoder: ReplyEncoder::new(negotiated),
+            reading: true,
+            told_to_close: false,
+            pending: BTreeMap::new(),
+            pending_bytes: 0,
+            last_tag: 0,
+            outbox: Outbox::default(),
+            progress: Instant::now(),
+            work: Vec::new(),
+            segments: Vec::new(),
+        }
+    }
+
+    /// Whether another request fits its limits.
+    fn has_room(&self) -> bool {
+        self.pending.len() + self.outbox.replies() < REQUESTS_MAX
+            && self.pending_bytes + self.outbox.bytes() < PAYLOAD_BYTES_MAX
+    }
+
+    fn wants_input(&self) -> bool {
+        self.reading && self.has_room()
+    }
+
+    /// Room for what is announced, as far as it has begun to arrive; not before the last room is nearly full, for
+    /// payloads in flight hold it.
+    fn make_room(&self, input: &mut BytesMut) {
+        let room = self.decoder.reserve_bytes(input);
+        if self.wants_input() && input.capacity() - input.len() < room.min(SPARE_BYTES) {
+            input.reserve(room.max(BUFFER_BYTES));
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        !self.reading && self.pending.is_empty() && self.outbox.is_empty()
+    }
+
+    /// Takes what requests there are, as far as there is room.
+    fn decode(&mut self, input: &mut BytesMut) -> Result<(), TransmissionError> {
+        while self.wants_input() {
+            match self.decoder.next(input)? {
+                None => break,
+                Some(Incoming::Request { cookie, request }) => self.request(cookie, request),
+                Some(Incoming::Rejected { cookie, errno, reason, .. }) => self.reject(cookie, errno, reason),
+                Some(Incoming::Disconnect) => self.reading = false,
+            }
+        }
+        Ok(())
+    }
+
+    fn request(&mut self, cookie: Cookie, request: Request) {
+        let (mut dont_fragment, mut one_extent, mut bytes) = (false, false, 0);
+        let (offset, _) = request.range();
+        let op = match request {
+            Request::Read { offset, length, dont_fragment: whole } => {
+                dont_fragment = whole;
+                bytes = length as usize;
+                HostOp::Read { offset, length }
+            }
+            Request::Write { offset, data, fua } => {
+                bytes = data.len();
+                HostOp::Write { offset, data, fua }
+            }
+            Request::Flush => HostOp::Flush,
+            Request::Trim { offset, length, fua } => HostOp::Trim { offset, length, fua },
+            Request::WriteZeroes { fast: true, .. } => {
+                return self.reject(cookie, Errno::NotSupported, "zeroing is not promised to be fast");
+            }
+            Request::WriteZeroes { offset, length, no_hole, fua, .. } => {
+                HostOp::WriteZeroes { offset, length, no_hole, fua }
+            }
+            Request::BlockStatus { offset, length, one } => {
+                one_extent = one;
+                HostOp::BlockStatus { offset, length, one }
+            }
+        };
+        self.last_tag += 1;
+        let tag = Tag(self.last_tag);
+        self.pending.insert(tag, Pending { cookie, offset, dont_fragment, one_extent, bytes });
+        self.pending_bytes += bytes;
+        self.array.step(Event::Host { conn: self.conn, tag, op }, &mut self.work);
+    }
+
+    fn reject(&mut self, cookie: Cookie, errno: Errno, reason: &str) {
+        debug!(conn = self.conn.0, %cookie, %errno, reason, "request refused");
+        self.encoder.error(cookie, errno, reason, &mut self.segments);
+        self.send();
+    }
+
+    fn hear(&mut self, message: ToHost) {
+        match message {
+            ToHost::Reply(tag, result) => {
+                let Some(pending) = self.pending.remove(&tag) else { return };
+                self.pending_bytes -= pending.bytes;
+                self.answer(&pending, result);
+            }
+            ToHost::Close => {
+                self.reading = false;
+                self.told_to_close = true;
+            }
+            ToHost::Attached(_) => {}
+        }
+    }
+
+    fn answer(&mut self, pending: &Pending, result: Result<Reply, HostError>) {
+        let (cookie, out) = (pending.cookie, &mut self.segments);
+        match result {
+            Ok(Reply::Done) => self.encoder.done(cookie, out),
+            Ok(Reply::Data(segments)) => {
+                let content = segments.into_iter().map(content);
+                self.encoder.data(cookie, pending.offset, pending.dont_fragment, content, out);
+            }
+            Ok(Reply::Status(extents)) => {
+                let most = if pending.one_extent { 1 } else { usize::MAX };
+                self.encoder.status(cookie, extents.into_iter().take(most).map(extent), out);
+            }
+            Err(error) => {
+                let (errno, reason) = errno(error);
+                debug!(conn = self.conn.0, %cookie, ?error, "request failed");
+                self.encoder.error(cookie, errno, reason, out);
+            }
+        }
+        self.send();
+    }
+
+    fn send(&mut self) {
+        if self.outbox.is_empty() {
+            self.progress = Instant::now();
+        }
+        self.outbox.push(&mut self.segments);
+    }
+}
+
+fn content(segment: Segment) -> Content {
+    match segment {
+        Segment::Bytes(bytes) => Content::Data(bytes),
+        Segment::Zeros(length) => Content::Zeros(length),
+    }
+}
+
+fn extent(extent: Extent) -> StatusExtent {
+    StatusExtent { length: extent.length, hole: !extent.allocated, zero: !extent.allocated }
+}
+
+fn errno(error: HostError) -> (Errno, &'static str) {
+    match error {
+        HostError::Invalid => (Errno::Invalid, "the device takes no such request"),
+        HostError::Io => (Errno::Io, "a store of the array failed"),
+        HostError::NoSpace => (Errno::NoSpace, "the pool is full"),
+        HostError::ReadOnly => (Errno::Perm, "the device takes no writes"),
+        HostError::Gone => (Errno::Shutdown, "the device is offline or gone, or its session ended"),
+    }
+}

@@ -1,0 +1,119 @@
+//! The open stores of an array, and the disk operations of the firmware carried out on them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use tracing::{error, warn};
+use twintrack_core::StoreId;
+
+use super::seams::Disk;
+use crate::firmware::{DiskError, Effect, Event, IoId};
+
+/// The open stores by number. They stay open from start to end, reloads included.
+pub(super) struct Stores<D>(pub(super) BTreeMap<StoreId, Store<D>>);
+
+/// One open store.
+pub(super) struct Store<D> {
+    pub(super) name: String,
+    pub(super) disk: D,
+    /// A sync failed. What was written since the last good one may be lost though a read still shows it and a second
+    /// sync reports success; so nothing is taken from or given to the store until a restart (crash rule 9).
+    offline: AtomicBool,
+}
+
+/// A disk operation that the firmware asked for.
+#[derive(Debug)]
+pub(super) struct DiskWork {
+    io: IoId,
+    store: StoreId,
+    op: DiskOp,
+}
+
+#[derive(Debug)]
+enum DiskOp {
+    Read { offset: u64, length: u32 },
+    Write { offset: u64, data: Vec<Bytes> },
+    Discard { offset: u64, length: u64 },
+    Sync,
+}
+
+impl DiskWork {
+    /// Takes the effects that are disk operations; gives others back.
+    pub(super) fn from_effect(effect: Effect) -> Result<Self, Effect> {
+        Ok(match effect {
+            Effect::Read { io, store, offset, length } => {
+                Self { io, store, op: DiskOp::Read { offset, length } }
+            }
+            Effect::Write { io, store, offset, data } => {
+                Self { io, store, op: DiskOp::Write { offset, data } }
+            }
+            Effect::Discard { io, store, offset, length } => {
+                Self { io, store, op: DiskOp::Discard { offset, length } }
+            }
+            Effect::Sync { io, store } => Self { io, store, op: DiskOp::Sync },
+            other => return Err(other),
+        })
+    }
+}
+
+impl<D: Disk> Store<D> {
+    pub(super) fn new(name: String, disk: D) -> Self {
+        Self { name, disk, offline: AtomicBool::new(false) }
+    }
+
+    async fn perform(&self, op: DiskOp) -> Result<Bytes, DiskError> {
+        if self.offline.load(Ordering::Acquire) {
+            return Err(DiskError::Failed);
+        }
+        let (what, result) = match op {
+            DiskOp::Read { offset, length } => {
+                let read = self.disk.read(offset, length).await;
+                ("read", read.and_then(|bytes| exactly(bytes, length)))
+            }
+            DiskOp::Write { offset, data } => {
+                ("write", self.disk.write(offset, data).await.map(|()| Bytes::new()))
+            }
+            DiskOp::Discard { offset, length } => {
+                ("discard", self.disk.discard(offset, length).await.map(|()| Bytes::new()))
+            }
+            DiskOp::Sync => {
+                let synced = self.disk.sync().await;
+                if synced.is_err() && !self.offline.swap(true, Ordering::AcqRel) {
+                    error!(store = %self.name, "sync failed: the store is offline until a restart");
+                }
+                ("sync", synced.map(|()| Bytes::new()))
+            }
+        };
+        result.map_err(|error| {
+            warn!(store = %self.name, what, %error, "store failed");
+            disk_error(&error)
+        })
+    }
+}
+
+/// Carries out one operation and tells of its end.
+pub(super) async fn perform<D: Disk>(stores: Arc<Stores<D>>, work: DiskWork) -> Event {
+    let result = match stores.0.get(&work.store) {
+        Some(store) => store.perform(work.op).await,
+        None => Err(DiskError::Failed),
+    };
+    Event::Disk { io: work.io, result }
+}
+
+/// What the firmware is told of an error.
+pub(super) fn disk_error(error: &io::Error) -> DiskError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            DiskError::Full
+        }
+        _ => DiskError::Failed,
+    }
+}
+
+/// A disk that returns less than it was asked for has failed.
+fn exactly(bytes: Bytes, length: u32) -> io::Result<Bytes> {
+    if bytes.len() == length as usize { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}

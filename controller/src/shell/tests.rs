@@ -1,0 +1,166 @@
+//! A whole array in memory, seen from the outside; here what needs no device.
+
+mod devices;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use twintrack_host::{ArrayClient, NbdClient, NbdOptions};
+use twintrack_link::Endpoint;
+use twintrack_link::manage::{Refusal, RefusalCode};
+use twintrack_link::nbd::{ClientHandshake, ClientWish, HandshakeEnd};
+
+use super::testing::{Counter, Pipes, Shelf};
+use super::*;
+
+fn endpoint(name: &str) -> Endpoint {
+    Endpoint::Unix(PathBuf::from(name))
+}
+
+struct Running {
+    net: Pipes,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<Result<(), ServeError>>,
+}
+
+async fn start(shelf: &Shelf) -> Running {
+    let net = Pipes::default();
+    let config = Config {
+        nbd: vec![endpoint("nbd")],
+        control: vec![endpoint("control")],
+        pools: vec![PoolConfig { name: "main".into(), stores: vec!["a".into()] }],
+        track_bytes: 1 << 16,
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async { drop(stopped.await) };
+    let served = tokio::spawn(serve(net.clone(), shelf.clone(), Counter::default(), config, shutdown));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    Running { net, stop, served }
+}
+
+impl Running {
+    fn array(&self) -> ArrayClient<Pipes> {
+        ArrayClient::new(self.net.clone(), endpoint("control"))
+    }
+
+    async fn attach(&self, export: &str) -> NbdClient {
+        let stream = self.net.connect(&endpoint("nbd"));
+        NbdClient::connect(stream, export, &NbdOptions::default()).await.unwrap()
+    }
+
+    /// As a power cut does.
+    async fn kill(self) {
+        self.served.abort();
+        assert!(self.served.await.unwrap_err().is_cancelled());
+    }
+
+    async fn stop(self) -> Result<(), ServeError> {
+        self.stop.send(()).unwrap();
+        self.served.await.unwrap()
+    }
+
+    /// Sends a request, returns status and body.
+    async fn ask(&self, request: &str) -> (u16, String) {
+        let mut stream = self.net.connect(&endpoint("control"));
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(!answer.contains("\r\ndate:"), "{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), body.to_owned())
+    }
+
+    async fn refusal(&self, request: &str) -> (u16, Refusal) {
+        let (status, body) = self.ask(request).await;
+        (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}")))
+    }
+}
+
+fn post(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST /v1/command HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+}
+
+fn shelf() -> Shelf {
+    Shelf::with_stores(&[("a", 8 << 20)])
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_command_is_refused() {
+    let array = start(&shelf()).await;
+    assert_eq!(array.ask(&get("/v1/health")).await, (200, r#"{"status":"up"}"#.to_owned()));
+    for body in ["", "{", "[]", "{\"command\":\"fly\"}", "{\"command\":\"array-show\",\"more\":1}", "\u{0}"] {
+        let (status, refusal) = array.refusal(&post(body)).await;
+        assert_eq!((status, refusal.code), (400, RefusalCode::BadRequest), "{body:?}: {refusal}");
+    }
+    let long = format!("{{\"command\":\"device-show\",\"name\":\"{}\"}}", "x".repeat(1 << 20));
+    assert_eq!(array.refusal(&post(&long)).await.0, 400);
+    assert_eq!(array.refusal(&get("/v1/session/x/track/1")).await.0, 400);
+    assert_eq!(array.refusal(&get("/v2")).await.0, 404);
+    assert_eq!(array.refusal(&get("/v1/command")).await.0, 405);
+    array.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn exports_are_listed() {
+    let array = start(&shelf()).await;
+    let mut stream = array.net.connect(&endpoint("nbd"));
+    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    let mut client = ClientHandshake::new(ClientWish::List);
+    loop {
+        match client.feed(&mut input, &mut output).unwrap() {
+            Some(HandshakeEnd::Listed(exports)) => break assert!(exports.is_empty()),
+            Some(other) => panic!("{other:?}"),
+            None => {
+                stream.write_all_buf(&mut output).await.unwrap();
+                assert!(stream.read_buf(&mut input).await.unwrap() > 0);
+            }
+        }
+    }
+    array.stop().await.unwrap();
+}
+
+async fn read_to_end(mut stream: DuplexStream) -> usize {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).await.unwrap()
+}
+
+/// Clients that say nothing, or nonsense, lose their connection, and nobody else anything.
+#[tokio::test(start_paused = true)]
+async fn idle_and_wrong_clients_are_sent_away() {
+    let array = start(&shelf()).await;
+    let started = tokio::time::Instant::now();
+    assert_eq!(read_to_end(array.net.connect(&endpoint("nbd"))).await, 18);
+    assert_eq!(started.elapsed().as_secs(), 10);
+    let mut wrong = array.net.connect(&endpoint("nbd"));
+    wrong.write_all(&[0xff; 64]).await.unwrap();
+    assert_eq!(read_to_end(wrong).await, 18);
+    assert_eq!(started.elapsed().as_secs(), 10);
+    assert_eq!(read_to_end(array.net.connect(&endpoint("control"))).await, 0);
+    assert_eq!(started.elapsed().as_secs(), 70);
+    assert_eq!(array.ask(&get("/v1/health")).await.0, 200);
+    array.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_array_ends_at_once_and_starts_again() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    let _in_handshake = array.net.connect(&endpoint("nbd"));
+    let _idle = array.net.connect(&endpoint("control"));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let began = tokio::time::Instant::now();
+    array.stop().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1));
+    start(&shelf).await.stop().await.unwrap();
+}

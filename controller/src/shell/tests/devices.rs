@@ -1,0 +1,245 @@
+//! With devices and hosts.
+
+use bytes::Bytes;
+use twintrack_host::{NbdError, Pair, establish, manage};
+use twintrack_link::nbd::{Cookie, Errno, Request};
+
+use super::*;
+use crate::shell::testing::METADATA;
+
+const MIB: u64 = 1 << 20;
+
+fn fill(byte: u8, length: usize) -> Bytes {
+    Bytes::from(vec![byte; length])
+}
+
+fn errno<T: std::fmt::Debug>(result: Result<T, NbdError>) -> Errno {
+    match result.unwrap_err() {
+        NbdError::Remote { errno, .. } => errno,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_keeps_what_is_written() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("db", 4 * MIB, None).await.unwrap();
+    let db = array.attach("db").await;
+    assert_eq!(db.info().size_bytes, 4 * MIB);
+    assert_eq!(db.read(0, 4 << 20).await.unwrap(), fill(0, 4 << 20));
+    db.write(65536 - 512, fill(1, 1024), false).await.unwrap();
+    db.write(MIB, fill(2, 1 << 20), true).await.unwrap();
+    db.write_zeroes(MIB + 4096, 4096, false, false).await.unwrap();
+    db.trim(MIB + 65536, 65536, false).await.unwrap();
+    db.flush().await.unwrap();
+    let mut want = vec![0; 4 << 20];
+    want[65536 - 512..65536 + 512].fill(1);
+    want[1 << 20..2 << 20].fill(2);
+    want[(1 << 20) + 4096..(1 << 20) + 8192].fill(0);
+    want[(1 << 20) + 65536..(1 << 20) + 2 * 65536].fill(0);
+    let allocated = |extents: &[twintrack_link::nbd::StatusExtent]| {
+        extents.iter().filter(|e| !e.hole).map(|e| u64::from(e.length)).sum::<u64>()
+    };
+    let extents = db.block_status(0, 4 << 20).await.unwrap();
+    assert!(allocated(&extents) >= 15 * 65536 && allocated(&extents) <= 17 * 65536, "{extents:?}");
+    assert_eq!(db.read(0, 4 << 20).await.unwrap(), want);
+
+    let plain = NbdOptions { structured: false, block_status: false, ..NbdOptions::default() };
+    let other = NbdClient::connect(array.net.connect(&endpoint("nbd")), "db", &plain).await.unwrap();
+    assert_eq!(other.read(512, (4 << 20) - 512).await.unwrap(), want[512..]);
+    drop((db, other));
+    array.stop().await.unwrap();
+
+    let array = start(&shelf).await;
+    assert_eq!(array.attach("db").await.read(0, 4 << 20).await.unwrap(), want);
+    array.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_device_cannot_do_gets_its_error() {
+    let array = start(&shelf()).await;
+    array.array().device_create("db", 4 * MIB, None).await.unwrap();
+    let db = array.attach("db").await;
+    assert_eq!(errno(db.read(4 * MIB, 512).await), Errno::Invalid);
+    assert_eq!(errno(db.write(4 * MIB - 512, fill(1, 1024), false).await), Errno::NoSpace);
+    assert_eq!(errno(db.read(1, 512).await), Errno::Invalid);
+    assert_eq!(errno(db.trim(4 * MIB, 512, false).await), Errno::Invalid);
+    let gone = NbdClient::connect(array.net.connect(&endpoint("nbd")), "none", &NbdOptions::default()).await;
+    assert!(gone.is_err());
+    array.array().device_online("db", false).await.unwrap();
+    assert_eq!(errno(db.read(0, 512).await), Errno::Shutdown);
+    array.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_virtual_device_shows_its_instant() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("db", MIB, None).await.unwrap();
+    let db = array.attach("db").await;
+    db.write(0, fill(1, 1 << 20), false).await.unwrap();
+    let pairs = [Pair::new("db", "monday")];
+    let sessions = establish(&array.array(), &pairs, manage::GroupMode::Synchronous).await.unwrap();
+    db.write(65536, fill(2, 4096), false).await.unwrap();
+    let monday = array.attach("monday").await;
+    assert_eq!(monday.read(0, 1 << 20).await.unwrap(), fill(1, 1 << 20));
+    assert_eq!(db.read(65536, 8192).await.unwrap(), [vec![2; 4096], vec![1; 4096]].concat());
+    let session = sessions[0].id;
+    array.array().session_deactivate(session).await.unwrap();
+    assert_eq!(array.array().session_changed(session, 0).await.unwrap().tracks, [1]);
+    assert_eq!(array.array().session_track(session, 1).await.unwrap(), fill(1, 65536));
+    assert!(array.array().session_track(session, 2).await.is_err());
+    assert_eq!(errno(monday.read(0, 512).await), Errno::Shutdown);
+    array.stop().await.unwrap();
+}
+
+/// Crash rules 1 to 4, seen from a host: what was flushed, and what a command has answered, is there after a cut.
+#[tokio::test(start_paused = true)]
+async fn what_was_flushed_survives_a_power_cut() {
+    for operations in 0..60 {
+        let shelf = shelf();
+        let array = start(&shelf).await;
+        array.array().device_create("db", MIB, None).await.unwrap();
+        let db = array.attach("db").await;
+        db.write(0, fill(1, 128 << 10), false).await.unwrap();
+        db.flush().await.unwrap();
+        shelf.cut_power_after(operations, u64::from(operations));
+        // Fails or not, as the cut will have it.
+        let _ = db.write(0, fill(2, 65536), false).await;
+        let flushed = db.flush().await.is_ok();
+        array.kill().await;
+        shelf.restore_power();
+
+        let array = start(&shelf).await;
+        let data = array.attach("db").await.read(0, 128 << 10).await.unwrap();
+        assert_eq!(data[65536..], fill(1, 65536), "cut after {operations}");
+        let first = &data[..65536];
+        assert!(first.iter().all(|byte| *byte == 2 || *byte == 1 && !flushed), "cut after {operations}");
+        array.stop().await.unwrap();
+    }
+}
+
+/// Crash rule 9: a failed commit is answered by nothing; all connections end, and the array comes back by itself.
+#[tokio::test(start_paused = true)]
+async fn a_failed_commit_reloads() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("db", MIB, None).await.unwrap();
+    let db = array.attach("db").await;
+    db.write(0, fill(1, 4096), true).await.unwrap();
+    shelf.fail_syncs(METADATA, true);
+    db.write(65536, fill(2, 4096), false).await.unwrap();
+    let flush = tokio::spawn(async move { db.flush().await });
+    let error = array.array().device_create("more", MIB, None).await.unwrap_err();
+    assert!(error.is_outcome_unknown(), "{error}");
+    let error = flush.await.unwrap().unwrap_err();
+    assert!(matches!(error, NbdError::OutcomeUnknown { .. }), "{error}");
+    // It cannot be opened either, so the array gives up; a restart finds all that was durable.
+    assert!(matches!(array.served.await.unwrap(), Err(ServeError::Metadata(_))));
+    shelf.fail_syncs(METADATA, false);
+    let array = start(&shelf).await;
+    let db = array.attach("db").await;
+    assert_eq!(db.read(0, 4096).await.unwrap(), fill(1, 4096));
+    array.stop().await.unwrap();
+}
+
+/// As before, but the trouble is over when the metadata are opened anew.
+#[tokio::test(start_paused = true)]
+async fn after_a_reload_it_serves_on_the_same_sockets() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("db", MIB, None).await.unwrap();
+    let db = array.attach("db").await;
+    db.write(0, fill(1, 4096), true).await.unwrap();
+    shelf.fail_one_sync(METADATA);
+    let error = db.write(65536, fill(2, 4096), true).await.unwrap_err();
+    assert!(matches!(error, NbdError::OutcomeUnknown { .. }), "{error}");
+    let db = array.attach("db").await;
+    assert_eq!(db.read(0, 4096).await.unwrap(), fill(1, 4096));
+    db.write(65536, fill(3, 4096), true).await.unwrap();
+    assert_eq!(db.read(65536, 4096).await.unwrap(), fill(3, 4096));
+    array.stop().await.unwrap();
+}
+
+/// Crash rule 9: a store whose sync failed is not asked again, not even after a reload.
+#[tokio::test(start_paused = true)]
+async fn a_store_whose_sync_failed_stays_offline() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("db", MIB, None).await.unwrap();
+    let db = array.attach("db").await;
+    db.write(0, fill(1, 4096), false).await.unwrap();
+    shelf.fail_syncs("a", true);
+    assert_eq!(errno(db.flush().await), Errno::Io);
+    shelf.fail_syncs("a", false);
+    assert_eq!(errno(db.flush().await), Errno::Io);
+    assert_eq!(errno(db.read(0, 4096).await), Errno::Io);
+    assert!(matches!(array.stop().await, Err(ServeError::UncleanEnd)));
+}
+
+/// A client that asks and does not read its answers is held up, and after a minute cut off; the others go on.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_harms_nobody() {
+    let array = start(&shelf()).await;
+    array.array().device_create("db", 4 * MIB, None).await.unwrap();
+    let db = array.attach("db").await;
+    db.write(0, fill(7, 4 << 20), false).await.unwrap();
+
+    let mut greedy = array.net.connect(&endpoint("nbd"));
+    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    let wish = ClientWish::Enter { export: "db".into(), structured: true, allocation: false };
+    let mut client = ClientHandshake::new(wish);
+    while client.feed(&mut input, &mut output).unwrap().is_none() {
+        greedy.write_all_buf(&mut output).await.unwrap();
+        greedy.read_buf(&mut input).await.unwrap();
+    }
+    let started = tokio::time::Instant::now();
+    let request =
+        Request::Read { offset: 0, length: 4 << 20, dont_fragment: false }.header(Cookie(1)).encode();
+    let asking = async {
+        let mut asked = 0;
+        while greedy.write_all(&request).await.is_ok() {
+            asked += 1;
+        }
+        asked
+    };
+    let reading = async {
+        for _ in 0..100 {
+            assert_eq!(db.read(MIB, 4096).await.unwrap(), fill(7, 4096));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        started.elapsed()
+    };
+    let (asked, read_for) = tokio::join!(asking, reading);
+    assert_eq!(started.elapsed().as_secs(), 60);
+    assert!(read_for < Duration::from_secs(1), "{read_for:?}");
+    assert!(asked < 64 * 1024 / 28 * 3, "{asked} requests were taken from the socket");
+    assert_eq!(db.read(MIB, 4096).await.unwrap(), fill(7, 4096));
+    array.stop().await.unwrap();
+}
+
+/// What a client had asked for is carried out when it is gone.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_gone_holds_up_nothing() {
+    let array = start(&shelf()).await;
+    array.array().device_create("db", MIB, None).await.unwrap();
+    for round in 1..20u8 {
+        let db = array.attach("db").await;
+        let writes: Vec<_> = (0..16u64)
+            .map(|n| {
+                let db = db.clone();
+                tokio::spawn(async move { db.write(n * 65536, fill(round, 65536), false).await })
+            })
+            .collect();
+        if round % 2 == 0 {
+            tokio::task::yield_now().await;
+        }
+        writes.iter().for_each(JoinHandle::abort);
+        drop(db);
+        let other = array.attach("db").await;
+        other.write(0, fill(100 + round, 1 << 20), false).await.unwrap();
+        other.flush().await.unwrap();
+    }
+    array.stop().await.unwrap();
+}
