@@ -247,7 +247,10 @@ impl Tables {
             }
             DeviceKind::Virtual => Change::Device(id, None),
         };
-        Ok(self.put(vec![change], &[]))
+        let seq = self.put(vec![change], &[]);
+        // A session that ended may have left versions behind that were kept after they were last looked at.
+        self.collect_anew(id);
+        Ok(seq)
     }
 
     /// *Begin group* (D8).
@@ -547,7 +550,8 @@ impl Tables {
         seq
     }
 
-    fn collect_anew(&mut self, standard: DeviceId) {
+    /// Versions may have become needless: all of a device are looked at again.
+    pub(crate) fn collect_anew(&mut self, standard: DeviceId) {
         if let Some(device) = self.devices.get_mut(&standard)
             && !device.versions.is_empty()
         {

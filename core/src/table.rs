@@ -37,17 +37,17 @@ impl TrackTable {
 
     /// Replaces an entry and returns the old one.
     pub(crate) fn set(&mut self, track: TrackNo, entry: Entry) -> Entry {
-        let old = self.entry(track);
-        if old == entry {
-            return old;
+        if entry.is_zeros() && !self.chunks.contains_key(&(track.0 / CHUNK)) {
+            return entry;
         }
         let index = (track.0 % CHUNK) as u8;
         let chunk = self.chunk(track);
-        chunk.bases[index as usize] = entry.base.map_or(0, PhysicalTrack::get);
-        match entry.over {
+        let base = std::mem::replace(&mut chunk.bases[index as usize], entry.base.map_or(0, PhysicalTrack::get));
+        let over = match entry.over {
             Some(over) => chunk.overs.insert(index, over),
             None => chunk.overs.remove(&index),
         };
+        let old = Entry { base: PhysicalTrack::new(base), over };
         self.references += entry.tracks().count() as u64;
         self.references -= old.tracks().count() as u64;
         old

@@ -228,10 +228,11 @@ impl Tables {
     /// it is active.
     pub fn kept(&self, id: SessionId, track: TrackNo) -> Option<Entry> {
         let session = self.sessions.get(&id)?;
+        // A session that failed or is being removed has own tracks until they are given back, and shows none of them.
+        let (activated, until) = session.record.state.window()?;
         if let Some(own) = session.own.get(&track) {
             return Some(*own);
         }
-        let (activated, until) = session.record.state.window()?;
         let device = self.devices.get(&session.record.standard)?;
         let ((_, upto), entry) =
             device.versions.range((track, activated)..=(track, Generation(u32::MAX))).next()?;
@@ -298,6 +299,8 @@ impl Tables {
         }
         for (device, activated) in lapsed {
             self.end_live(device, activated);
+            // What was kept only in case a crash brought the session back.
+            self.collect_anew(device);
         }
     }
 

@@ -165,7 +165,7 @@ impl Tables {
     }
 
     fn install(&mut self, plan: &WritePlan) -> Result<Option<UnitSeq>, WriteError> {
-        let (present, _, _, _) = self.write_situation(plan.place)?;
+        let (present, _, still_seen, _) = self.write_situation(plan.place)?;
         let full = self.geometry.full();
         let mut blocks = plan.blocks;
         if planted(Defect::MaskBitTooMany)
@@ -176,7 +176,7 @@ impl Tables {
         let (new, keep) = match plan.kind {
             Kind::Fresh { keep } => {
                 let mask = blocks | plan.carry;
-                (Entry::layered(plan.old.base, plan.slot, mask, full), keep)
+                (Entry::layered(plan.old.base, plan.slot, mask, full), keep && still_seen)
             }
             // Others may have landed beside it: the mask grows from what it is now.
             Kind::InPlace | Kind::Merge => match present.over {

@@ -22,6 +22,8 @@ pub(super) enum Waiter {
     Host(RequestId),
     /// A management call.
     Call(CallId, Box<Answer>),
+    /// The end of the array.
+    Stop,
     /// Nobody: what was dropped is to become free, or the log has become long.
     Background,
 }

@@ -77,6 +77,8 @@ pub enum Event {
     },
     /// The deadline has come.
     Timer,
+    /// The array is to end: everything that was answered becomes durable; answered by [`Effect::Stopped`].
+    Stop,
 }
 
 /// I/O on the device of a connection. Offsets and lengths are multiples of 512 and lie on the device (the front end
@@ -302,6 +304,11 @@ pub enum Effect {
         /// One whole track, or what the device has of the last one.
         result: Result<Vec<Segment>, Refusal>,
     },
+    /// Answers [`Event::Stop`]: everything that was answered before it is durable, or cannot be.
+    Stopped {
+        /// Whether it is durable.
+        result: Result<(), DiskError>,
+    },
     /// The firmware must not go on: stop answering, and load everything anew from the metadata (crash rule 9).
     Reload,
 }
@@ -324,6 +331,7 @@ impl fmt::Debug for Effect {
             Self::Reply { conn, tag, result } => write!(f, "reply conn{} #{} {result:?}", conn.0, tag.0),
             Self::Answer { call, result } => write!(f, "answer call{} {result:?}", call.0),
             Self::TrackRead { call, result } => write!(f, "track call{} {result:?}", call.0),
+            Self::Stopped { result } => write!(f, "stopped {result:?}"),
             Self::Reload => write!(f, "reload"),
         }
     }

@@ -3,12 +3,12 @@
 //! Events come in by [`Firmware::step`], effects go out, and the two lists in their order are the whole of what the
 //! array does: tests compare them, and the argument for correctness is about them. `step` only routes; the parts are
 //!
-//! - [`hosts`]: connections and requests, cut into tracks;
-//! - [`io`]: reads and writes of single tracks, which alone issue data I/O;
-//! - [`tracks`]: who may write to which track, and the gate that a point in time closes;
-//! - [`durability`] and [`rounds`]: which alone issue syncs and commits; [`headers`] go with them;
-//! - [`points`]: activate, deactivate and remove, which wait for writes in flight;
-//! - [`manage`]: the other commands; [`jobs`]: reclaim, discard, merge.
+//! - `hosts`: connections and requests, cut into tracks;
+//! - `io`: reads and writes of single tracks, which alone issue data I/O;
+//! - `tracks`: who may write to which track, and the gate that a point in time closes;
+//! - `durability` and `rounds`: which alone issue syncs and commits; `headers` go with them;
+//! - `points`: activate, deactivate and remove, which wait for writes in flight;
+//! - `manage`: the other commands; `jobs`: reclaim, discard, merge.
 
 mod durability;
 mod event;
@@ -132,6 +132,11 @@ impl Firmware {
             Event::Manage { call, wall_ms, command } => self.manage(call, wall_ms, command, effects),
             Event::ReadTrack { call, session, track } => self.read_track(call, session, track, effects),
             Event::Timer => self.timer(effects),
+            Event::Stop => {
+                if !self.durability.wait(&self.tables, durability::Waiter::Stop) {
+                    effects.push(Effect::Stopped { result: Err(DiskError::Failed) });
+                }
+            }
         }
         if !self.reloading {
             self.settle(effects);

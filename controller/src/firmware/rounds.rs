@@ -193,6 +193,7 @@ impl Firmware {
         match waiter {
             Waiter::Host(request) => self.reply(request, Ok(()), fx),
             Waiter::Call(call, answer) => fx.push(Effect::Answer { call, result: Ok(*answer) }),
+            Waiter::Stop => fx.push(Effect::Stopped { result: Ok(()) }),
             Waiter::Background => {}
         }
     }
@@ -201,6 +202,7 @@ impl Firmware {
         match waiter {
             Waiter::Host(request) => self.reply(request, Err(HostError::Io), fx),
             Waiter::Call(call, _) => fx.push(Effect::Answer { call, result: Err(unavailable()) }),
+            Waiter::Stop => fx.push(Effect::Stopped { result: Err(DiskError::Failed) }),
             Waiter::Background => {}
         }
     }

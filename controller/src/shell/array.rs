@@ -22,7 +22,8 @@ use twintrack_link::manage::{Answer, Command, Refusal, RefusalCode};
 
 use super::stores::{DiskWork, Stores};
 use crate::firmware::{
-    AttachError, CallId, ConnId, Effect, Event, ExportInfo, Firmware, HostError, HostOp, Reply, Segment, Tag,
+    AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Firmware, HostError, Reply, Segment,
+    Tag,
 };
 
 /// One array while it is up, until it ends or reloads.
@@ -100,6 +101,8 @@ struct State {
     hosts: BTreeMap<ConnId, mpsc::UnboundedSender<ToHost>>,
     calls: BTreeMap<CallId, oneshot::Sender<Result<Answer, Refusal>>>,
     track_reads: BTreeMap<CallId, oneshot::Sender<Result<Vec<Segment>, Refusal>>>,
+    /// Who waits for [`Effect::Stopped`].
+    stopping: Option<oneshot::Sender<Result<(), DiskError>>>,
     /// Numbers connections and calls.
     last_number: u64,
     /// Disk operations that were handed out and have not ended.
@@ -120,6 +123,7 @@ impl<D> Array<D> {
             hosts: BTreeMap::new(),
             calls: BTreeMap::new(),
             track_reads: BTreeMap::new(),
+            stopping: None,
             last_number: 0,
             operations: 0,
             armed,
@@ -181,6 +185,11 @@ impl<D> Array<D> {
                     let _ = caller.send(result);
                 }
             }
+            Effect::Stopped { result } => {
+                if let Some(caller) = state.stopping.take() {
+                    let _ = caller.send(result);
+                }
+            }
             Effect::Commit { upto, changes } => {
                 let _ = self.commits.send(Commit { upto, changes });
             }
@@ -210,14 +219,10 @@ impl<D> Array<D> {
 
     /// Asks for a device. `None`: the array takes no new connections. The answer comes to the inbox.
     pub(super) fn attach(&self, export: String) -> Option<Host> {
-        self.attach_in(Phase::Up, export)
-    }
-
-    fn attach_in(&self, phase: Phase, export: String) -> Option<Host> {
         let (sender, inbox) = mpsc::unbounded_channel();
         let conn = {
             let mut state = self.lock();
-            if state.phase != phase {
+            if state.phase != Phase::Up {
                 return None;
             }
             let conn = ConnId(state.number());
@@ -282,26 +287,12 @@ impl<D> Array<D> {
         }
     }
 
-    /// Makes everything that was answered durable, after [`Self::close`]: a flush of every device.
-    pub(super) async fn flush_all(&self) -> Result<(), HostError> {
-        for export in self.exports() {
-            let Host { conn, mut inbox } = self.attach_in(Phase::Closing, export).ok_or(HostError::Io)?;
-            let flushed = match inbox.recv().await {
-                Some(ToHost::Attached(Ok(_))) => {
-                    self.step_aside(Event::Host { conn, tag: Tag(0), op: HostOp::Flush });
-                    match inbox.recv().await {
-                        Some(ToHost::Reply(_, result)) => result.map(drop),
-                        _ => Err(HostError::Io),
-                    }
-                }
-                // It went offline meanwhile.
-                Some(_) => Ok(()),
-                None => Err(HostError::Io),
-            };
-            self.detach(conn);
-            flushed?;
-        }
-        Ok(())
+    /// Makes everything that was answered durable, after [`Self::close`].
+    pub(super) async fn flush_all(&self) -> Result<(), DiskError> {
+        let (sender, stopped) = oneshot::channel();
+        self.lock().stopping = Some(sender);
+        self.step_aside(Event::Stop);
+        stopped.await.unwrap_or(Err(DiskError::Failed))
     }
 
     /// Gives everything up: nothing is answered any more.
@@ -315,6 +306,7 @@ impl<D> Array<D> {
         state.hosts.clear();
         state.calls.clear();
         state.track_reads.clear();
+        state.stopping = None;
         self.wake.notify_one();
     }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -114,12 +115,11 @@ async fn read_command(body: Body) -> Result<Command, Refusal> {
 
 async fn track<D: Disk, E: Env>(
     State(context): State<Context<D, E>>,
-    Path((session, track)): Path<(String, String)>,
+    numbers: Result<Path<(u32, u32)>, PathRejection>,
 ) -> Response {
-    let (Ok(session), Ok(track)) = (session.parse(), track.parse()) else {
-        return refused(&bad_request(format!(
-            "the address has to be /v1/session/<number>/track/<number>, not session {session:?}, track {track:?}"
-        )));
+    let Ok(Path((session, track))) = numbers else {
+        let reason = "the address has to be /v1/session/NUMBER/track/NUMBER".to_owned();
+        return refused(&bad_request(reason));
     };
     match context.array.read_track(session, track).await {
         Ok(segments) => {

@@ -18,12 +18,13 @@ pub trait Net: Clone + Send + Sync + 'static {
 
     /// Listens on an endpoint.
     fn bind(&self, endpoint: &Endpoint) -> impl Future<Output = io::Result<Self::Listener>> + Send;
-    /// The next connection.
+    /// The next connection. May be dropped before it is ready, and then loses none.
     fn accept(&self, listener: &mut Self::Listener) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
 /// One store of blocks. Operations may run at the same time and end in any order; what overlaps is the caller's to
-/// order. A write is durable once a sync begun after its end has ended well.
+/// order. The shell drops none before its end, but with the whole array. A write is durable once a sync begun after
+/// its end has ended well.
 pub trait Disk: Send + Sync + 'static {
     /// Bytes of it.
     fn size(&self) -> u64;
@@ -55,8 +56,8 @@ pub trait Cabinet: Send + Sync + 'static {
     fn mark_formatted(&self) -> io::Result<()>;
     /// Opens the metadata file.
     fn metadata(&self) -> io::Result<Self::Metadata>;
-    /// Runs a blocking piece of work on the metadata: in the daemon on a thread of its own, in the simulator
-    /// inline, with simulated time before and after.
+    /// Runs a blocking piece of work on the metadata, one at a time: in the daemon on a thread of its own, in the
+    /// simulator inline, with simulated time before and after.
     fn blocking<R: Send + 'static>(
         &self,
         work: impl FnOnce() -> R + Send + 'static,

@@ -105,7 +105,9 @@ async fn what_is_no_command_is_refused() {
     }
     let long = format!("{{\"command\":\"device-show\",\"name\":\"{}\"}}", "x".repeat(1 << 20));
     assert_eq!(array.refusal(&post(&long)).await.0, 400);
-    assert_eq!(array.refusal(&get("/v1/session/x/track/1")).await.0, 400);
+    for path in ["x/track/1", "%ff/track/1", "4294967296/track/1", "1/track/-1"] {
+        assert_eq!(array.refusal(&get(&format!("/v1/session/{path}"))).await.0, 400, "{path}");
+    }
     assert_eq!(array.refusal(&get("/v2")).await.0, 404);
     assert_eq!(array.refusal(&get("/v1/command")).await.0, 405);
     array.stop().await.unwrap();

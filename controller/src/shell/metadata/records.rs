@@ -377,7 +377,12 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn records_survive(device in devices(), session in sessions(), name in ".{0,64}", store in any::<(u16, u32, u32)>()) {
+        fn records_survive(
+            device in devices(),
+            session in sessions(),
+            name in ".{0,64}",
+            store in any::<(u16, u32, u32)>(),
+        ) {
             prop_assert_eq!(get_device(&put_device(&device)), Ok(device));
             prop_assert_eq!(get_session(&put_session(&session)), Ok(session));
             let pool = PoolRecord { name: name.clone() };
@@ -397,7 +402,10 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn any_bytes_decode(bytes in prop::collection::vec(prop_oneof![Just(0u8), any::<u8>()], 0..64), geometry in geometries()) {
+        fn any_bytes_decode(
+            bytes in prop::collection::vec(prop_oneof![Just(0u8), any::<u8>()], 0..64),
+            geometry in geometries(),
+        ) {
             canonical(&bytes, get_pool(&bytes), put_pool);
             canonical(&bytes, get_store(&bytes), put_store);
             canonical(&bytes, get_device(&bytes), put_device);
@@ -406,7 +414,12 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn any_chunk_decodes((geometry, chunk) in chunks(), at in any::<prop::sample::Index>(), byte: u8, cut in 0usize..8) {
+        fn any_chunk_decodes(
+            (geometry, chunk) in chunks(),
+            at in any::<prop::sample::Index>(),
+            byte: u8,
+            cut in 0usize..8,
+        ) {
             let mut bytes = chunk.encode(geometry);
             let at = at.index(bytes.len());
             bytes[at] = byte;
