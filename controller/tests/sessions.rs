@@ -117,6 +117,11 @@ fn sessions_share_tracks() {
     assert_eq!(used(&rig), 3, "b still needs it");
     assert_eq!(rig.read(2, 0, 512), Err(HostError::Gone));
     assert_eq!(rig.do_host(2, HostOp::Flush), Err(HostError::Gone));
+    let again = register(&mut rig, "d", None);
+    rig.command(Command::SessionRelate { session: again, virtual_device: "a".into() }).unwrap();
+    rig.command(activate(again)).unwrap();
+    assert_eq!(rig.read(2, 0, 512), Err(HostError::Gone), "another session is not what it attached to");
+    rig.command(Command::SessionRemove { session: again }).unwrap();
     assert_eq!((rig.read(3, 0, 512), rig.read(4, 0, 512)), (Ok(vec![1]), Ok(vec![2])));
     rig.command(Command::SessionRemove { session: second }).unwrap();
     rig.command(Command::SessionRemove { session: third }).unwrap();

@@ -27,6 +27,8 @@ pub(super) struct RequestId(pub(super) u64);
 #[derive(Debug)]
 pub(super) struct Conn {
     device: DeviceId,
+    /// What the device showed when it was attached. A host must not find another session under it (D6).
+    owner: Owner,
 }
 
 /// A request under way.
@@ -61,8 +63,8 @@ impl Firmware {
         let result = match self.tables.device_named(export) {
             None => Err(AttachError::Unknown),
             Some((device, _)) => match self.usable(device) {
-                Ok((_, size_bytes)) => {
-                    self.conns.insert(conn, Conn { device });
+                Ok((owner, size_bytes)) => {
+                    self.conns.insert(conn, Conn { device, owner });
                     let track_bytes = self.tables.geometry().track_bytes();
                     Ok(ExportInfo { device, size_bytes, read_only: false, track_bytes })
                 }
@@ -117,8 +119,11 @@ impl Firmware {
         op: HostOp,
         fx: &mut Vec<Effect>,
     ) -> Result<(), HostError> {
-        let device = self.conns.get(&conn).ok_or(HostError::Gone)?.device;
-        let (owner, size_bytes) = self.usable(device)?;
+        let attached = self.conns.get(&conn).ok_or(HostError::Gone)?;
+        let (owner, size_bytes) = self.usable(attached.device)?;
+        if owner != attached.owner {
+            return Err(HostError::Gone);
+        }
         let (what, at, length, fua) = match op {
             HostOp::Read { offset, length } => (What::Read, offset, u64::from(length), false),
             HostOp::Write { offset, data, fua } => {
