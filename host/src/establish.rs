@@ -84,7 +84,7 @@ impl fmt::Display for EstablishStep {
 /// What an *Establish* that failed could not undo. It has to be removed by hand, if it is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leftover {
-    /// An open group; empty, it does no harm.
+    /// An open group; cancelling it activates nothing.
     Group(u32),
     /// A session.
     Session(u32),
@@ -138,9 +138,9 @@ impl fmt::Display for Leftovers<'_> {
 /// `mode` says. The sessions come back in the order of the pairs.
 ///
 /// *Begin group*; for each pair a virtual device if there is none, *Register*, *Relate*; then *Process group*. If a step
-/// fails, what was done is undone: the group's sessions are removed, also those of a call whose outcome is not known, and
-/// the virtual devices that this call created are deleted. A caller that drops the future undoes nothing, and a *Begin
-/// group* whose outcome is not known may leave an empty group, whose number nobody knows.
+/// fails, what was done is undone: the group's sessions are removed, also those of a call whose outcome is not known, the
+/// virtual devices that this call created are deleted, and the group is cancelled. A caller that drops the future undoes
+/// nothing, and a *Begin group* whose outcome is not known may leave an empty group, whose number nobody knows.
 pub async fn establish<D: Dial>(
     array: &ArrayClient<D>,
     pairs: &[Pair],
@@ -234,30 +234,21 @@ impl<D: Dial> Attempt<'_, D> {
         let mut renamed = vec![false; self.pairs.len()];
         self.remove_sessions(&mut renamed, &mut leftovers).await;
         self.give_back_names(&renamed, &mut leftovers).await;
-        // A group whose processing failed may be closed or not; the array's own list counts.
-        let closed = match self.array.group_list().await {
-            Ok(open) if !open.contains(&self.group) => true,
-            // With a session left in it, processing would activate that.
-            _ => leftovers.is_empty() && self.close_group(&mut leftovers).await,
-        };
-        if !closed {
+        // Last, for from then on a session no longer says that it was the group's: not while some could not be listed.
+        let unlisted = leftovers.iter().any(|leftover| matches!(leftover, Leftover::SessionsOf { .. }));
+        if unlisted || !self.cancel_group().await {
             leftovers.insert(0, Leftover::Group(self.group));
         }
         leftovers
     }
 
-    /// Processing an empty group closes it.
-    async fn close_group(&self, leftovers: &mut Vec<Leftover>) -> bool {
-        let Ok(late) = self.array.group_process(self.group, GroupMode::OneByOne, Vec::new()).await else {
-            return false;
-        };
-        // A *Register* that was given up may have come through only now.
-        for session in late {
-            if self.array.session_remove(session.id).await.is_err() {
-                leftovers.push(Leftover::Session(session.id));
-            }
+    /// Whether the group is closed now; a *Process group* whose outcome is not known may have done it.
+    async fn cancel_group(&self) -> bool {
+        match self.array.group_cancel(self.group).await {
+            Ok(()) => true,
+            Err(ArrayError::Refused(refusal)) => refusal.code == RefusalCode::NotFound,
+            Err(_) => false,
         }
-        true
     }
 
     /// Removes all sessions of the group, newest first, and notes whose virtual device has its new name already.

@@ -5,6 +5,9 @@
 //! and the simulator's network. Every wait has an end: management calls have a deadline each, and an NBD call may be
 //! dropped at any time.
 //!
+//! The feature `cli`, on by default, adds the command `twintrack`, which is written over this library; the library is the same
+//! without it.
+//!
 //! # Reading and writing a device
 //!
 //! ```no_run
@@ -13,7 +16,7 @@
 //! use twintrack_host::{Dial, Endpoint, NbdClient, NbdError, NbdOptions, TokioDial};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let endpoint: Endpoint = "unix:/run/twintrack/nbd.sock".parse()?;
+//! let endpoint: Endpoint = "unix:/srv/array/nbd.sock".parse()?;
 //! let db = NbdClient::connect(TokioDial.dial(&endpoint).await?, "db", &NbdOptions::default()).await?;
 //! let write = db.write(4096, Bytes::from(vec![7; 4096]), false);
 //! match tokio::time::timeout(Duration::from_secs(5), write).await {
@@ -33,7 +36,7 @@
 //! use twintrack_host::{ArrayClient, ArrayError, TokioDial};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let array = ArrayClient::new(TokioDial, "unix:/run/twintrack/manage.sock".parse()?);
+//! let array = ArrayClient::new(TokioDial, "unix:/srv/array/control.sock".parse()?);
 //! match array.device_create("db", 1 << 30, None).await {
 //!     Ok(device) => println!("{} is device {}", device.name, device.id),
 //!     Err(ArrayError::Refused(refusal)) => println!("no: {refusal}"),
@@ -50,7 +53,7 @@
 //! use twintrack_host::{ArrayClient, GroupMode, Pair, TokioDial, establish};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let array = ArrayClient::new(TokioDial, "unix:/run/twintrack/manage.sock".parse()?);
+//! let array = ArrayClient::new(TokioDial, "unix:/srv/array/control.sock".parse()?);
 //! // One instant over both devices; the virtual devices are created if they do not exist.
 //! let pairs = [Pair::new("db", "db-monday"), Pair::new("log", "log-monday").offline()];
 //! for session in establish(&array, &pairs, GroupMode::Synchronous).await? {

@@ -68,7 +68,14 @@ impl Model {
                 self.groups.push(self.last);
                 Ok(Answer::Group(self.last))
             }
-            Command::GroupList {} => Ok(Answer::Groups(self.groups.clone())),
+            Command::GroupCancel { group } => {
+                let at = self.groups.iter().position(|&open| open == group).ok_or(RefusalCode::NotFound)?;
+                self.groups.remove(at);
+                for session in self.sessions.values_mut().filter(|session| session.group == Some(group)) {
+                    session.group = None;
+                }
+                Ok(Answer::Done)
+            }
             Command::DeviceShow { name } => self.device(&name),
             Command::DeviceCreateVirtual { name } => {
                 self.devices.insert(name.clone(), true);

@@ -1,0 +1,165 @@
+//! The command line as a whole, and how words of it are read.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use thiserror::Error;
+use twintrack_core::{GroupId, SessionId};
+use twintrack_host::Pair;
+
+use crate::address::{Address, VARIABLE};
+use crate::advice::Advice;
+use crate::array::{ArrayCommand, PoolCommand};
+use crate::device::DeviceCommand;
+use crate::group::GroupCommand;
+use crate::session::SessionCommand;
+
+const AFTER: &str = "\
+Array: if -a does not name it, TWINTRACK_ARRAY does.
+Sizes: 512, 64K, 64KiB, 10G, 1TiB; units are powers of 1024.
+Exit codes:
+  0  it was done
+  1  the array refused it; standard error says why, and what to do next
+  2  the command line makes no sense
+  3  no array answered";
+
+const AFTER_SESSION: &str = "\
+A session is registered, then related, then active; deactivated, if only its changed tracks are of \
+interest; then removed. `establish` does the first three steps at once. A session that failed lost its old \
+tracks to a full pool: remove it.";
+
+/// Manages a twintrack array: devices, and instant copies of them.
+#[derive(Debug, Parser)]
+#[command(name = "twintrack", version, after_help = AFTER)]
+pub struct Cli {
+    /// The array: its daemon's folder, unix:PATH or tcp:HOST:PORT
+    #[arg(short = 'a', long, global = true, env = VARIABLE, value_name = "ARRAY", value_hint = ValueHint::DirPath)]
+    pub array: Option<Address>,
+    /// Prints answers and errors as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How long to wait for an answer
+    #[arg(
+        long = "timeout",
+        global = true,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
+    pub timeout_s: u64,
+    /// What about.
+    #[command(subcommand)]
+    pub noun: Noun,
+}
+
+/// What a command is about.
+#[derive(Debug, Subcommand)]
+pub enum Noun {
+    /// The array itself
+    #[command(subcommand)]
+    Array(ArrayCommand),
+    /// Pools: where devices and sessions take their space
+    #[command(subcommand)]
+    Pool(PoolCommand),
+    /// Devices: standard ones have data, virtual ones show a session
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Sessions: instant copies of standard devices
+    #[command(subcommand, after_help = AFTER_SESSION)]
+    Session(SessionCommand),
+    /// Groups: sessions that are activated at one instant
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Prints completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Writes a man page for each command
+    Man {
+        /// Where to; the folder is made if it is not there
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+    },
+}
+
+impl Noun {
+    /// Where its failures lead.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Array(command) => command.advice(),
+            Self::Pool(command) => command.advice(),
+            Self::Device(command) => command.advice(),
+            Self::Session(command) => command.advice(),
+            Self::Group(command) => command.advice(),
+            Self::Completions { .. } => Advice::new("completions", &[], &["array show"]),
+            Self::Man { .. } => Advice::new("man", &[], &["array show"]),
+        }
+    }
+}
+
+/// A word of the command line is not what it has to be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WordError {
+    /// Not a session.
+    #[error("write a session's number, such as ses-4 or 4")]
+    Session,
+    /// Not a group.
+    #[error("write a group's number, such as grp-2 or 2")]
+    Group,
+    /// Not a pair.
+    #[error("write STANDARD=VIRTUAL: a standard device, and the virtual device that is to show it")]
+    Pair,
+    /// Not a new name.
+    #[error("write SESSION=NAME: a session of the group, and the new name of its virtual device")]
+    Rename,
+}
+
+/// A session: `ses-4` or `4`.
+pub fn session(text: &str) -> Result<SessionId, WordError> {
+    number(text, "ses-").map(SessionId).ok_or(WordError::Session)
+}
+
+/// A group: `grp-2` or `2`.
+pub fn group(text: &str) -> Result<GroupId, WordError> {
+    number(text, "grp-").map(GroupId).ok_or(WordError::Group)
+}
+
+/// A standard device and its virtual device: `db=db-monday`.
+pub fn pair(text: &str) -> Result<Pair, WordError> {
+    let (standard, virtual_device) = halves(text).ok_or(WordError::Pair)?;
+    Ok(Pair::new(standard, virtual_device))
+}
+
+/// A session and a new name for its virtual device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rename {
+    /// The session.
+    pub session: SessionId,
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for Rename {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.session, self.name)
+    }
+}
+
+/// `ses-4=db-tuesday`.
+pub fn rename(text: &str) -> Result<Rename, WordError> {
+    let (left, name) = halves(text).ok_or(WordError::Rename)?;
+    let session = session(left).map_err(|_| WordError::Rename)?;
+    Ok(Rename { session, name: name.to_owned() })
+}
+
+fn halves(text: &str) -> Option<(&str, &str)> {
+    text.split_once('=').filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains('='))
+}
+
+fn number(text: &str, prefix: &str) -> Option<u32> {
+    let digits = text.strip_prefix(prefix).unwrap_or(text);
+    digits.chars().all(|c| c.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+}

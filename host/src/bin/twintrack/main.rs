@@ -1,0 +1,72 @@
+//! `twintrack`, the command: manages an array from a shell, over the library of this crate.
+//!
+//! Each noun of the command line is a module with its definitions, what they call and how the answer looks. The exit code is
+//! 0, or 1: the array refused it; 2: the command line makes no sense; 3: no array answered.
+
+mod address;
+mod advice;
+mod args;
+mod array;
+mod changed;
+mod device;
+mod failure;
+mod generate;
+mod group;
+mod output;
+mod session;
+mod size;
+mod table;
+mod time;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use twintrack_host::{ArrayClient, TokioDial};
+
+use address::Address;
+use args::{Cli, Noun};
+use failure::Failure;
+use output::Output;
+
+/// What every command works with.
+struct Context {
+    array: ArrayClient<TokioDial>,
+    address: Address,
+    output: Output,
+}
+
+fn main() -> ExitCode {
+    let Cli { array, json, timeout_s, noun } = Cli::parse();
+    let advice = noun.advice();
+    let address = array.clone();
+    let done = match noun {
+        Noun::Completions { shell } => generate::completions(shell),
+        Noun::Man { folder } => generate::man(&folder),
+        noun => manage(array, json, timeout_s, noun),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(&advice.of(address.as_ref()), json),
+    }
+}
+
+fn manage(array: Option<Address>, json: bool, timeout_s: u64, noun: Noun) -> Result<(), Failure> {
+    let address = array.ok_or_else(|| {
+        Failure::Usage("no array is named: use `-a DIR`, or set TWINTRACK_ARRAY".to_owned())
+    })?;
+    let deadline = Duration::from_secs(timeout_s);
+    let array = ArrayClient::new(TokioDial, address.endpoint()).with_deadline(deadline);
+    let context = Context { array, address, output: Output { json } };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(Failure::Runtime)?.block_on(async {
+        match noun {
+            Noun::Array(command) => command.run(&context).await,
+            Noun::Pool(command) => command.run(&context).await,
+            Noun::Device(command) => command.run(&context).await,
+            Noun::Session(command) => command.run(&context).await,
+            Noun::Group(command) => command.run(&context).await,
+            Noun::Completions { .. } | Noun::Man { .. } => Ok(()),
+        }
+    })
+}

@@ -1,0 +1,293 @@
+//! `session`: register, relate, activate, or all in one; and what changed since.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueHint};
+use twintrack_core::{GroupId, SessionId};
+use twintrack_host::manage::{Activation, Refusal, RefusalCode, SessionInfo, SessionInfoState};
+use twintrack_host::{ArrayError, EstablishError, EstablishStep, Pair, establish};
+
+use crate::Context;
+use crate::advice::Advice;
+use crate::args;
+use crate::changed;
+use crate::failure::Failure;
+use crate::group;
+use crate::output::{self, Waiting};
+use crate::table::{Side, Table};
+use crate::time;
+
+/// Commands on sessions.
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    /// Reserves a session on a standard device and prints its number
+    Register {
+        /// The standard device
+        standard: String,
+        /// The open group that it is to be activated with
+        #[arg(long, value_parser = args::group)]
+        group: Option<GroupId>,
+    },
+    /// Gives a registered session the virtual device that is to show it
+    Relate {
+        /// The session
+        #[arg(value_parser = args::session)]
+        session: SessionId,
+        /// The virtual device
+        #[arg(value_name = "VIRTUAL")]
+        virtual_device: String,
+        /// Only if the session waits in this group
+        #[arg(long, value_parser = args::group)]
+        group: Option<GroupId>,
+    },
+    /// Activates related sessions, all at one instant: they are copies from then on
+    Activate {
+        /// The sessions
+        #[arg(value_name = "SESSION", required = true, value_parser = args::session)]
+        sessions: Vec<SessionId>,
+        /// A new name for the virtual device; for several sessions once for each, in their order
+        #[arg(long = "name", value_name = "NAME")]
+        names: Vec<String>,
+        /// Keeps hosts off the virtual devices
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Registers, relates and activates in one go, all pairs at one instant
+    ///
+    /// Virtual devices that do not exist are created. If a step fails, all is undone.
+    Establish {
+        /// A standard device, and the virtual device that is to show it as it is now
+        #[arg(value_name = "STANDARD=VIRTUAL", required = true, value_parser = args::pair)]
+        pairs: Vec<Pair>,
+        /// A new name for the virtual device; for several pairs once for each, in their order
+        #[arg(long = "name", value_name = "NAME")]
+        names: Vec<String>,
+        /// Keeps hosts off the virtual devices
+        #[arg(long)]
+        offline: bool,
+        /// Each pair at an instant of its own
+        #[arg(long)]
+        one_by_one: bool,
+    },
+    /// Ends a session's I/O and cost; its changed tracks stay to be read
+    Deactivate {
+        /// The session
+        #[arg(value_parser = args::session)]
+        session: SessionId,
+    },
+    /// Removes a session and gives back the space that only it needs; its virtual device stays
+    Remove {
+        /// The session
+        #[arg(value_parser = args::session)]
+        session: SessionId,
+    },
+    /// Lists sessions
+    List {
+        /// Only those of this standard device
+        standard: Option<String>,
+    },
+    /// Prints which tracks changed, as ranges: 7, 12-40
+    ///
+    /// On the standard device since the activation, or through the virtual device; for a deactivated session until then.
+    Changed {
+        /// The session, active or deactivated
+        #[arg(value_parser = args::session)]
+        session: SessionId,
+    },
+    /// Writes one changed track of a deactivated session, as it was, to standard output
+    Read {
+        /// The session
+        #[arg(value_parser = args::session)]
+        session: SessionId,
+        /// The track's number
+        track: u32,
+        /// Writes to a file instead
+        #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        output: Option<PathBuf>,
+    },
+}
+
+impl SessionCommand {
+    /// Where its failures lead.
+    pub fn advice(&self) -> Advice {
+        let sessions = |command| Advice::new(command, &["session list"], &["session list"]);
+        match self {
+            Self::Register { group: None, .. } => {
+                Advice::new("session register", &["device list"], &["device list", "session list"])
+            }
+            Self::Register { group: Some(_), .. } => Advice::new(
+                "session register",
+                &["device list", "group list"],
+                &["device list", "session list"],
+            ),
+            Self::Relate { .. } => {
+                let things = ["session list", "device list"];
+                Advice::new("session relate", &things, &things)
+            }
+            Self::Activate { .. } => Advice::new("session activate", &["session list"], &["session list"]),
+            Self::Establish { .. } => Advice::new(
+                "session establish",
+                &["device list"],
+                &["session list", "device list", "group list"],
+            ),
+            Self::Deactivate { .. } => sessions("session deactivate"),
+            Self::Remove { .. } => sessions("session remove"),
+            Self::List { .. } => Advice::new("session list", &["device list"], &["session list"]),
+            Self::Changed { .. } => sessions("session changed"),
+            Self::Read { session, .. } => {
+                let changed = format!("session changed {session}");
+                Advice::new("session read", &["session list", &changed], &["session list"])
+            }
+        }
+    }
+
+    /// Carries it out.
+    pub async fn run(self, context: &Context) -> Result<(), Failure> {
+        let array = &context.array;
+        let sessions = match self {
+            Self::Register { standard, group } => {
+                let session = array.session_register(&standard, group.map(|group| group.0)).await?;
+                return context.output.show(&session, || format!("{}\n", SessionId(session.id)));
+            }
+            Self::Relate { session, virtual_device, group } => {
+                if let Some(group) = group {
+                    check_group(context, session, group).await?;
+                }
+                let related = array.session_relate(session.0, &virtual_device).await?;
+                return show_one(context, related);
+            }
+            Self::Activate { sessions, names, offline } => {
+                let names = new_names(names, sessions.len(), "sessions")?;
+                let activation =
+                    |(session, name): (SessionId, _)| Activation { session: session.0, name, offline };
+                array.session_activate(sessions.into_iter().zip(names).map(activation).collect()).await?
+            }
+            Self::Establish { pairs, names, offline, one_by_one } => {
+                establish_all(context, pairs, names, offline, one_by_one).await?
+            }
+            Self::Deactivate { session } => {
+                return show_one(context, array.session_deactivate(session.0).await?);
+            }
+            Self::Remove { session } => {
+                array.session_remove(session.0).await?;
+                return context.output.done();
+            }
+            Self::List { standard } => array.session_list(standard.as_deref()).await?,
+            Self::Changed { session } => return changed::print(context, session).await,
+            Self::Read { session, track, output } => return read(context, session, track, output).await,
+        };
+        context.output.show(&sessions, || table(&sessions).to_string())
+    }
+}
+
+/// Sessions, one a line.
+pub fn table(sessions: &[SessionInfo]) -> Table<6> {
+    let mut table = Table::new([
+        ("SESSION", Side::Left),
+        ("STANDARD", Side::Left),
+        ("VIRTUAL", Side::Left),
+        ("STATE", Side::Left),
+        ("GROUP", Side::Left),
+        ("ACTIVATED", Side::Left),
+    ]);
+    let none = || "-".to_owned();
+    for session in sessions {
+        table.row([
+            SessionId(session.id).to_string(),
+            session.standard.clone(),
+            session.virtual_device.clone().unwrap_or_else(none),
+            state(session.state).to_owned(),
+            session.group.map_or_else(none, |group| GroupId(group).to_string()),
+            session.activated_ms.map_or_else(none, time::utc),
+        ]);
+    }
+    table
+}
+
+fn show_one(context: &Context, session: SessionInfo) -> Result<(), Failure> {
+    context.output.show(&session, || table(std::slice::from_ref(&session)).to_string())
+}
+
+fn state(state: SessionInfoState) -> &'static str {
+    match state {
+        SessionInfoState::Registered => "registered",
+        SessionInfoState::Related => "related",
+        SessionInfoState::Active => "active",
+        SessionInfoState::Deactivated => "deactivated",
+        SessionInfoState::Failed => "failed",
+        SessionInfoState::Removing => "removing",
+    }
+}
+
+/// *Relate* itself takes no group: the session has been registered with it.
+async fn check_group(context: &Context, session: SessionId, group: GroupId) -> Result<(), Failure> {
+    let all = context.array.session_list(None).await?;
+    match all.iter().find(|info| info.id == session.0) {
+        Some(info) if info.group != Some(group.0) => {
+            let reason = format!("{session} does not wait in {group}: register it with the group");
+            Err(ArrayError::Refused(Refusal { code: RefusalCode::WrongState, reason }).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A new name, or none, for each of `count` things.
+fn new_names(names: Vec<String>, count: usize, things: &str) -> Result<Vec<Option<String>>, Failure> {
+    if names.is_empty() {
+        return Ok(vec![None; count]);
+    }
+    if names.len() != count {
+        let given = names.len();
+        return Err(Failure::Usage(format!(
+            "--name is given {given} times for {count} {things}: give it once for each, in their order, or not at all"
+        )));
+    }
+    Ok(names.into_iter().map(Some).collect())
+}
+
+async fn establish_all(
+    context: &Context,
+    pairs: Vec<Pair>,
+    names: Vec<String>,
+    offline: bool,
+    one_by_one: bool,
+) -> Result<Vec<SessionInfo>, Failure> {
+    let names = new_names(names, pairs.len(), "pairs")?;
+    let with = |(pair, new_name)| Pair { new_name, offline, ..pair };
+    let pairs: Vec<_> = pairs.into_iter().zip(names).map(with).collect();
+    let waiting = Waiting::new(format!("establishing {} of {}", pairs.len(), context.address));
+    let established = establish(&context.array, &pairs, group::mode(one_by_one)).await;
+    drop(waiting);
+    established.map_err(|EstablishError { step, cause, leftovers }| {
+        let number = match step {
+            EstablishStep::VirtualDevice { pair }
+            | EstablishStep::Register { pair }
+            | EstablishStep::Relate { pair } => Some(pair),
+            EstablishStep::Begin | EstablishStep::Process => None,
+        };
+        let pair = number.and_then(|number| pairs.get(number));
+        let pair = pair.map(|pair| format!("{}={}", pair.standard, pair.virtual_device));
+        Failure::Establish { step, pair, cause, leftovers }
+    })
+}
+
+async fn read(
+    context: &Context,
+    session: SessionId,
+    track: u32,
+    output: Option<PathBuf>,
+) -> Result<(), Failure> {
+    if context.output.json {
+        return Err(Failure::Usage("a track is bytes, which JSON cannot tell: leave out --json".to_owned()));
+    }
+    if output.is_none() && std::io::stdout().is_terminal() {
+        let reason = "a track is bytes, and standard output is a terminal: use -o FILE, or send it on";
+        return Err(Failure::Usage(reason.to_owned()));
+    }
+    let bytes = context.array.session_track(session.0, track).await?;
+    match output {
+        None => output::print(&bytes),
+        Some(path) => std::fs::write(&path, &bytes).map_err(|error| Failure::File { path, error }),
+    }
+}
