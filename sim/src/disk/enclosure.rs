@@ -1,0 +1,385 @@
+//! The disks of one array, and their power.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::platter::{DiskFault, Platter, Survival};
+use crate::dice::Dice;
+use crate::note;
+use crate::timeline::Timeline;
+
+/// How long disk operations take, in ms of simulated time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// At least.
+    pub least_ms: u64,
+    /// At most, usually.
+    pub most_ms: u64,
+    /// How many in a thousand take up to twenty times as long.
+    pub slow_per_mille: u32,
+}
+
+/// One disk of an enclosure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskSpec {
+    /// Its name.
+    pub name: String,
+    /// Bytes of it.
+    pub size_bytes: u64,
+    /// What its never written bytes are: not zeros, if nobody may count on zeros.
+    pub fill: u8,
+}
+
+/// What the disks did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DiskStats {
+    /// Operations.
+    pub operations: u64,
+    /// Operations that failed because a fault said so.
+    pub faults_hit: u64,
+    /// Times that the power went.
+    pub power_cuts: u64,
+}
+
+/// Whether the power is on. Clones share it; what else hangs on the power looks here.
+#[derive(Debug, Clone)]
+pub struct Power(Arc<AtomicBool>);
+
+impl Power {
+    /// On.
+    pub fn on() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    /// Whether it is on.
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, on: bool) {
+        self.0.store(on, Ordering::Relaxed);
+    }
+}
+
+/// The disks of one array. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Enclosure {
+    state: Arc<Mutex<State>>,
+    latency: Latency,
+}
+
+#[derive(Debug)]
+struct State {
+    disks: Vec<(String, Platter)>,
+    marked: bool,
+    power: Power,
+    /// Raised each time it is switched on: handles of before are dead.
+    boot: u64,
+    cut_after: Option<u64>,
+    stats: DiskStats,
+    dice: Dice,
+    timeline: Timeline,
+}
+
+impl Enclosure {
+    /// New disks, switched on. `tears`: sectors may be half written when the power goes.
+    pub fn new(disks: &[DiskSpec], tears: bool, latency: Latency, seed: u64, timeline: Timeline) -> Self {
+        let disks = disks
+            .iter()
+            .map(|disk| (disk.name.clone(), Platter::new(disk.size_bytes, disk.fill, tears)))
+            .collect();
+        Self {
+            state: Arc::new(Mutex::new(State {
+                disks,
+                marked: false,
+                power: Power::on(),
+                boot: 0,
+                cut_after: None,
+                stats: DiskStats::default(),
+                dice: Dice::new(seed, "disks"),
+                timeline,
+            })),
+            latency,
+        }
+    }
+
+    /// Cuts the power when that many more operations have begun.
+    pub fn cut_after(&self, operations: u64) {
+        self.state().cut_after = Some(operations);
+    }
+
+    /// Cuts the power now.
+    pub fn cut(&self) {
+        self.state().cut();
+    }
+
+    /// Its power.
+    pub fn power(&self) -> Power {
+        self.state().power.clone()
+    }
+
+    /// Decides what became of all that was not synced, and ends the boot: what still runs of the array reaches
+    /// nothing any more.
+    pub fn lose(&self, survival: Survival) {
+        let mut state = self.state();
+        let state = &mut *state;
+        state.power.set(false);
+        state.cut_after = None;
+        for (name, platter) in &mut state.disks {
+            let unsynced = platter.unsynced_sectors();
+            platter.lose(survival, &mut state.dice);
+            note!(state.timeline, "disk", "{name} loses {survival:?} of {unsynced} unsynced sectors");
+        }
+    }
+
+    /// Switches it on again, for a new boot of the array.
+    pub fn switch_on(&self) {
+        let mut state = self.state();
+        state.power.set(true);
+        state.boot += 1;
+    }
+
+    /// Arms a fault of a disk; `false` if there is no such disk or nothing that the fault could hit.
+    pub fn arm(&self, disk: &str, fault: DiskFault) -> bool {
+        let mut state = self.state();
+        let armed =
+            state.disks.iter_mut().find(|(name, _)| name == disk).is_some_and(|(_, platter)| platter.arm(fault));
+        note!(state.timeline, "disk", "{disk} {fault:?}{}", if armed { "" } else { " (nothing to hit)" });
+        armed
+    }
+
+    /// Ends all faults but decay.
+    pub fn disarm(&self) {
+        let mut state = self.state();
+        state.cut_after = None;
+        for (_, platter) in &mut state.disks {
+            platter.disarm();
+        }
+    }
+
+    /// What the disks did.
+    pub fn stats(&self) -> DiskStats {
+        let state = self.state();
+        DiskStats { faults_hit: state.disks.iter().map(|(_, platter)| platter.faults_hit()).sum(), ..state.stats }
+    }
+
+    /// How many operations of one disk failed because a fault said so.
+    pub fn faults_hit(&self, disk: &str) -> u64 {
+        let state = self.state();
+        state.disks.iter().find(|(name, _)| name == disk).map_or(0, |(_, platter)| platter.faults_hit())
+    }
+
+    /// Opens a disk, for this boot.
+    pub fn open(&self, disk: &str) -> io::Result<DiskHandle> {
+        let state = self.state();
+        let index = state
+            .disks
+            .iter()
+            .position(|(name, _)| name == disk)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no disk {disk}")))?;
+        Ok(DiskHandle { enclosure: self.clone(), index, boot: state.boot })
+    }
+
+    /// Whether the marker was written.
+    pub fn is_marked(&self) -> bool {
+        self.state().marked
+    }
+
+    /// Writes a marker that is there, durably, or not.
+    pub fn mark(&self) -> io::Result<()> {
+        let mut state = self.state();
+        let boot = state.boot;
+        state.count(boot, "mark", format_args!(""))?;
+        state.marked = true;
+        Ok(())
+    }
+
+    /// Some time, as a disk operation takes.
+    pub async fn take_time(&self) {
+        let ms = {
+            let dice = &mut self.state().dice;
+            let usual = dice.between(self.latency.least_ms, self.latency.most_ms);
+            if dice.chance(self.latency.slow_per_mille) { usual * dice.between(2, 20) } else { usual }
+        };
+        if ms == 0 {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn cut(&mut self) {
+        if self.power.is_on() {
+            self.power.set(false);
+            self.stats.power_cuts += 1;
+            note!(self.timeline, "disk", "the power goes");
+        }
+    }
+
+    /// One operation more. Fails if the power is off, or goes now.
+    fn count(&mut self, boot: u64, name: &str, what: std::fmt::Arguments<'_>) -> io::Result<()> {
+        if !self.power.is_on() || boot != self.boot {
+            return Err(dead());
+        }
+        self.stats.operations += 1;
+        if let Some(left) = &mut self.cut_after {
+            if *left == 0 {
+                self.cut_after = None;
+                note!(self.timeline, "disk", "{name} {what}: never done");
+                self.cut();
+                return Err(dead());
+            }
+            *left -= 1;
+        }
+        note!(self.timeline, "disk", "{name} {what}");
+        Ok(())
+    }
+}
+
+fn dead() -> io::Error {
+    io::Error::other("the power is off")
+}
+
+/// One disk, as one boot of the array sees it.
+#[derive(Debug)]
+pub struct DiskHandle {
+    enclosure: Enclosure,
+    index: usize,
+    boot: u64,
+}
+
+impl DiskHandle {
+    /// Bytes of it.
+    pub fn size(&self) -> u64 {
+        self.enclosure.state().disks[self.index].1.length()
+    }
+
+    /// Reads, taking time.
+    pub async fn read(&self, offset: u64, length: u32) -> io::Result<Bytes> {
+        self.enclosure.take_time().await;
+        let mut out = vec![0; length as usize];
+        self.read_now(offset, &mut out)?;
+        Ok(out.into())
+    }
+
+    /// Writes, taking time. If the future is dropped the write ends at once.
+    pub async fn write(&self, offset: u64, data: Vec<Bytes>) -> io::Result<()> {
+        let length: usize = data.iter().map(Bytes::len).sum();
+        let ticket = self.on(format_args!("write {offset}+{length}"), |platter, _| platter.begin_write(offset, data))?;
+        let mut landing = Landing { disk: self, ticket: Some(ticket) };
+        self.enclosure.take_time().await;
+        landing.land()
+    }
+
+    /// Gives room back, taking time.
+    pub async fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.enclosure.take_time().await;
+        self.on(format_args!("discard {offset}+{length}"), |platter, dice| platter.discard(offset, length, dice))
+    }
+
+    /// Syncs, taking time.
+    pub async fn sync(&self) -> io::Result<()> {
+        let mark = self.on(format_args!("sync"), |platter, _| Ok(platter.begin_sync()))?;
+        self.enclosure.take_time().await;
+        self.on(format_args!("synced"), |platter, dice| platter.end_sync(mark, dice))
+    }
+
+    /// Reads at once.
+    pub fn read_now(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.on(format_args!("read {offset}+{}", out.len()), |platter, _| platter.read(offset, out))
+    }
+
+    /// Writes at once.
+    pub fn write_now(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.on(format_args!("write {offset}+{}", data.len()), |platter, dice| platter.write(offset, data, dice))
+    }
+
+    /// Syncs at once.
+    pub fn sync_now(&self) -> io::Result<()> {
+        self.on(format_args!("sync"), |platter, dice| platter.end_sync(platter.begin_sync(), dice))
+    }
+
+    /// Changes the length at once.
+    pub fn set_length_now(&self, length: u64) -> io::Result<()> {
+        self.on(format_args!("length {length}"), |platter, _| {
+            platter.set_length(length);
+            Ok(())
+        })
+    }
+
+    fn on<R>(
+        &self,
+        what: std::fmt::Arguments<'_>,
+        act: impl FnOnce(&mut Platter, &mut Dice) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let mut state = self.enclosure.state();
+        let state = &mut *state;
+        let name = state.disks[self.index].0.clone();
+        state.count(self.boot, &name, what)?;
+        let done = act(&mut state.disks[self.index].1, &mut state.dice);
+        if let Err(error) = &done {
+            note!(state.timeline, "disk", "{name} {what}: {error}");
+        }
+        done
+    }
+}
+
+/// Ends a write once, when its time has come or its caller is gone.
+struct Landing<'a> {
+    disk: &'a DiskHandle,
+    ticket: Option<u64>,
+}
+
+impl Landing<'_> {
+    fn land(&mut self) -> io::Result<()> {
+        let Some(ticket) = self.ticket.take() else { return Ok(()) };
+        self.disk.on(format_args!("written"), |platter, dice| platter.end_write(ticket, dice))
+    }
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        // Nobody is left to hear of an error.
+        let _ = self.land();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enclosure() -> Enclosure {
+        let disks = [DiskSpec { name: "a".into(), size_bytes: 1 << 20, fill: 0 }];
+        let latency = Latency { least_ms: 0, most_ms: 2, slow_per_mille: 0 };
+        Enclosure::new(&disks, true, latency, 1, Timeline::new(true))
+    }
+
+    #[test]
+    fn the_power_goes_between_two_operations() {
+        let enclosure = enclosure();
+        let disk = enclosure.open("a").unwrap();
+        enclosure.cut_after(2);
+        disk.write_now(0, &[1; 512]).unwrap();
+        disk.sync_now().unwrap();
+        assert!(disk.write_now(0, &[2; 512]).is_err());
+        assert!(!enclosure.power().is_on() && disk.sync_now().is_err());
+        enclosure.lose(Survival::Mixed);
+        enclosure.switch_on();
+        assert!(disk.write_now(0, &[3; 512]).is_err(), "a handle of before stays dead");
+        let mut out = [0; 512];
+        enclosure.open("a").unwrap().read_now(0, &mut out).unwrap();
+        assert_eq!(out, [1; 512]);
+        assert_eq!(enclosure.stats().power_cuts, 1);
+    }
+}

@@ -1,0 +1,56 @@
+//! The simulated network as the controller's and the host library's seams want it: endpoints are ports of turmoil hosts.
+
+use std::io;
+
+use turmoil::net::{TcpListener, TcpStream};
+use twintrack_controller::shell::{Endpoint, Net};
+use twintrack_host as host;
+use twintrack_host::Dial;
+
+use crate::net::{Line, Wires};
+
+/// The array's name in the simulated network.
+pub const ARRAY: &str = "array";
+/// Where its management listens.
+pub const MANAGE_PORT: u16 = 80;
+/// Where its NBD server listens.
+pub const NBD_PORT: u16 = 10809;
+
+/// The network as the array sees it.
+#[derive(Debug, Clone)]
+pub struct SimNet(pub Wires);
+
+impl Net for SimNet {
+    type Listener = TcpListener;
+    type Stream = Line;
+
+    async fn bind(&self, endpoint: &Endpoint) -> io::Result<TcpListener> {
+        match endpoint {
+            Endpoint::Tcp(_, port) => TcpListener::bind(("0.0.0.0", *port)).await,
+            Endpoint::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    async fn accept(&self, listener: &mut TcpListener) -> io::Result<Line> {
+        let (stream, _) = listener.accept().await?;
+        Ok(self.0.attach(stream, true))
+    }
+}
+
+/// The network as a host sees it.
+#[derive(Debug, Clone)]
+pub struct SimDial(pub Wires);
+
+impl Dial for SimDial {
+    type Stream = Line;
+
+    async fn dial(&self, endpoint: &host::Endpoint) -> io::Result<Line> {
+        match endpoint {
+            host::Endpoint::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                Ok(self.0.attach(stream, false))
+            }
+            host::Endpoint::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The end of a run, when no fault is left: everything is read back, once as it is, once after a power cut; then all
+//! of it is removed, and the space must be free.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use twintrack_host::NbdClient;
+
+use super::io::Connections;
+use super::operator::Told;
+use super::Host;
+use crate::disk::Survival;
+use crate::ledger::Stage;
+use crate::note;
+use crate::oracle::{Emptied, Violation, check_answered_in_time, check_emptied};
+use crate::plan::Act;
+
+/// Bytes of one read.
+const READ_BYTES: u64 = 128 << 10;
+/// What was never written on a large device is read at so many places only.
+const SAMPLES: u64 = 8;
+/// A device up to this size is read whole.
+const WHOLE_BYTES: u64 = 8 << 20;
+
+impl Host {
+    /// Checks everything.
+    pub(super) async fn close(&self) {
+        self.compare_all().await;
+        self.read_everything(true).await;
+        if self.is_broken() {
+            return;
+        }
+        note!(self.shared.timeline, "world", "a last power cut");
+        self.shared.crash_wanted.set(Some(Survival::Nothing));
+        while self.shared.crash_wanted.get().is_some() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        self.compare_all().await;
+        self.read_everything(false).await;
+        self.report_everything().await;
+        if !self.is_broken() {
+            self.remove_everything().await;
+        }
+    }
+
+    fn is_broken(&self) -> bool {
+        !self.shared.ledger().violations.is_empty()
+    }
+
+    /// Reads every device that can be read, after a flush or not.
+    async fn read_everything(&self, flush: bool) {
+        let mut connections = Connections::new(self.clone());
+        let names: Vec<String> = self.shared.ledger().devices.keys().cloned().collect();
+        for name in names {
+            let ready = {
+                let mut ledger = self.shared.ledger();
+                let now = ledger.history.tick();
+                ledger.is_steady(&name, now)
+            };
+            if !ready || self.is_broken() {
+                continue;
+            }
+            let Some(client) = connections.client(&name).await else { continue };
+            if flush {
+                self.finish(&mut connections, Act::Flush { device: name.clone() }).await;
+            }
+            self.read_device(&mut connections, &client, &name).await;
+        }
+    }
+
+    async fn read_device(&self, connections: &mut Connections, client: &NbdClient, name: &str) {
+        let size = client.info().size_bytes;
+        let Some(volume) = self.shared.ledger().volume(name) else { return };
+        let mut ranges = vec![(0, size)];
+        if size > WHOLE_BYTES {
+            let track = self.shared.ledger().track_bytes;
+            ranges = self.shared.ledger().history.touched(volume);
+            ranges.extend((0..SAMPLES).map(|n| (size / SAMPLES * n / track * track, 4096)));
+        }
+        for (offset, length) in ranges {
+            let mut at = offset;
+            while at < (offset + length).min(size) && !self.is_broken() {
+                let length = READ_BYTES.min(offset + length - at) as u32;
+                let device = name.to_string();
+                self.finish(connections, Act::Read { device, offset: at, length }).await;
+                at += u64::from(length);
+            }
+        }
+    }
+
+    /// Does one operation; the host I/O itself checks that it ends in time.
+    async fn finish(&self, connections: &mut Connections, act: Act) {
+        let op = crate::plan::Op { after_ms: 0, give_up_ms: 0, act };
+        if let Some(io) = connections.prepare(op).await {
+            io.await;
+        }
+    }
+
+    /// Asks for the change report of every session that has one.
+    async fn report_everything(&self) {
+        let labels: Vec<String> = self.shared.ledger().sessions.keys().cloned().collect();
+        for label in labels {
+            let stage = self.shared.ledger().sessions[&label].stage.clone();
+            let act = match stage.known() {
+                Some(Stage::Active) => Act::Changed { session: label },
+                Some(Stage::Deactivated) => Act::ReadTracks { session: label },
+                _ => continue,
+            };
+            self.manage(&crate::plan::Op { after_ms: 0, give_up_ms: 0, act }).await;
+        }
+    }
+
+    /// Removes all sessions and devices, and waits for the space.
+    async fn remove_everything(&self) {
+        let since_ms = self.shared.timeline.now_ms();
+        let bound_ms = self.shared.deadlines.background_ms;
+        let mut last: Vec<String>;
+        loop {
+            let tidy = timeout(Duration::from_secs(10), self.remove_what_is_left()).await;
+            match tidy {
+                Ok(Some(left)) if left.is_empty() => return,
+                Ok(Some(left)) => last = left,
+                Ok(None) => last = vec!["a call was not answered".into()],
+                Err(_) => last = vec!["a call took more than ten seconds".into()],
+            }
+            let now_ms = self.shared.timeline.now_ms();
+            let checked = check_answered_in_time("the removal of everything", since_ms, now_ms, bound_ms);
+            if let Err(late) = checked {
+                let what = format_args!("{}; last: {}", late.what, last.join("; "));
+                let oracle = if last.iter().any(|what| what.starts_with("every session")) { "space" } else { "liveness" };
+                self.shared.ledger().hold::<()>(Err(Violation::new(oracle, what)));
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What is left, in words, after one more attempt. `None`: a call failed.
+    async fn remove_what_is_left(&self) -> Option<Vec<String>> {
+        let mut left = Vec::new();
+        let Told::Done(sessions) = self.ask(self.array.session_list(None)).await else { return None };
+        for session in &sessions {
+            left.push(format!("session {} is {:?}", session.id, session.state));
+            if session.state != twintrack_host::manage::SessionInfoState::Removing {
+                self.ask(self.array.session_remove(session.id)).await;
+            }
+        }
+        let Told::Done(devices) = self.ask(self.array.device_list()).await else { return None };
+        for device in &devices {
+            left.push(format!("device {} is there", device.name));
+            self.ask(self.array.device_delete(&device.name)).await;
+        }
+        if !left.is_empty() {
+            return Some(left);
+        }
+        let Told::Done(pools) = self.ask(self.array.pool_list()).await else { return None };
+        for pool in pools {
+            let emptied =
+                Emptied { pool: pool.name, size_bytes: pool.size_bytes, free_bytes: pool.free_bytes };
+            left.extend(check_emptied(&emptied).err().map(|violation| violation.what));
+        }
+        Some(left)
+    }
+}

@@ -1,0 +1,302 @@
+//! Host I/O: connections to exports, and one operation at a time told to the oracles.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{sleep, timeout};
+use twintrack_host::{NbdClient, NbdError};
+use twintrack_link::nbd::Errno;
+
+use super::{Host, Phase};
+use crate::oracle::{Content, Moment, Violation, VolumeId, WriteId, check_answered_in_time};
+use crate::plan::{Act, Op};
+
+/// The connections of one task: one a device.
+pub(super) struct Connections {
+    host: Host,
+    /// With the moment when the connection was begun.
+    clients: BTreeMap<String, (NbdClient, Moment)>,
+}
+
+/// How an operation ended.
+enum End<T> {
+    Done(T),
+    /// The array said no.
+    Failed(NbdError),
+    /// Given up, or cut off.
+    Unknown(Option<NbdError>),
+}
+
+/// An operation on its way.
+struct Io {
+    host: Host,
+    client: NbdClient,
+    device: String,
+    volume: VolumeId,
+    give_up_ms: u64,
+    since_ms: u64,
+    call: Moment,
+    /// When the connection was begun: what changed since excuses an error, too.
+    attached: Moment,
+}
+
+impl Connections {
+    pub(super) fn new(host: Host) -> Self {
+        Self { host, clients: BTreeMap::new() }
+    }
+
+    /// Leaves a device.
+    pub(super) fn leave(&mut self, device: &str) {
+        self.clients.remove(device);
+    }
+
+    /// Connects if need be, and gets an operation ready. `None`: it cannot be done now.
+    pub(super) async fn prepare(&mut self, op: Op) -> Option<impl Future<Output = ()> + use<>> {
+        let device = device_of(&op.act).to_string();
+        let client = self.connected(&device).await;
+        let mut ledger = self.host.shared.ledger();
+        let (Some((client, attached)), Some(volume)) = (client, ledger.volume(&device)) else {
+            ledger.counts.skipped += 1;
+            return None;
+        };
+        let Some(act) = clipped(op.act, client.info().size_bytes) else {
+            ledger.counts.skipped += 1;
+            return None;
+        };
+        let io = Io {
+            host: self.host.clone(),
+            client,
+            device,
+            volume,
+            give_up_ms: op.give_up_ms,
+            since_ms: 0,
+            call: 0,
+            attached,
+        };
+        Some(io.run(act))
+    }
+
+    /// A connection to a device; waits while the array is down.
+    pub(super) async fn client(&mut self, device: &str) -> Option<NbdClient> {
+        Some(self.connected(device).await?.0)
+    }
+
+    async fn connected(&mut self, device: &str) -> Option<(NbdClient, Moment)> {
+        if let Some(connected) = self.clients.get(device).filter(|(client, _)| !client.is_closed()) {
+            return Some(connected.clone());
+        }
+        self.clients.remove(device);
+        let shared = self.host.shared.clone();
+        loop {
+            let call = shared.ledger().history.tick();
+            let name = shared.ledger().devices.get(device)?.name.latest().clone();
+            match self.host.attach(&name).await {
+                Ok(client) => {
+                    self.host.note(format_args!("attached to {device}, {} bytes", client.info().size_bytes));
+                    self.clients.insert(device.into(), (client.clone(), call));
+                    return Some((client, call));
+                }
+                Err(NbdError::Handshake(error)) => {
+                    let mut ledger = shared.ledger();
+                    if ledger.is_steady(device, call) && !ledger.excuses.disks {
+                        let what = format_args!("{device} cannot be attached to: {error}");
+                        ledger.hold::<()>(Err(Violation::new("errors", what)));
+                    }
+                    return None;
+                }
+                Err(_) => sleep(Duration::from_millis(4)).await,
+            }
+            if !shared.ledger().violations.is_empty() || shared.in_phase(Phase::Done) {
+                return None;
+            }
+        }
+    }
+}
+
+impl Io {
+    async fn run(mut self, act: Act) {
+        self.since_ms = self.host.shared.timeline.now_ms();
+        let track = self.host.shared.ledger().track_bytes;
+        match act {
+            Act::Read { offset, length, .. } => self.read(offset, length).await,
+            Act::Status { offset, length, .. } => self.status(offset, length).await,
+            Act::Flush { .. } => self.flush().await,
+            Act::Write { offset, length, fua, .. } => {
+                let write = self.begin(offset, u64::from(length), Content::Data, fua, "write");
+                let data = Bytes::from(self.host.shared.ledger().history.payload(write));
+                let client = self.client.clone();
+                let end = self.end(client.write(offset, data, fua)).await;
+                self.wrote(&[write], &end);
+            }
+            Act::Zero { offset, length, no_hole, fua, .. } => {
+                let write = self.begin(offset, u64::from(length), Content::Zeros, fua, "zero");
+                let client = self.client.clone();
+                let end = self.end(client.write_zeroes(offset, length, no_hole, fua)).await;
+                self.wrote(&[write], &end);
+            }
+            Act::Trim { offset, length, fua, .. } => {
+                // Whole tracks become zeros; of the others nothing is promised.
+                let (from, to) = (offset, offset + u64::from(length));
+                let (first, last) = (from.next_multiple_of(track).min(to), to / track * track);
+                let last = last.max(first);
+                let mut promised = Vec::new();
+                for (at, until, sure) in [(from, first, false), (first, last, true), (last, to, false)] {
+                    if at < until {
+                        let write = self.begin(at, until - at, Content::Zeros, fua && sure, "trim");
+                        promised.extend(sure.then_some(write));
+                    }
+                }
+                let client = self.client.clone();
+                let end = self.end(client.trim(offset, length, fua)).await;
+                self.wrote(&promised, &end);
+            }
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, offset: u64, length: u64, content: Content, fua: bool, what: &str) -> WriteId {
+        let write = self.host.shared.ledger().history.begin_write(self.volume, offset, length, content, fua);
+        self.call = self.host.shared.ledger().history.tick();
+        let fua = if fua { " fua" } else { "" };
+        self.host.note(format_args!("#{} {what} {} {offset}+{length}{fua}", write.0, self.device));
+        write
+    }
+
+    fn wrote(&self, writes: &[WriteId], end: &End<()>) {
+        if let (End::Done(()), Some(first)) = (end, writes.first()) {
+            self.host.note(format_args!("#{} done", first.0));
+            let mut ledger = self.host.shared.ledger();
+            for write in writes {
+                let ended = ledger.history.end_write(*write);
+                ledger.hold(ended);
+            }
+        }
+    }
+
+    async fn read(&mut self, offset: u64, length: u32) {
+        self.call = self.host.shared.ledger().history.tick();
+        let client = self.client.clone();
+        if let End::Done(bytes) = self.end(client.read(offset, length)).await {
+            self.host.note(format_args!("read {} {offset}+{length}", self.device));
+            let mut ledger = self.host.shared.ledger();
+            if ledger.volume(&self.device) == Some(self.volume) {
+                let checked = if bytes.len() == length as usize {
+                    ledger.history.end_read(self.volume, offset, &bytes, self.call)
+                } else {
+                    let what = format_args!("{} bytes were read instead of {length}", bytes.len());
+                    Err(Violation::new("history", what))
+                };
+                ledger.hold(checked);
+            }
+        }
+    }
+
+    async fn status(&mut self, offset: u64, length: u32) {
+        if self.client.negotiated().allocation.is_none() {
+            return;
+        }
+        self.call = self.host.shared.ledger().history.tick();
+        let client = self.client.clone();
+        let size = client.info().size_bytes;
+        if let End::Done(extents) = self.end(client.block_status(offset, length)).await {
+            let mut at = offset;
+            let mut ledger = self.host.shared.ledger();
+            if ledger.volume(&self.device) != Some(self.volume) {
+                return;
+            }
+            for extent in extents {
+                let until = (at + u64::from(extent.length)).min(size);
+                if extent.zero && at < until {
+                    let checked = ledger.history.end_hole(self.volume, at, until - at, self.call);
+                    ledger.hold(checked);
+                }
+                at = until;
+            }
+        }
+    }
+
+    async fn flush(&mut self) {
+        self.call = self.host.shared.ledger().history.tick();
+        let client = self.client.clone();
+        if let End::Done(()) = self.end(client.flush()).await {
+            self.host.note(format_args!("flushed {}", self.device));
+            self.host.shared.ledger().history.end_flush(self.volume, self.call);
+        }
+    }
+
+    /// Waits for the end of an operation, and judges an error.
+    async fn end<T>(&self, answer: impl Future<Output = Result<T, NbdError>>) -> End<T> {
+        let bound_ms = self.host.shared.deadlines.answer_ms;
+        let patience_ms = if self.give_up_ms > 0 { self.give_up_ms } else { bound_ms + 1 };
+        let end = match timeout(Duration::from_millis(patience_ms), answer).await {
+            Ok(Ok(value)) => End::Done(value),
+            Ok(Err(error @ NbdError::Remote { .. })) => End::Failed(error),
+            Ok(Err(error)) => End::Unknown(Some(error)),
+            Err(_) => End::Unknown(None),
+        };
+        let mut ledger = self.host.shared.ledger();
+        match &end {
+            End::Done(_) => ledger.counts.done += 1,
+            End::Failed(error) => {
+                ledger.counts.failed += 1;
+                self.host.note(format_args!("{}: {error}", self.device));
+                if let NbdError::Remote { errno, .. } = error {
+                    let lacking = *errno == Errno::NoSpace && ledger.excuses.full;
+                    if !lacking && !ledger.excuses.disks && ledger.is_steady(&self.device, self.attached) {
+                        let what = format_args!("{}: {error}, though nothing is wrong with it", self.device);
+                        ledger.hold::<()>(Err(Violation::new("errors", what)));
+                    }
+                }
+            }
+            End::Unknown(Some(error)) => {
+                ledger.counts.unknown += 1;
+                self.host.note(format_args!("{}: {error}", self.device));
+                if !ledger.excuses.connections && ledger.is_steady(&self.device, self.attached) {
+                    let what = format_args!("{}: {error}, though no connection was cut", self.device);
+                    ledger.hold::<()>(Err(Violation::new("errors", what)));
+                }
+            }
+            End::Unknown(None) => {
+                ledger.counts.unknown += 1;
+                self.host.note(format_args!("{}: given up", self.device));
+                if self.give_up_ms == 0 {
+                    let until_ms = self.host.shared.timeline.now_ms();
+                    let what = format!("I/O on {}", self.device);
+                    let checked = check_answered_in_time(&what, self.since_ms, until_ms, bound_ms);
+                    ledger.hold(checked);
+                }
+            }
+        }
+        end
+    }
+}
+
+fn device_of(act: &Act) -> &str {
+    match act {
+        Act::Read { device, .. }
+        | Act::Write { device, .. }
+        | Act::Flush { device }
+        | Act::Trim { device, .. }
+        | Act::Zero { device, .. }
+        | Act::Status { device, .. } => device,
+        _ => "",
+    }
+}
+
+/// The operation with its range cut to the device's size; `None`: nothing of it is left.
+fn clipped(mut act: Act, size: u64) -> Option<Act> {
+    match &mut act {
+        Act::Read { offset, length, .. }
+        | Act::Write { offset, length, .. }
+        | Act::Trim { offset, length, .. }
+        | Act::Zero { offset, length, .. }
+        | Act::Status { offset, length, .. } => {
+            let left = size.checked_sub(*offset).filter(|left| *left > 0)?;
+            *length = left.min(u64::from(*length)) as u32;
+        }
+        _ => {}
+    }
+    Some(act)
+}

@@ -1,0 +1,240 @@
+//! The hosts of a world: they do what the plan says, over the host library, and note in the ledger what they did.
+
+mod closing;
+mod io;
+mod operator;
+mod settle;
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use twintrack_host::{ArrayClient, ArrayError, Endpoint, NbdClient, NbdError, NbdOptions};
+
+use crate::dice::Dice;
+use crate::disk::{Enclosure, Survival};
+use crate::endpoints::{ARRAY, MANAGE_PORT, NBD_PORT, SimDial};
+use crate::ledger::Ledger;
+use crate::net::Wires;
+use crate::note;
+use crate::oracle::{Deadlines, check_answered_in_time};
+use crate::plan::{Act, Plan, Task};
+use crate::timeline::Timeline;
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The plan's devices are made.
+    Setup,
+    /// The tasks run, the faults strike.
+    Safety,
+    /// No fault any more: everything comes to its end and is checked.
+    Quiet,
+    /// Over.
+    Done,
+}
+
+/// What the hosts of a world and the world share.
+#[derive(Debug)]
+pub struct Shared {
+    /// What is run.
+    pub plan: Plan,
+    /// What is known.
+    pub ledger: RefCell<Ledger>,
+    /// How far it is.
+    pub phase: Cell<Phase>,
+    /// A crash that a host asks for, to see what is left after it.
+    pub crash_wanted: Cell<Option<Survival>>,
+    /// Hosts whose tasks have all ended.
+    pub finished: Cell<usize>,
+    /// How long things may take.
+    pub deadlines: Deadlines,
+    /// The network.
+    pub wires: Wires,
+    /// The disks.
+    pub enclosure: Enclosure,
+    /// What happens.
+    pub timeline: Timeline,
+}
+
+impl Shared {
+    /// The ledger. Never held while waiting.
+    pub fn ledger(&self) -> RefMut<'_, Ledger> {
+        self.ledger.borrow_mut()
+    }
+
+    fn in_phase(&self, phase: Phase) -> bool {
+        self.phase.get() == phase
+    }
+}
+
+/// One host.
+#[derive(Clone)]
+pub struct Host {
+    name: &'static str,
+    shared: Rc<Shared>,
+    array: ArrayClient<SimDial>,
+    dice: Rc<RefCell<Dice>>,
+}
+
+/// The hosts' names in the simulated network.
+pub const NAMES: [&str; 2] = ["host0", "host1"];
+
+impl Host {
+    /// One of the two hosts.
+    pub fn new(number: u8, shared: Rc<Shared>) -> Self {
+        let dial = SimDial(shared.wires.clone());
+        let name = NAMES[usize::from(number)];
+        let array = ArrayClient::new(dial, Endpoint::Tcp(ARRAY.into(), MANAGE_PORT));
+        let dice = Rc::new(RefCell::new(Dice::new(shared.plan.seed, name)));
+        Self { name, shared, array, dice }
+    }
+
+    /// All that a host does in a run.
+    pub async fn run(self, number: u8) {
+        if number == 0 {
+            self.set_up().await;
+            self.shared.phase.set(Phase::Safety);
+        }
+        self.wait_for(Phase::Safety).await;
+        let tasks: Vec<Task> =
+            self.shared.plan.tasks.iter().filter(|task| task.host == number).cloned().collect();
+        let running: Vec<_> = tasks
+            .into_iter()
+            .map(|task| {
+                let host = self.clone();
+                tokio::task::spawn_local(async move { host.task(task).await })
+            })
+            .collect();
+        for task in running {
+            // A panic in a task ends the run by itself.
+            let _ = task.await;
+        }
+        self.shared.finished.set(self.shared.finished.get() + 1);
+        if number == 0 {
+            self.wait_for(Phase::Quiet).await;
+            while self.shared.finished.get() < NAMES.len() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            self.close().await;
+            self.shared.phase.set(Phase::Done);
+        } else {
+            self.wait_for(Phase::Done).await;
+        }
+    }
+
+    async fn wait_for(&self, phase: Phase) {
+        while self.shared.phase.get() < phase {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Makes the plan's devices.
+    async fn set_up(&self) {
+        for device in self.shared.plan.devices.clone() {
+            self.shared.ledger().expect_device(&device.name, device.size_bytes);
+            loop {
+                self.create(&device.name, device.size_bytes).await;
+                let exists = self.shared.ledger().devices[&device.name].exists.clone();
+                if exists.surely(&true) || !self.shared.ledger().violations.is_empty() {
+                    break;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    /// Runs a task to its end, or until the time for tasks is over.
+    async fn task(&self, task: Task) {
+        let mut nbd = io::Connections::new(self.clone());
+        let mut running: Vec<tokio::task::JoinHandle<()>> = Vec::new();
+        for op in task.ops {
+            if op.after_ms > 0 {
+                sleep(Duration::from_millis(op.after_ms)).await;
+            }
+            if !self.shared.in_phase(Phase::Safety) {
+                break;
+            }
+            if let Act::Read { .. }
+            | Act::Write { .. }
+            | Act::Flush { .. }
+            | Act::Trim { .. }
+            | Act::Zero { .. }
+            | Act::Status { .. } = op.act
+            {
+                let Some(io) = nbd.prepare(op).await else { continue };
+                running.push(tokio::task::spawn_local(io));
+                running.retain(|io| !io.is_finished());
+                while running.len() >= usize::from(task.depth) {
+                    let _ = running.remove(0).await;
+                    running.retain(|io| !io.is_finished());
+                }
+                continue;
+            }
+            for io in running.drain(..) {
+                let _ = io.await;
+            }
+            match &op.act {
+                Act::Reconnect { device } => nbd.leave(device),
+                _ => self.manage(&op).await,
+            }
+        }
+        for io in running {
+            let _ = io.await;
+        }
+    }
+
+    /// Connects to an export; the name is the present one.
+    async fn attach(&self, export: &str) -> Result<NbdClient, NbdError> {
+        let connect = async {
+            let stream = {
+                use twintrack_host::Dial as _;
+                let endpoint = Endpoint::Tcp(ARRAY.into(), NBD_PORT);
+                let dialled = SimDial(self.shared.wires.clone()).dial(&endpoint).await;
+                dialled.map_err(|error| NbdError::Connect { kind: error.kind() })?
+            };
+            let structured = self.dice.borrow_mut().chance(800);
+            let options = NbdOptions {
+                in_flight_max: 16,
+                structured,
+                block_status: structured,
+                handshake_deadline: Duration::from_secs(10),
+            };
+            NbdClient::connect(stream, export, &options).await
+        };
+        match tokio::time::timeout(Duration::from_secs(10), connect).await {
+            Ok(client) => client,
+            Err(_) => Err(NbdError::Connect { kind: std::io::ErrorKind::TimedOut }),
+        }
+    }
+
+    /// Waits until the array answers. In the quiet phase that has a bound.
+    async fn wait_until_up(&self) {
+        let since_ms = self.shared.timeline.now_ms();
+        loop {
+            let asked = tokio::time::timeout(Duration::from_secs(2), self.array.array_show()).await;
+            match asked {
+                Ok(Ok(_)) => return,
+                Ok(Err(ArrayError::Refused(_))) if !self.shared.in_phase(Phase::Quiet) => {}
+                _ => {}
+            }
+            let now_ms = self.shared.timeline.now_ms();
+            if self.shared.in_phase(Phase::Quiet) {
+                let bound_ms = self.shared.deadlines.ready_ms;
+                let checked = check_answered_in_time("getting ready", since_ms, now_ms, bound_ms);
+                if self.shared.ledger().hold(checked).is_none() {
+                    return;
+                }
+            }
+            if !self.shared.ledger().violations.is_empty() {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn note(&self, what: std::fmt::Arguments<'_>) {
+        note!(self.shared.timeline, self.name, "{what}");
+    }
+}

@@ -1,0 +1,169 @@
+//! What a listing must show: every command that was answered is there, for good; one that was not is there or not;
+//! and nothing else.
+
+use twintrack_link::manage::{DeviceInfo, DeviceInfoKind, SessionInfo, SessionInfoState};
+
+use super::{Ledger, Session, Stage};
+
+impl Ledger {
+    /// Holds a listing of all devices and sessions against what is known, and takes from it what was not. Whatever
+    /// a command is changing just now is left out.
+    pub fn compare(&mut self, devices: &[DeviceInfo], sessions: &[SessionInfo]) {
+        self.adopt(devices, sessions);
+        for name in self.devices.keys().cloned().collect::<Vec<_>>() {
+            self.compare_device(&name, devices);
+        }
+        for label in self.sessions.keys().cloned().collect::<Vec<_>>() {
+            self.compare_session(&label, sessions);
+        }
+        let busy = |ledger: &Self| {
+            ledger.sessions.values().any(|s| s.busy > 0) || ledger.devices.values().any(|d| d.busy > 0)
+        };
+        if !busy(self) {
+            let known = |info: &&SessionInfo| {
+                info.state == SessionInfoState::Removing
+                    || self.sessions.values().any(|session| session.id == Some(info.id))
+            };
+            if let Some(info) = sessions.iter().find(|info| !known(info)) {
+                self.blame(format_args!("session {} on {} is nobody's", info.id, info.standard));
+            }
+        }
+    }
+
+    /// Gives numbers to those whose creation was not answered.
+    fn adopt(&mut self, devices: &[DeviceInfo], sessions: &[SessionInfo]) {
+        for info in devices {
+            if self.devices.values().any(|device| device.id == Some(info.id)) {
+                continue;
+            }
+            let nameless = self.devices.values_mut().find(|device| {
+                device.id.is_none() && device.busy == 0 && device.name.may_be(&info.name) && device.exists.may_be(&true)
+            });
+            if let Some(device) = nameless {
+                device.id = Some(info.id);
+            }
+        }
+        for info in sessions {
+            if self.sessions.values().any(|session| session.id == Some(info.id)) {
+                continue;
+            }
+            let Some(standard) = self.plan_name(devices, &info.standard) else { continue };
+            let shown_by = info.virtual_device.as_ref().and_then(|listed| self.plan_name(devices, listed));
+            let fits = |session: &&mut Session| {
+                session.id.is_none()
+                    && session.busy == 0
+                    && session.standard == standard
+                    && session.stage.may_be(&stage(info.state))
+                    && session.shown_by.may_be(&shown_by)
+            };
+            if let Some(session) = self.sessions.values_mut().find(fits) {
+                session.id = Some(info.id);
+            }
+        }
+    }
+
+    /// What the plan calls the device that is listed under a name.
+    fn plan_name(&self, devices: &[DeviceInfo], listed: &str) -> Option<String> {
+        let id = devices.iter().find(|info| info.name == listed)?.id;
+        self.devices.iter().find(|(_, device)| device.id == Some(id)).map(|(name, _)| name.clone())
+    }
+
+    fn compare_device(&mut self, name: &str, listed: &[DeviceInfo]) {
+        let device = &self.devices[name];
+        if device.busy > 0 {
+            return;
+        }
+        let info = device.id.and_then(|id| listed.iter().find(|info| info.id == id));
+        let mut wrong = Vec::new();
+        if !device.exists.may_be(&info.is_some()) {
+            wrong.push(if info.is_some() { "it was deleted".to_string() } else { "it is not there".to_string() });
+        }
+        if let Some(info) = info {
+            if !device.name.may_be(&info.name) {
+                wrong.push(format!("it is called {}, not {:?}", info.name, device.name.all()));
+            }
+            if !device.online.may_be(&info.online) {
+                wrong.push(format!("online is {}", info.online));
+            }
+            let standard = matches!(info.kind, DeviceInfoKind::Standard { .. });
+            if standard != device.standard.is_some() {
+                wrong.push(format!("it is {:?}", info.kind));
+            }
+            if standard && !device.size.may_be(&info.size_bytes) {
+                wrong.push(format!("it has {} bytes, not {:?}", info.size_bytes, device.size.all()));
+            }
+        }
+        let (now, epoch) = (self.history.tick(), self.history.epoch());
+        if let Some(device) = self.devices.get_mut(name) {
+            // What was asked before a crash and is there after it is committed; what is not there will not come.
+            let for_good = device.asked < epoch;
+            let open = device.exists.known().is_none() || device.name.known().is_none() || device.online.known().is_none();
+            device.exists.shown(info.is_some(), for_good);
+            if let Some(info) = info {
+                device.name.shown(info.name.clone(), for_good);
+                device.online.shown(info.online, for_good);
+                if device.standard.is_some() {
+                    device.size.shown(info.size_bytes, for_good);
+                }
+            }
+            if open {
+                device.changed = now;
+            }
+        }
+        for what in wrong {
+            self.blame(format_args!("device {name}: {what}"));
+        }
+    }
+
+    fn compare_session(&mut self, label: &str, listed: &[SessionInfo]) {
+        let session = &self.sessions[label];
+        if session.busy > 0 {
+            return;
+        }
+        let info = session.id.and_then(|id| listed.iter().find(|info| info.id == id));
+        let stage = info.map_or(Stage::Gone, |info| stage(info.state));
+        let lost_to_full = stage == Stage::Failed
+            && (self.excuses.full || self.excuses.disks)
+            && (session.stage.may_be(&Stage::Active) || session.stage.may_be(&Stage::Deactivated));
+        if !session.stage.may_be(&stage) && !lost_to_full {
+            let known = session.stage.all().to_vec();
+            self.blame(format_args!("session {label}: it is {stage:?}, and should be {known:?}"));
+        }
+        let session = &self.sessions[label];
+        let newly_active = stage == Stage::Active && session.stage.known().is_none();
+        let newly_deactivated = stage == Stage::Deactivated && session.stage.known().is_none();
+        let shown_by = info.and_then(|info| info.virtual_device.clone()).and_then(|listed| {
+            let named = |device: &super::Device| device.name.may_be(&listed);
+            self.devices.iter().find(|(_, device)| named(device)).map(|(name, _)| name.clone())
+        });
+        let for_good = session.asked < self.history.epoch();
+        if let (Some(session), true) = (self.sessions.get_mut(label), newly_active) {
+            session.shown_by.shown(shown_by.clone(), for_good);
+            self.cut_happened(label);
+        }
+        let now = self.history.tick();
+        if let Some(session) = self.sessions.get_mut(label) {
+            session.stage.shown(stage, for_good);
+            session.shown_by.shown(shown_by.clone(), for_good);
+            if let (true, Some(span)) = (newly_deactivated, &mut session.deactivated) {
+                span.answer = span.answer.min(now);
+            }
+        }
+        if (newly_active || newly_deactivated)
+            && let Some(device) = shown_by.and_then(|name| self.devices.get_mut(&name))
+        {
+            device.changed = now;
+        }
+    }
+}
+
+fn stage(state: SessionInfoState) -> Stage {
+    match state {
+        SessionInfoState::Registered => Stage::Registered,
+        SessionInfoState::Related => Stage::Related,
+        SessionInfoState::Active => Stage::Active,
+        SessionInfoState::Deactivated => Stage::Deactivated,
+        SessionInfoState::Failed => Stage::Failed,
+        SessionInfoState::Removing => Stage::Gone,
+    }
+}

@@ -1,0 +1,431 @@
+//! What the hosts know of an array: devices, sessions, and the history of what they did with them. All hosts of a world
+//! share one ledger. What they cannot know, because an answer was lost, it holds open until a listing tells.
+
+mod compare;
+
+use std::collections::BTreeMap;
+
+use twintrack_link::manage::RefusalCode;
+
+use crate::note;
+use crate::oracle::{CutId, History, Moment, Origin, Span, Violation, VolumeId};
+use crate::timeline::Timeline;
+
+/// Something of which more than one value may be true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maybe<T> {
+    values: Vec<T>,
+    /// What it may be again after a crash: an array lists what it has not yet committed.
+    after_crash: Vec<T>,
+}
+
+impl<T: PartialEq> Maybe<T> {
+    /// Known, for good.
+    pub fn is(value: T) -> Self {
+        Self { values: vec![value], after_crash: Vec::new() }
+    }
+
+    /// What it is, if that is known.
+    pub fn known(&self) -> Option<&T> {
+        if let [value] = &self.values[..] { Some(value) } else { None }
+    }
+
+    /// Whether it is known to be that.
+    pub fn surely(&self, value: &T) -> bool {
+        self.known() == Some(value)
+    }
+
+    /// Whether it can be that.
+    pub fn may_be(&self, value: &T) -> bool {
+        self.values.contains(value)
+    }
+
+    /// It may be that, too.
+    pub fn also(&mut self, value: T) {
+        if !self.may_be(&value) {
+            self.values.push(value);
+        }
+    }
+
+    /// What it was changed to last.
+    pub fn latest(&self) -> &T {
+        &self.values[self.values.len() - 1]
+    }
+
+    /// All that it may be.
+    pub fn all(&self) -> &[T] {
+        &self.values
+    }
+
+    /// A listing shows it to be that: for good, or until the array crashes at least.
+    pub fn shown(&mut self, value: T, for_good: bool) {
+        if for_good {
+            self.after_crash.clear();
+        } else if self.values.len() > 1 {
+            self.after_crash.append(&mut self.values);
+        }
+        self.values = vec![value];
+    }
+
+    /// The array crashed.
+    pub fn crashed(&mut self) {
+        for value in std::mem::take(&mut self.after_crash) {
+            self.also(value);
+        }
+    }
+}
+
+/// Where a session may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Not there: not yet, or no more.
+    Gone,
+    /// Registered.
+    Registered,
+    /// Related.
+    Related,
+    /// Active.
+    Active,
+    /// Deactivated.
+    Deactivated,
+    /// It lost its tracks to a full pool.
+    Failed,
+}
+
+/// A device.
+#[derive(Debug, Clone)]
+pub struct Device {
+    /// Its number, once an answer told.
+    pub id: Option<u32>,
+    /// Its present name.
+    pub name: Maybe<String>,
+    /// Whether it is there.
+    pub exists: Maybe<bool>,
+    /// Whether hosts may use it.
+    pub online: Maybe<bool>,
+    /// Bytes of a standard device; of a virtual device it is not kept.
+    pub size: Maybe<u64>,
+    /// `None`: virtual.
+    pub standard: Option<VolumeId>,
+    /// Of a virtual device: the session whose content it shows, or will once that is active.
+    pub shows: Option<String>,
+    /// How many commands that change it are under way.
+    pub busy: u32,
+    /// When the last such command ended.
+    pub changed: Moment,
+    /// The epoch in which the last such command was called.
+    pub asked: u32,
+}
+
+/// A session.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Its number, once an answer told.
+    pub id: Option<u32>,
+    /// Its standard device, as the plan calls it.
+    pub standard: String,
+    /// Its virtual device, as the plan calls it.
+    pub shown_by: Maybe<Option<String>>,
+    /// Where it stands.
+    pub stage: Maybe<Stage>,
+    /// Its content, from the call of its activation on.
+    pub volume: Option<VolumeId>,
+    /// The instant of its activation.
+    pub cut: Option<CutId>,
+    /// Its deactivation.
+    pub deactivated: Option<Span>,
+    /// The group that it waits in.
+    pub group: Option<String>,
+    /// How many commands that change it are under way.
+    pub busy: u32,
+    /// The epoch in which the last such command was called.
+    pub asked: u32,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Counts {
+    /// Host I/O and commands that were answered well.
+    pub done: u64,
+    /// Those that failed or were refused.
+    pub failed: u64,
+    /// Those whose end was not seen: given up, or cut off.
+    pub unknown: u64,
+    /// Those that could not be tried.
+    pub skipped: u64,
+}
+
+/// What may go wrong without anybody being to blame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Excuses {
+    /// Disks fail: any I/O error.
+    pub disks: bool,
+    /// A pool may run full: no space, failed sessions.
+    pub full: bool,
+    /// The array crashes or connections break: connections end.
+    pub connections: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ledger {
+    /// Who wrote and read what.
+    pub history: History,
+    /// Bytes of a track.
+    pub track_bytes: u64,
+    /// What may go wrong.
+    pub excuses: Excuses,
+    /// By the plan's names.
+    pub devices: BTreeMap<String, Device>,
+    /// By the plan's names.
+    pub sessions: BTreeMap<String, Session>,
+    /// Groups that were begun, by the plan's names.
+    pub groups: BTreeMap<String, u32>,
+    /// What was found.
+    pub violations: Vec<Violation>,
+    /// What was done.
+    pub counts: Counts,
+    timeline: Timeline,
+}
+
+/// The most violations that a run keeps.
+const VIOLATIONS_MAX: usize = 8;
+
+impl Ledger {
+    /// Of a new array.
+    pub fn new(track_bytes: u64, excuses: Excuses, timeline: Timeline) -> Self {
+        Self {
+            history: History::default(),
+            track_bytes,
+            excuses,
+            devices: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            violations: Vec::new(),
+            counts: Counts::default(),
+            timeline,
+        }
+    }
+
+    /// Notes a violation, if it is one.
+    pub fn hold<T>(&mut self, checked: Result<T, Violation>) -> Option<T> {
+        match checked {
+            Ok(value) => Some(value),
+            Err(violation) => {
+                note!(self.timeline, "oracle", "VIOLATION {violation}");
+                if self.violations.len() < VIOLATIONS_MAX {
+                    self.violations.push(violation);
+                }
+                None
+            }
+        }
+    }
+
+    /// Notes a violation of the oracle on management.
+    pub fn blame(&mut self, what: std::fmt::Arguments<'_>) {
+        self.hold::<()>(Err(Violation::new("manage", what)));
+    }
+
+    /// The array crashed: what it only listed may have been undone.
+    pub fn crashed(&mut self, caches_kept: bool) {
+        self.history.crash(caches_kept);
+        for device in self.devices.values_mut() {
+            device.name.crashed();
+            device.exists.crashed();
+            device.online.crashed();
+            device.size.crashed();
+        }
+        for session in self.sessions.values_mut() {
+            session.stage.crashed();
+            session.shown_by.crashed();
+        }
+    }
+
+    /// A device that a command may create.
+    pub fn expect_device(&mut self, name: &str, size_bytes: Option<u64>) {
+        let standard = size_bytes.map(|_| self.history.add_volume(name, Origin::Blank));
+        self.devices.insert(
+            name.into(),
+            Device {
+                id: None,
+                name: Maybe::is(name.into()),
+                exists: Maybe::is(false),
+                online: Maybe::is(true),
+                size: Maybe::is(size_bytes.unwrap_or(0)),
+                standard,
+                shows: None,
+                busy: 0,
+                changed: self.history.tick(),
+                asked: self.history.epoch(),
+            },
+        );
+    }
+
+    /// A session that a command may register.
+    pub fn expect_session(&mut self, label: &str, standard: &str, group: Option<&str>) {
+        let session = Session {
+            id: None,
+            standard: standard.into(),
+            shown_by: Maybe::is(None),
+            stage: Maybe::is(Stage::Gone),
+            volume: None,
+            cut: None,
+            deactivated: None,
+            group: group.map(Into::into),
+            busy: 0,
+            asked: self.history.epoch(),
+        };
+        self.sessions.entry(label.into()).or_insert(session);
+    }
+
+    /// A command that changes a device begins.
+    pub fn device_changes(&mut self, name: &str, change: impl FnOnce(&mut Device)) {
+        let epoch = self.history.epoch();
+        if let Some(device) = self.devices.get_mut(name) {
+            (device.busy, device.asked) = (device.busy + 1, epoch);
+            change(device);
+        }
+    }
+
+    /// A command that changes a device ended.
+    pub fn device_changed(&mut self, name: &str, change: impl FnOnce(&mut Device)) {
+        let now = self.history.tick();
+        if let Some(device) = self.devices.get_mut(name) {
+            device.busy -= 1;
+            device.changed = now;
+            change(device);
+        }
+    }
+
+    /// A command that changes a session begins.
+    pub fn session_changes(&mut self, label: &str, may_become: Stage) {
+        let epoch = self.history.epoch();
+        if let Some(session) = self.sessions.get_mut(label) {
+            (session.busy, session.asked) = (session.busy + 1, epoch);
+            session.stage.also(may_become);
+        }
+    }
+
+    /// A command that changes a session ended.
+    pub fn session_changed(&mut self, label: &str, change: impl FnOnce(&mut Session)) {
+        let Some(session) = self.sessions.get_mut(label) else { return };
+        session.busy -= 1;
+        change(session);
+        let shown_by = session.shown_by.known().cloned().flatten();
+        let now = self.history.tick();
+        if let Some(device) = shown_by.and_then(|name| self.devices.get_mut(&name)) {
+            device.changed = now;
+        }
+    }
+
+    /// The activation of sessions begins: at one instant, or each at its own. From now on their virtual devices may show it.
+    pub fn cut_begins(&mut self, labels: &[String], one_instant: bool) {
+        let mut cut = None;
+        for label in labels {
+            let Some(session) = self.sessions.get(label) else { continue };
+            let Some(of) = self.devices.get(&session.standard).and_then(|device| device.standard) else { continue };
+            let shown_by = session.shown_by.latest().clone();
+            let cut = match (one_instant, cut) {
+                (true, Some(cut)) => cut,
+                _ => *cut.insert(self.history.begin_cut()),
+            };
+            let volume = self.history.add_volume(label, Origin::Snapshot(of, cut));
+            if let Some(session) = self.sessions.get_mut(label) {
+                (session.volume, session.cut) = (Some(volume), Some(cut));
+            }
+            // A virtual device that shows another session goes on doing so.
+            if let Some(name) = shown_by
+                && !self.is_used_by_others(&name, label)
+                && let Some(device) = self.devices.get_mut(&name)
+            {
+                device.shows = Some(label.clone());
+            }
+        }
+    }
+
+    /// The activation of a session is known to have happened.
+    pub fn cut_happened(&mut self, label: &str) {
+        let Some(session) = self.sessions.get(label) else { return };
+        let shown_by = session.shown_by.latest().clone();
+        if let Some(cut) = session.cut {
+            self.history.end_cut(cut);
+        }
+        if let Some(device) = shown_by.and_then(|name| self.devices.get_mut(&name)) {
+            device.shows = Some(label.into());
+        }
+    }
+
+    /// What I/O on a device goes to, now; `None`: it would go nowhere.
+    pub fn volume(&self, device: &str) -> Option<VolumeId> {
+        let device = self.devices.get(device)?;
+        match &device.shows {
+            Some(label) => self.sessions.get(label)?.volume,
+            None => device.standard,
+        }
+    }
+
+    /// Whether I/O on a device that was called then has a right to be carried out.
+    pub fn is_steady(&self, name: &str, since: Moment) -> bool {
+        let Some(device) = self.devices.get(name) else { return false };
+        let shown = match (&device.standard, &device.shows) {
+            (Some(_), _) => true,
+            (None, Some(label)) => {
+                let stage = self.sessions.get(label).map(|session| (&session.stage, session.busy));
+                !self.excuses.full && stage.is_some_and(|(stage, busy)| busy == 0 && stage.surely(&Stage::Active))
+            }
+            (None, None) => false,
+        };
+        shown
+            && device.busy == 0
+            && device.changed < since
+            && device.exists.surely(&true)
+            && device.online.surely(&true)
+            && device.name.known().is_some()
+    }
+
+    /// A virtual device that no session uses, as far as is known.
+    pub fn is_free_virtual(&self, name: &str) -> bool {
+        self.devices.get(name).is_some_and(|device| device.standard.is_none() && device.exists.surely(&true))
+            && !self.is_used_by_others(name, "")
+    }
+
+    /// Whether a virtual device may show a session other than that.
+    fn is_used_by_others(&self, name: &str, label: &str) -> bool {
+        self.sessions.iter().any(|(other, session)| {
+            other != label
+                && !session.stage.surely(&Stage::Gone)
+                && session.shown_by.all().iter().any(|shown_by| shown_by.as_deref() == Some(name))
+        })
+    }
+
+    /// A command was answered, refused or not: was that right? `allowed`: whether it had to be carried out; `None`: that
+    /// is not known.
+    pub fn judge(&mut self, command: &str, allowed: Option<bool>, refused: Option<RefusalCode>) {
+        let lacking = matches!(refused, Some(RefusalCode::NoSpace | RefusalCode::Limit)) && self.excuses.full;
+        match (allowed, refused) {
+            (Some(true), Some(code)) if !lacking && !(self.excuses.disks && code == RefusalCode::NoSpace) => {
+                self.blame(format_args!("{command} was refused ({code:?}), though nothing speaks against it"));
+            }
+            (Some(false), None) => self.blame(format_args!("{command} was carried out, though it must not be")),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_held_open() {
+        let mut stage = Maybe::is(Stage::Related);
+        assert!(stage.surely(&Stage::Related));
+        stage.also(Stage::Active);
+        stage.also(Stage::Active);
+        assert_eq!((stage.known(), stage.latest(), stage.all().len()), (None, &Stage::Active, 2));
+        stage.shown(Stage::Active, false);
+        assert!(stage.surely(&Stage::Active));
+        stage.crashed();
+        assert!(stage.may_be(&Stage::Related), "it was not committed");
+    }
+}

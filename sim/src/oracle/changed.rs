@@ -1,0 +1,114 @@
+//! **The change report of a session names every track that changed, and no other**: the tracks of its standard device
+//! that were written after its activation (and before its deactivation), and those written through its virtual
+//! device. A write that was never answered, or in flight at either end, may count or not; a write that a crash may have
+//! taken back may count or not. Any other track of a deactivated session is refused.
+
+use super::history::{Content, History, Origin, VolumeId};
+use super::register::{Moment, Span};
+use super::{NEVER, Violation};
+
+/// Checks a report (track numbers, ascending, all of them) of a session: its standard device and its activation are those of
+/// the volume's origin. `end` is the span of its deactivation or, if it is active, of the report.
+pub fn check_report(
+    history: &History,
+    session: VolumeId,
+    track_bytes: u64,
+    report: &[u32],
+    end: Span,
+) -> Result<(), Violation> {
+    if !report.is_sorted_by(|a, b| a < b) {
+        return Err(Violation::new("changed", format_args!("the report is not in order: {report:?}")));
+    }
+    let Origin::Snapshot(of, cut) = history.origin(session) else { return Ok(()) };
+    let begin = history.cuts[cut.0 as usize].span;
+    let (mut may, mut must) = (Vec::new(), Vec::new());
+    for (volume, from) in [(of, begin), (session, begin)] {
+        for write in history.writes_of(volume) {
+            let tracks = write.offset / track_bytes..(write.offset + write.length).div_ceil(track_bytes);
+            let tracks = tracks.map(|track| track as u32);
+            if write.span.answer > from.call && write.span.call < end.answer {
+                may.extend(tracks.clone());
+            }
+            let inside = write.span.call > from.answer && write.span.answer < end.call;
+            let kept = survives(history, volume, write.epoch, write.span, write.fua, end.call);
+            if inside && kept && write.content == Content::Data {
+                must.extend(tracks);
+            }
+        }
+    }
+    may.sort_unstable();
+    must.sort_unstable();
+    let label = history.label(session);
+    if let Some(track) = must.iter().find(|track| report.binary_search(track).is_err()) {
+        let what = format_args!("track {track} changed since the activation of {label}, and the report lacks it");
+        return Err(Violation::new("changed", what));
+    }
+    if let Some(track) = report.iter().find(|track| may.binary_search(track).is_err()) {
+        let what = format_args!("track {track} did not change since the activation of {label}, and is reported");
+        return Err(Violation::new("changed", what));
+    }
+    Ok(())
+}
+
+/// Checks that a track which a deactivated session does not report was refused.
+pub fn check_refused_track(refused: bool, track: u32, report: &[u32]) -> Result<(), Violation> {
+    if !refused && report.binary_search(&track).is_err() {
+        let what = format_args!("track {track} is not in the change report, and was read all the same");
+        return Err(Violation::new("changed", what));
+    }
+    Ok(())
+}
+
+/// Whether no crash between a write and `until` can have taken it back.
+fn survives(history: &History, volume: VolumeId, epoch: u32, write: Span, fua: bool, until: Moment) -> bool {
+    write.answer != NEVER
+        && (fua || history.end_of(epoch) >= until || history.flushed(volume, epoch) > write.answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_complete_and_tight() {
+        let mut history = History::default();
+        let d = history.add_volume("d", Origin::Blank);
+        let write = |history: &mut History, volume, track: u64| {
+            let write = history.begin_write(volume, track * 16384, 512, Content::Data, false);
+            history.end_write(write).unwrap();
+        };
+        write(&mut history, d, 9);
+        let cut = history.begin_cut();
+        history.end_cut(cut);
+        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        write(&mut history, d, 1);
+        write(&mut history, s, 2);
+        history.begin_write(d, 3 * 16384, 512, Content::Data, false);
+        let call = history.tick();
+        let end = Span { call, answer: history.tick() };
+        write(&mut history, d, 4);
+        let check = |report: &[u32]| check_report(&history, s, 16384, report, end).is_ok();
+        assert!(check(&[1, 2]) && check(&[1, 2, 3]), "the unanswered write may count");
+        assert!(!check(&[1]) && !check(&[2]), "not complete");
+        assert!(!check(&[1, 2, 9]) && !check(&[1, 2, 4]), "not tight");
+        assert!(!check(&[2, 1]));
+        assert!(check_refused_track(false, 5, &[1, 2]).is_err());
+        assert!(check_refused_track(true, 5, &[1, 2]).is_ok());
+    }
+
+    #[test]
+    fn what_a_crash_may_have_taken_back_may_be_missing() {
+        let mut history = History::default();
+        let d = history.add_volume("d", Origin::Blank);
+        let cut = history.begin_cut();
+        history.end_cut(cut);
+        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let write = history.begin_write(d, 0, 512, Content::Data, false);
+        history.end_write(write).unwrap();
+        history.crash(false);
+        let call = history.tick();
+        let end = Span { call, answer: history.tick() };
+        assert!(check_report(&history, s, 16384, &[], end).is_ok());
+        assert!(check_report(&history, s, 16384, &[0], end).is_ok());
+    }
+}

@@ -1,0 +1,450 @@
+//! All that hosts asked and were answered, sector by sector, crash by crash: what each volume may show.
+//!
+//! Between two crashes (an *epoch*) a sector is a [register](super::register). What it holds at the beginning of an
+//! epoch is not known until it is read; then it must be something that the epoch before [could
+//! leave](super::durable), and stays that. A virtual device is a volume of its own, which began as [one
+//! instant](super::snapshot) of another.
+
+use std::collections::BTreeMap;
+
+use super::content::{Value, fill, parse};
+use super::register::{Moment, NEVER, Register, Source, Span};
+use super::{Violation, durable, snapshot};
+use crate::disk::SECTOR_BYTES;
+
+const S: usize = SECTOR_BYTES as usize;
+
+/// A volume: a standard device from its creation on, or a session from its activation on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VolumeId(pub u32);
+
+/// A write, trim or write of zeros, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WriteId(pub u64);
+
+/// An instant at which sessions were activated together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CutId(pub u32);
+
+/// What a write puts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Bytes that name it.
+    Data,
+    /// Zeros.
+    Zeros,
+}
+
+/// What a volume shows at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Zeros.
+    Blank,
+    /// Another volume at the instant of a cut.
+    Snapshot(VolumeId, CutId),
+}
+
+/// What is known of one write.
+#[derive(Debug, Clone)]
+pub(super) struct WriteRecord {
+    pub(super) volume: VolumeId,
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) content: Content,
+    pub(super) fua: bool,
+    pub(super) epoch: u32,
+    pub(super) span: Span,
+}
+
+/// One sector in one epoch.
+#[derive(Debug)]
+pub(super) struct State {
+    epoch: u32,
+    /// What it held at the beginning; `None`: not read yet.
+    pub(super) initial: Option<Value>,
+    pub(super) register: Register,
+}
+
+#[derive(Debug)]
+struct Volume {
+    label: String,
+    origin: Origin,
+    birth: u32,
+    sectors: BTreeMap<u64, Vec<State>>,
+    /// The last call among the answered flushes of each epoch.
+    flushes: BTreeMap<u32, Moment>,
+    writes: Vec<WriteId>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct History {
+    now: Moment,
+    /// The moments of the crashes: epoch `n` ends at the `n`-th.
+    crashes: Vec<Moment>,
+    /// Whether the disks' caches outlived it.
+    kept: Vec<bool>,
+    writes: Vec<WriteRecord>,
+    volumes: Vec<Volume>,
+    pub(super) cuts: Vec<snapshot::Cut>,
+    torn: Vec<Box<[u8; S]>>,
+    torn_numbers: BTreeMap<Box<[u8; S]>, u32>,
+}
+
+impl History {
+    /// The moment of a call or an answer: each is later than all before.
+    pub fn tick(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+
+    /// The present epoch.
+    pub fn epoch(&self) -> u32 {
+        self.crashes.len() as u32
+    }
+
+    /// The array crashed: what runs is never answered, what was not flushed may be lost. `caches_kept`: only the program
+    /// died; what it shows next may still be lost by the next crash.
+    pub fn crash(&mut self, caches_kept: bool) {
+        let now = self.tick();
+        self.crashes.push(now);
+        self.kept.push(caches_kept);
+    }
+
+    /// A new volume.
+    pub fn add_volume(&mut self, label: &str, origin: Origin) -> VolumeId {
+        let birth = match origin {
+            Origin::Blank => self.epoch(),
+            Origin::Snapshot(_, cut) => self.cuts[cut.0 as usize].epoch,
+        };
+        self.volumes.push(Volume {
+            label: label.into(),
+            origin,
+            birth,
+            sectors: BTreeMap::new(),
+            flushes: BTreeMap::new(),
+            writes: Vec::new(),
+        });
+        VolumeId(self.volumes.len() as u32 - 1)
+    }
+
+    /// What a volume is called.
+    pub fn label(&self, volume: VolumeId) -> &str {
+        &self.volumes[volume.0 as usize].label
+    }
+
+    /// A write is called. Offset and length are in bytes, multiples of 512.
+    pub fn begin_write(
+        &mut self,
+        volume: VolumeId,
+        offset: u64,
+        length: u64,
+        content: Content,
+        fua: bool,
+    ) -> WriteId {
+        let (call, epoch) = (self.tick(), self.epoch());
+        let span = Span { call, answer: NEVER };
+        self.writes.push(WriteRecord { volume, offset, length, content, fua, epoch, span });
+        let write = WriteId(self.writes.len() as u64);
+        self.volumes[volume.0 as usize].writes.push(write);
+        for sector in sectors(offset, length) {
+            self.state(volume, sector, epoch).register.begin(write.0, content == Content::Zeros, call);
+        }
+        write
+    }
+
+    /// The bytes that a write of data puts.
+    pub fn payload(&self, write: WriteId) -> Vec<u8> {
+        let record = self.record(write);
+        let mut bytes = vec![0; record.length as usize];
+        for (sector, out) in sectors(record.offset, record.length).zip(bytes.as_chunks_mut().0) {
+            fill(write.0, sector, out);
+        }
+        bytes
+    }
+
+    /// A write is answered, well. One that fails, or is given up, is never answered.
+    pub fn end_write(&mut self, write: WriteId) -> Result<(), Violation> {
+        let now = self.tick();
+        let record = self.record(write).clone();
+        let answer = self.capped(record.epoch, now);
+        self.writes[write.0 as usize - 1].span.answer = answer;
+        for sector in sectors(record.offset, record.length) {
+            let ended = self.state(record.volume, sector, record.epoch).register.end(write.0, answer);
+            if let Err(other) = ended {
+                let other = self.tell_source(record.volume, sector, record.epoch, other);
+                return Err(self.broken(
+                    record.volume,
+                    sector,
+                    format_args!("write {} was answered, but all the while {other} was seen", write.0),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A flush that was called at `call` is answered, well.
+    pub fn end_flush(&mut self, volume: VolumeId, call: Moment) {
+        self.tick();
+        let epoch = self.epoch_of(call);
+        let last = self.volumes[volume.0 as usize].flushes.entry(epoch).or_default();
+        *last = call.max(*last);
+    }
+
+    /// A read that was called at `call` returns these bytes.
+    pub fn end_read(&mut self, volume: VolumeId, offset: u64, bytes: &[u8], call: Moment) -> Result<(), Violation> {
+        let now = self.tick();
+        let epoch = self.epoch_of(call);
+        let span = Span { call, answer: self.capped(epoch, now) };
+        for (sector, bytes) in sectors(offset, bytes.len() as u64).zip(bytes.as_chunks().0) {
+            let value = self.value(bytes);
+            self.observe(volume, sector, epoch, value, span)?;
+        }
+        Ok(())
+    }
+
+    /// Block status, called at `call`, says that this part reads as zeros.
+    pub fn end_hole(&mut self, volume: VolumeId, offset: u64, length: u64, call: Moment) -> Result<(), Violation> {
+        let now = self.tick();
+        let epoch = self.epoch_of(call);
+        let span = Span { call, answer: self.capped(epoch, now) };
+        for sector in sectors(offset, length) {
+            self.observe(volume, sector, epoch, Value::Zero, span)?;
+        }
+        Ok(())
+    }
+
+    /// An activation is called.
+    pub fn begin_cut(&mut self) -> CutId {
+        let (call, epoch) = (self.tick(), self.epoch());
+        self.cuts.push(snapshot::Cut::new(epoch, call));
+        CutId(self.cuts.len() as u32 - 1)
+    }
+
+    /// An activation is answered. One that is not, and happened all the same, happened before the crash.
+    pub fn end_cut(&mut self, cut: CutId) {
+        let now = self.tick();
+        let answer = self.capped(self.cuts[cut.0 as usize].epoch, now);
+        self.cuts[cut.0 as usize].span.answer = answer;
+    }
+
+    /// The ranges of bytes that were ever to be written on a volume, in order, merged.
+    pub fn touched(&self, volume: VolumeId) -> Vec<(u64, u64)> {
+        let writes = &self.volumes[volume.0 as usize].writes;
+        let mut ranges: Vec<_> = writes.iter().map(|w| (self.record(*w).offset, self.record(*w).length)).collect();
+        ranges.sort_unstable();
+        let mut merged: Vec<(u64, u64)> = Vec::new();
+        for (offset, length) in ranges {
+            match merged.last_mut() {
+                Some(last) if offset <= last.0 + last.1 => last.1 = last.1.max(offset + length - last.0),
+                _ => merged.push((offset, length)),
+            }
+        }
+        merged
+    }
+
+    pub(super) fn writes_of(&self, volume: VolumeId) -> impl Iterator<Item = &WriteRecord> {
+        self.volumes[volume.0 as usize].writes.iter().map(|write| self.record(*write))
+    }
+
+    pub(super) fn origin(&self, volume: VolumeId) -> Origin {
+        self.volumes[volume.0 as usize].origin
+    }
+
+    pub(super) fn record(&self, write: WriteId) -> &WriteRecord {
+        &self.writes[write.0 as usize - 1]
+    }
+
+    /// When an epoch ended; [`NEVER`] if it has not.
+    pub(super) fn end_of(&self, epoch: u32) -> Moment {
+        self.crashes.get(epoch as usize).copied().unwrap_or(NEVER)
+    }
+
+    /// Whether caches outlived the end of an epoch.
+    pub(super) fn kept_after(&self, epoch: u32) -> bool {
+        self.kept.get(epoch as usize).copied().unwrap_or(false)
+    }
+
+    /// The last call of an answered flush in an epoch; 0 if there was none.
+    pub(super) fn flushed(&self, volume: VolumeId, epoch: u32) -> Moment {
+        self.volumes[volume.0 as usize].flushes.get(&epoch).copied().unwrap_or(0)
+    }
+
+    pub(super) fn is_birth(&self, volume: VolumeId, epoch: u32) -> bool {
+        epoch <= self.volumes[volume.0 as usize].birth
+    }
+
+    /// A sector in an epoch.
+    pub(super) fn state(&mut self, volume: VolumeId, sector: u64, epoch: u32) -> &mut State {
+        let volume = &mut self.volumes[volume.0 as usize];
+        let known = epoch <= volume.birth && volume.origin == Origin::Blank;
+        let states = volume.sectors.entry(sector).or_default();
+        let at = match states.iter().rposition(|state| state.epoch <= epoch) {
+            Some(at) if states[at].epoch == epoch => at,
+            before => {
+                let at = before.map_or(0, |before| before + 1);
+                let initial = known.then_some(Value::Zero);
+                states.insert(at, State { epoch, initial, register: Register::default() });
+                at
+            }
+        };
+        &mut states[at]
+    }
+
+    /// A sector is seen to hold a value at some instant of `span`, in an epoch. What put it there, if only one can have.
+    pub(super) fn observe(
+        &mut self,
+        volume: VolumeId,
+        sector: u64,
+        epoch: u32,
+        value: Value,
+        span: Span,
+    ) -> Result<Option<Source>, Violation> {
+        let state = self.state(volume, sector, epoch);
+        let register = &state.register;
+        let mut fitting = Vec::new();
+        let mut refused = None;
+        let written = register.writes().iter().enumerate().filter(|(_, w)| match value {
+            Value::Zero => w.zeros,
+            Value::Written(write) => w.write == write,
+            Value::Torn(_) => false,
+        });
+        let sources = written.map(|(at, _)| Source::Write(at));
+        for source in sources.chain((state.initial == Some(value)).then_some(Source::Initial)) {
+            match register.fits(source, span) {
+                Ok(()) => fitting.push(source),
+                // Zeros may come from anywhere else, too.
+                Err(_) if value == Value::Zero && state.initial.is_none() => {}
+                Err(other) => refused = Some((source, other)),
+            }
+        }
+        let unknown = state.initial.is_none();
+        if let [source] = fitting[..]
+            && !(unknown && value == Value::Zero)
+        {
+            state.register.add(source, span);
+            return Ok(Some(source));
+        }
+        if !fitting.is_empty() {
+            return Ok(None);
+        }
+        // Not by a write of this epoch: then from before it, if that can be.
+        let room = state.register.fits(Source::Initial, span);
+        if let (true, Ok(()), None) = (unknown, room, refused) {
+            self.begin_with(volume, sector, epoch, value)?;
+            let state = self.state(volume, sector, epoch);
+            state.initial = Some(value);
+            state.register.add(Source::Initial, span);
+            return Ok(Some(Source::Initial));
+        }
+        let seen = self.tell_value(value);
+        let why = match (refused, room) {
+            (Some((source, other)), _) if source == other => "it was written only later".to_string(),
+            (Some((_, other)), _) => {
+                format!("{} does not allow it", self.tell_source(volume, sector, epoch, other))
+            }
+            (None, Err(other)) if unknown => {
+                format!("that is from before {}", self.tell_source(volume, sector, epoch, other))
+            }
+            (None, _) => format!("it began as {}", self.tell_source(volume, sector, epoch, Source::Initial)),
+        };
+        let Span { call, answer } = span;
+        Err(self.broken(volume, sector, format_args!("{seen} was seen between {call} and {answer}, but {why}")))
+    }
+
+    /// Whether an epoch can have begun with a value.
+    fn begin_with(&mut self, volume: VolumeId, sector: u64, epoch: u32, value: Value) -> Result<(), Violation> {
+        match self.origin(volume) {
+            Origin::Snapshot(of, cut) if self.is_birth(volume, epoch) => {
+                snapshot::check(self, volume, of, cut, sector, value)
+            }
+            _ if epoch == 0 => {
+                let seen = self.tell_value(value);
+                Err(self.broken(volume, sector, format_args!("{seen} was never written there")))
+            }
+            _ => durable::check(self, volume, sector, epoch - 1, value),
+        }
+    }
+
+    /// The bytes of a value.
+    pub(super) fn bytes_of(&self, value: Value, sector: u64) -> Box<[u8; S]> {
+        match value {
+            Value::Zero => Box::new([0; S]),
+            Value::Torn(number) => self.torn[number as usize].clone(),
+            Value::Written(write) => {
+                let mut bytes = Box::new([0; S]);
+                fill(write, sector, &mut bytes);
+                bytes
+            }
+        }
+    }
+
+    fn value(&mut self, bytes: &[u8; S]) -> Value {
+        if let Some(value) = parse(bytes) {
+            return value;
+        }
+        if let Some(number) = self.torn_numbers.get(bytes) {
+            return Value::Torn(*number);
+        }
+        let number = self.torn.len() as u32;
+        self.torn.push(Box::new(*bytes));
+        self.torn_numbers.insert(Box::new(*bytes), number);
+        Value::Torn(number)
+    }
+
+    fn epoch_of(&self, moment: Moment) -> u32 {
+        self.crashes.partition_point(|crash| *crash < moment) as u32
+    }
+
+    fn capped(&self, epoch: u32, moment: Moment) -> Moment {
+        moment.min(self.end_of(epoch))
+    }
+
+    pub(super) fn tell_value(&self, value: Value) -> String {
+        match value {
+            Value::Zero => "zeros".into(),
+            Value::Torn(number) => {
+                let bytes = &self.torn[number as usize];
+                format!("bytes of no write ({:02x?}…)", &bytes[..16])
+            }
+            Value::Written(write) => match self.writes.get((write - 1) as usize) {
+                None => format!("write {write}, which there was not,"),
+                Some(record) => format!(
+                    "write {write} ({} {}+{} in epoch {}, called at {}, {})",
+                    self.label(record.volume),
+                    record.offset,
+                    record.length,
+                    record.epoch,
+                    record.span.call,
+                    match record.span.answer {
+                        NEVER => "never answered".into(),
+                        answer => format!("answered at {answer}"),
+                    }
+                ),
+            },
+        }
+    }
+
+    fn tell_source(&mut self, volume: VolumeId, sector: u64, epoch: u32, source: Source) -> String {
+        let state = self.state(volume, sector, epoch);
+        match source {
+            Source::Initial => match state.initial {
+                Some(value) => format!("{} from before", self.tell_value(value)),
+                None => "something from before".into(),
+            },
+            Source::Write(at) => {
+                let write = state.register.writes()[at].write;
+                self.tell_value(Value::Written(write))
+            }
+        }
+    }
+
+    pub(super) fn broken(&self, volume: VolumeId, sector: u64, what: std::fmt::Arguments<'_>) -> Violation {
+        let epoch = self.epoch();
+        Violation::new("history", format_args!("{} sector {sector}, epoch {epoch}: {what}", self.label(volume)))
+    }
+}
+
+fn sectors(offset: u64, length: u64) -> std::ops::Range<u64> {
+    offset / SECTOR_BYTES..(offset + length) / SECTOR_BYTES
+}

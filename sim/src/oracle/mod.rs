@@ -1,0 +1,40 @@
+//! What must hold, one statement a file: prose first, then a short check.
+//!
+//! The oracles know nothing of how an array works. They are told of every operation when it is called and when it is
+//! answered, in the order in which that really happened, and of every crash; what a read returns they hold against
+//! that.
+
+mod changed;
+mod content;
+mod durable;
+mod history;
+mod liveness;
+mod register;
+mod snapshot;
+mod space;
+
+use std::fmt;
+
+pub use changed::{check_refused_track, check_report};
+pub use content::{Value, fill, parse};
+pub use history::{Content, CutId, History, Origin, VolumeId, WriteId};
+pub use liveness::{Deadlines, check_answered_in_time};
+pub use register::{Moment, NEVER, Span};
+pub use space::{Emptied, SelfCheck, check_emptied};
+
+/// A broken promise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[error("{oracle}: {what}")]
+pub struct Violation {
+    /// Which oracle found it.
+    pub oracle: String,
+    /// What was seen, and what had been promised.
+    pub what: String,
+}
+
+impl Violation {
+    /// Of an oracle.
+    pub fn new(oracle: &str, what: fmt::Arguments<'_>) -> Self {
+        Self { oracle: oracle.into(), what: what.to_string() }
+    }
+}

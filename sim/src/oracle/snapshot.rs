@@ -1,0 +1,144 @@
+//! **A session shows its standard device as it was at one instant** between the call and the answer of its activation,
+//! every sector of it, and for sessions activated together the same instant on all devices. A write answered before
+//! the call is in, one called after the answer is out, one in between is in or out, but never is a write in while
+//! another is out that was answered before the first was called. That stays so after a crash, if the activation
+//! was answered or the session is there. Writes through the virtual device lie over it.
+
+use super::Violation;
+use super::content::Value;
+use super::history::{CutId, History, VolumeId};
+use super::register::{Moment, NEVER, Source, Span};
+
+/// What is known of the instant of an activation.
+#[derive(Debug)]
+pub(super) struct Cut {
+    pub(super) epoch: u32,
+    pub(super) span: Span,
+    /// The last call among the writes that are in.
+    last_in: Moment,
+    /// The first answer among the writes that are out.
+    first_out: Moment,
+}
+
+impl Cut {
+    pub(super) fn new(epoch: u32, call: Moment) -> Self {
+        Self { epoch, span: Span { call, answer: NEVER }, last_in: 0, first_out: NEVER }
+    }
+}
+
+/// Whether a session that began at a cut can have shown a value at first.
+pub(super) fn check(
+    history: &mut History,
+    session: VolumeId,
+    of: VolumeId,
+    cut: CutId,
+    sector: u64,
+    value: Value,
+) -> Result<(), Violation> {
+    let Cut { epoch, span, .. } = history.cuts[cut.0 as usize];
+    let span = Span { answer: span.answer.min(history.end_of(epoch)), ..span };
+    let source = history.observe(of, sector, epoch, value, span).map_err(|violation| {
+        let what = format_args!("{} in the point in time of {}", violation.what, history.label(session));
+        Violation::new("snapshot", what)
+    })?;
+    let Some(source) = source else { return Ok(()) };
+    let register = &history.state(of, sector, epoch).register;
+    let (called, seen_by) = match source {
+        Source::Initial => (0, 0),
+        Source::Write(at) => (register.writes()[at].call, register.seen_by(source)),
+    };
+    let later = register.writes().iter().filter(|write| write.call > seen_by).map(|write| write.answer);
+    let first_out = later.min().unwrap_or(NEVER);
+    let cut = &mut history.cuts[cut.0 as usize];
+    cut.last_in = cut.last_in.max(called);
+    cut.first_out = cut.first_out.min(first_out);
+    if cut.last_in > cut.first_out {
+        let (last_in, first_out) = (cut.last_in, cut.first_out);
+        return Err(Violation::new(
+            "snapshot",
+            format_args!(
+                "{} is not one instant: a write called at {last_in} is in, one answered at {first_out} is out \
+                 (seen at {} sector {sector}: {})",
+                history.label(session),
+                history.label(of),
+                history.tell_value(value)
+            ),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Content, History, Origin, VolumeId, WriteId};
+    use super::*;
+
+    fn write(history: &mut History, volume: VolumeId, sector: u64) -> WriteId {
+        let write = history.begin_write(volume, sector * 512, 512, Content::Data, false);
+        history.end_write(write).unwrap();
+        write
+    }
+
+    fn read(history: &mut History, volume: VolumeId, sector: u64, bytes: &[u8]) -> Result<(), Violation> {
+        let call = history.tick();
+        history.end_read(volume, sector * 512, bytes, call)
+    }
+
+    #[test]
+    fn what_was_written_before_is_in_and_after_is_out() {
+        let mut history = History::default();
+        let d = history.add_volume("d", Origin::Blank);
+        let before = write(&mut history, d, 0);
+        let cut = history.begin_cut();
+        history.end_cut(cut);
+        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let after = write(&mut history, d, 0);
+        let (before, after) = (history.payload(before), history.payload(after));
+        assert_eq!(read(&mut history, s, 0, &after).unwrap_err().oracle, "snapshot");
+        assert!(read(&mut history, s, 0, &[0; 512]).is_err());
+        history.crash(false);
+        read(&mut history, s, 0, &before).unwrap();
+    }
+
+    #[test]
+    fn a_group_is_one_instant() {
+        let mut history = History::default();
+        let (a, b) = (history.add_volume("a", Origin::Blank), history.add_volume("b", Origin::Blank));
+        let cut = history.begin_cut();
+        let first = write(&mut history, a, 0);
+        let second = write(&mut history, b, 0);
+        history.end_cut(cut);
+        let sa = history.add_volume("sa", Origin::Snapshot(a, cut));
+        let sb = history.add_volume("sb", Origin::Snapshot(b, cut));
+        let (_, second) = (first, history.payload(second));
+        read(&mut history, sa, 0, &[0; 512]).unwrap();
+        let violation = read(&mut history, sb, 0, &second).unwrap_err();
+        assert!(violation.what.contains("not one instant"), "{violation}");
+    }
+
+    #[test]
+    fn what_a_session_shows_binds_its_standard_device() {
+        let mut history = History::default();
+        let d = history.add_volume("d", Origin::Blank);
+        let unknown = history.begin_write(d, 0, 512, Content::Data, false);
+        let cut = history.begin_cut();
+        history.end_cut(cut);
+        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let bytes = history.payload(unknown);
+        read(&mut history, s, 0, &bytes).unwrap();
+        assert!(read(&mut history, d, 0, &[0; 512]).is_err(), "it had happened");
+    }
+
+    #[test]
+    fn own_writes_lie_over_it() {
+        let mut history = History::default();
+        let d = history.add_volume("d", Origin::Blank);
+        let cut = history.begin_cut();
+        history.end_cut(cut);
+        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let own = write(&mut history, s, 0);
+        let own = history.payload(own);
+        read(&mut history, s, 0, &own).unwrap();
+        assert!(read(&mut history, d, 0, &own).is_err(), "and not on the standard device");
+    }
+}

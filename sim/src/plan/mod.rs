@@ -1,0 +1,247 @@
+//! A plan: all that a run does, as data. One seed makes one plan, one plan makes one run; a plan prints as text, is
+//! read back from it, and replays.
+
+mod build;
+mod faults;
+mod operators;
+mod scenario;
+mod text;
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{DiskFault, Latency, Survival};
+
+pub use scenario::{Scenario, generate, generate_from_trace};
+pub use text::PlanError;
+
+/// The name of the disk that holds an array's metadata.
+pub const METADATA_DISK: &str = "metadata";
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Which scenario it was made for.
+    pub scenario: String,
+    /// What it was made from; the run draws its own chances (latencies, torn sectors) from it, too.
+    pub seed: u64,
+    /// Where it takes place.
+    pub world: WorldSpec,
+    /// What there is when the tasks begin.
+    pub devices: Vec<DeviceSpec>,
+    /// What the hosts do.
+    pub tasks: Vec<Task>,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+}
+
+/// Where a run takes place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorldSpec {
+    /// Bytes of a track.
+    pub track_bytes: u32,
+    /// The stores of the array's one pool.
+    pub stores: Vec<StoreSpec>,
+    /// How long disk operations take.
+    pub disk: Latency,
+    /// Whether a sector may be half written when the power goes.
+    pub tears: bool,
+    /// The least time a message takes, ms.
+    pub net_least_ms: u64,
+    /// The most time a message takes, ms.
+    pub net_most_ms: u64,
+    /// The most bytes that one in three sends and receives takes; 0: no limit.
+    #[serde(default)]
+    pub chop_bytes: u32,
+    /// Whether the faults' times count from power on, so that they strike while the array formats and boots; otherwise
+    /// from when all devices are there.
+    #[serde(default)]
+    pub faults_at_boot: bool,
+    /// How long the tasks may take, ms; what they have not done by then they leave.
+    pub safety_ms: u64,
+}
+
+/// A store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreSpec {
+    /// Its name.
+    pub name: String,
+    /// Bytes of it.
+    pub size_bytes: u64,
+}
+
+/// A device that is there from the beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSpec {
+    /// Its name, by which the whole plan calls it, whatever it is renamed to.
+    pub name: String,
+    /// Bytes of a standard device; `None`: a virtual device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+}
+
+/// Operations of one host, begun in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Which host: 0 or 1.
+    pub host: u8,
+    /// How many of the operations may run at a time. Management operations and waits run alone.
+    pub depth: u8,
+    /// The operations.
+    pub ops: Vec<Op>,
+}
+
+/// One operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Op {
+    /// How long to wait before it, ms.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub after_ms: u64,
+    /// When the host gives it up, ms after its beginning; 0: never.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub give_up_ms: u64,
+    /// What it is.
+    #[serde(flatten)]
+    pub act: Act,
+}
+
+/// What a host does. Devices and sessions go by the names that the plan gives them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "snake_case")]
+#[allow(missing_docs)] // offset and length in bytes, as in NBD and the management commands
+pub enum Act {
+    /// Reads.
+    Read { device: String, offset: u64, length: u32 },
+    /// Writes bytes that name the write.
+    Write {
+        device: String,
+        offset: u64,
+        length: u32,
+        #[serde(default, skip_serializing_if = "is_false")]
+        fua: bool,
+    },
+    /// Flushes.
+    Flush { device: String },
+    /// Trims.
+    Trim {
+        device: String,
+        offset: u64,
+        length: u32,
+        #[serde(default, skip_serializing_if = "is_false")]
+        fua: bool,
+    },
+    /// Writes zeros.
+    Zero {
+        device: String,
+        offset: u64,
+        length: u32,
+        #[serde(default, skip_serializing_if = "is_false")]
+        no_hole: bool,
+        #[serde(default, skip_serializing_if = "is_false")]
+        fua: bool,
+    },
+    /// Asks which parts are allocated.
+    Status { device: String, offset: u64, length: u32 },
+    /// Leaves the connection to a device and makes a new one.
+    Reconnect { device: String },
+    /// Creates a standard device.
+    Create { device: String, size_bytes: u64 },
+    /// Deletes a device.
+    Delete { device: String },
+    /// Renames a device; the plan goes on calling it as before.
+    Rename { device: String, to: String },
+    /// Grows a device.
+    Grow { device: String, size_bytes: u64 },
+    /// Takes a device on or off line.
+    Online { device: String, online: bool },
+    /// Registers a session.
+    Register {
+        session: String,
+        device: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+    },
+    /// Relates a session to a virtual device.
+    Relate { session: String, device: String },
+    /// Activates sessions at one instant.
+    Activate {
+        sessions: Vec<String>,
+        #[serde(default, skip_serializing_if = "is_false")]
+        offline: bool,
+    },
+    /// Register, relate and activate in one call of the host library: session, standard device, virtual device.
+    Establish { pairs: Vec<(String, String, String)> },
+    /// Begins a group.
+    GroupBegin { group: String },
+    /// Processes a group.
+    GroupProcess {
+        group: String,
+        #[serde(default, skip_serializing_if = "is_false")]
+        one_by_one: bool,
+    },
+    /// Deactivates a session.
+    Deactivate { session: String },
+    /// Removes a session.
+    Remove { session: String },
+    /// Reads the change report of a session, and checks it.
+    Changed { session: String },
+    /// Reads the change report of a deactivated session and all its tracks, and some that it does not have.
+    ReadTracks { session: String },
+    /// Lists everything, and compares it with what should be.
+    List {},
+}
+
+/// What goes wrong, and when: `at_ms` counts as [`WorldSpec::faults_at_boot`] says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "snake_case")]
+#[allow(missing_docs)]
+pub enum Fault {
+    /// The power goes `after_ops` disk operations later; on again `down_ms` after that.
+    PowerCut { at_ms: u64, after_ops: u64, down_ms: u64, survival: Survival },
+    /// The array stops at once, with its power, or ([`Survival::Everything`]) as a program that is killed.
+    Crash { at_ms: u64, down_ms: u64, survival: Survival },
+    /// Connections break: the `nth` of those there are, or all.
+    Drop {
+        at_ms: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nth: Option<u64>,
+    },
+    /// A disk does something wrong.
+    Disk { at_ms: u64, disk: String, fault: DiskFault },
+}
+
+impl Fault {
+    /// When.
+    pub fn at_ms(&self) -> u64 {
+        match self {
+            Self::PowerCut { at_ms, .. }
+            | Self::Crash { at_ms, .. }
+            | Self::Drop { at_ms, .. }
+            | Self::Disk { at_ms, .. } => *at_ms,
+        }
+    }
+}
+
+impl Plan {
+    /// How many operations the hosts are to do.
+    pub fn operations(&self) -> usize {
+        self.tasks.iter().map(|task| task.ops.len()).sum()
+    }
+
+    /// Whether disks do wrong in it, so that hosts may get I/O errors.
+    pub fn has_disk_faults(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault, Fault::Disk { .. }))
+    }
+
+    /// Bytes of all stores.
+    pub fn store_bytes(&self) -> u64 {
+        self.world.stores.iter().map(|store| store.size_bytes).sum()
+    }
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
+}

@@ -1,0 +1,295 @@
+//! Management of a plan: one operator a host, each with devices of its own, so that what it finds after a crash is what
+//! it did itself.
+
+use super::build::Draft;
+use super::{Act, Op, Scenario, Task};
+use crate::dice::Dice;
+
+/// What operators do in a scenario.
+pub(super) struct Script {
+    steps: (u64, u64),
+    weights: Vec<(u32, Step)>,
+    sessions_max: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Register,
+    Relate,
+    Activate,
+    Establish,
+    Group,
+    Deactivate,
+    Changed,
+    ReadTracks,
+    Remove,
+    Online,
+    Rename,
+    Grow,
+    Device,
+    Wrong,
+    List,
+}
+
+/// Where the operator believes a session to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Registered,
+    Related,
+    Active,
+    Deactivated,
+}
+
+#[derive(Debug)]
+struct Session {
+    label: String,
+    /// Which of the operator's virtual devices.
+    shown_by: Option<String>,
+    stage: Stage,
+}
+
+struct Operator {
+    host: u8,
+    standard: Vec<(String, u64)>,
+    virtuals: Vec<String>,
+    sessions: Vec<Session>,
+    next: u32,
+    ops: Vec<Op>,
+    pause_ms: u64,
+}
+
+impl Script {
+    /// `None`: nobody manages anything.
+    pub(super) fn of(scenario: Scenario) -> Option<Self> {
+        use Step::*;
+        let common = [(1, Online), (2, Rename), (3, Grow), (3, Device), (4, Wrong), (4, List)];
+        let (steps, sessions_max, special): (_, _, &[(u32, Step)]) = match scenario {
+            Scenario::Sessions | Scenario::Disks | Scenario::Restart => (
+                (12, 45),
+                6,
+                &[
+                    (10, Register),
+                    (8, Relate),
+                    (10, Activate),
+                    (20, Establish),
+                    (5, Deactivate),
+                    (5, Changed),
+                    (3, ReadTracks),
+                    (14, Remove),
+                ],
+            ),
+            Scenario::Full => {
+                ((12, 40), 6, &[(30, Establish), (4, Deactivate), (3, Changed), (8, Remove), (2, ReadTracks)])
+            }
+            Scenario::Groups => ((10, 35), 8, &[(30, Group), (5, Establish), (3, Deactivate), (15, Remove)]),
+            Scenario::Deactivate => (
+                (14, 45),
+                6,
+                &[(20, Establish), (20, Deactivate), (10, Changed), (25, ReadTracks), (10, Remove), (3, Group)],
+            ),
+            Scenario::Limits => {
+                ((30, 60), 24, &[(40, Establish), (5, Deactivate), (5, ReadTracks), (4, Changed), (6, Remove)])
+            }
+            Scenario::Io | Scenario::TraceExt4 | Scenario::TraceSqlite | Scenario::TracePg => return None,
+        };
+        Some(Self { steps, sessions_max, weights: special.iter().copied().chain(common).collect() })
+    }
+}
+
+/// Adds the operators' tasks.
+pub(super) fn add(draft: &mut Draft, script: &Script) {
+    let hosts = if draft.standard.len() > 1 && draft.dice.chance(600) { 2 } else { 1 };
+    for host in 0..hosts {
+        let mine = |n: usize| n % hosts == host;
+        let standard = draft.standard.iter().enumerate().filter(|(n, _)| mine(*n)).map(|(_, d)| d.clone());
+        let virtuals = draft.virtuals.iter().enumerate().filter(|(n, _)| mine(*n)).map(|(_, d)| d.clone());
+        let steps = draft.dice.between(script.steps.0, script.steps.1);
+        let mut operator = Operator {
+            host: host as u8,
+            standard: standard.collect(),
+            virtuals: virtuals.collect(),
+            sessions: Vec::new(),
+            next: 0,
+            ops: Vec::new(),
+            pause_ms: draft.horizon_ms * 2 / steps,
+        };
+        for _ in 0..steps {
+            let step = draft.dice.weighted(&script.weights);
+            operator.step(step, script.sessions_max, &mut draft.dice);
+        }
+        draft.tasks.push(Task { host: host as u8, depth: 1, ops: operator.ops });
+    }
+}
+
+impl Operator {
+    fn push(&mut self, act: Act, dice: &mut Dice) {
+        let after_ms = if dice.chance(300) { 0 } else { dice.below(self.pause_ms.max(1)) };
+        let give_up_ms = if dice.chance(30) { dice.between(1, 10) } else { 0 };
+        self.ops.push(Op { after_ms, give_up_ms, act });
+    }
+
+    /// The next act follows at once.
+    fn push_next(&mut self, act: Act) {
+        self.ops.push(Op { after_ms: 0, give_up_ms: 0, act });
+    }
+
+    fn label(&mut self, kind: char) -> String {
+        self.next += 1;
+        format!("{kind}{}.{}", self.host, self.next)
+    }
+
+    fn free_virtual(&self, dice: &mut Dice) -> Option<String> {
+        let used = |name: &String| self.sessions.iter().any(|s| s.shown_by.as_ref() == Some(name));
+        let free: Vec<_> = self.virtuals.iter().filter(|name| !used(name)).collect();
+        (!free.is_empty()).then(|| (*dice.pick(&free)).clone())
+    }
+
+    fn any(&self, stages: &[Stage], dice: &mut Dice) -> Option<usize> {
+        let fitting: Vec<usize> =
+            (0..self.sessions.len()).filter(|at| stages.contains(&self.sessions[*at].stage)).collect();
+        (!fitting.is_empty()).then(|| *dice.pick(&fitting))
+    }
+
+    fn step(&mut self, step: Step, sessions_max: usize, dice: &mut Dice) {
+        use Stage::*;
+        let crowded = self.sessions.len() >= sessions_max;
+        match step {
+            Step::Register | Step::Establish | Step::Group if crowded => self.remove(dice),
+            Step::Register => {
+                let (session, device) = (self.label('s'), dice.pick(&self.standard).0.clone());
+                self.sessions.push(Session { label: session.clone(), shown_by: None, stage: Registered });
+                self.push(Act::Register { session, device, group: None }, dice);
+            }
+            Step::Relate => {
+                let (Some(at), Some(device)) = (self.any(&[Registered], dice), self.free_virtual(dice)) else {
+                    return;
+                };
+                self.sessions[at].shown_by = Some(device.clone());
+                self.sessions[at].stage = Related;
+                let session = self.sessions[at].label.clone();
+                self.push(Act::Relate { session, device }, dice);
+            }
+            Step::Activate => {
+                let mut sessions = Vec::new();
+                for session in &mut self.sessions {
+                    if session.stage == Related && (sessions.is_empty() || dice.chance(500)) {
+                        session.stage = Active;
+                        sessions.push(session.label.clone());
+                    }
+                }
+                if !sessions.is_empty() {
+                    let offline = dice.chance(60);
+                    self.push(Act::Activate { sessions, offline }, dice);
+                }
+            }
+            Step::Establish => {
+                let mut pairs = Vec::new();
+                for _ in 0..dice.between(1, 2) {
+                    let Some(shown_by) = self.free_virtual(dice) else { break };
+                    let (label, device) = (self.label('s'), dice.pick(&self.standard).0.clone());
+                    let session =
+                        Session { label: label.clone(), shown_by: Some(shown_by.clone()), stage: Active };
+                    self.sessions.push(session);
+                    pairs.push((label, device, shown_by));
+                }
+                if !pairs.is_empty() {
+                    self.push(Act::Establish { pairs }, dice);
+                }
+            }
+            Step::Group => self.group(dice),
+            Step::Deactivate => {
+                let Some(at) = self.any(&[Active], dice) else { return };
+                self.sessions[at].stage = Deactivated;
+                let session = self.sessions[at].label.clone();
+                self.push(Act::Deactivate { session: session.clone() }, dice);
+                if dice.chance(500) {
+                    self.push_next(Act::ReadTracks { session });
+                }
+            }
+            Step::Changed | Step::ReadTracks => {
+                let stages: &[Stage] = if step == Step::Changed { &[Active, Deactivated] } else { &[Deactivated] };
+                let Some(at) = self.any(stages, dice) else { return };
+                let session = self.sessions[at].label.clone();
+                let act =
+                    if step == Step::Changed { Act::Changed { session } } else { Act::ReadTracks { session } };
+                self.push(act, dice);
+            }
+            Step::Remove => self.remove(dice),
+            Step::Online => {
+                let device = dice.pick(&self.standard).0.clone();
+                self.push(Act::Online { device: device.clone(), online: false }, dice);
+                self.push(Act::Online { device, online: true }, dice);
+            }
+            Step::Rename => {
+                let all: Vec<_> =
+                    self.standard.iter().map(|(name, _)| name).chain(&self.virtuals).cloned().collect();
+                let device = dice.pick(&all).clone();
+                let to = self.label('n');
+                self.push(Act::Rename { device, to }, dice);
+            }
+            Step::Grow => {
+                let at = dice.below(self.standard.len() as u64) as usize;
+                let by = dice.pick(&[512, 4096, 16384, 100 * 512]);
+                self.standard[at].1 += by;
+                let (device, size_bytes) = self.standard[at].clone();
+                self.push(Act::Grow { device, size_bytes }, dice);
+            }
+            Step::Device => self.extra_device(dice),
+            Step::Wrong => self.wrong(dice),
+            Step::List => self.push(Act::List {}, dice),
+        }
+    }
+
+    fn remove(&mut self, dice: &mut Dice) {
+        let Some(at) =
+            self.any(&[Stage::Registered, Stage::Related, Stage::Active, Stage::Deactivated], dice)
+        else {
+            return;
+        };
+        let session = self.sessions.remove(at).label;
+        self.push(Act::Remove { session }, dice);
+    }
+
+    /// *Begin group*, sessions for it, *Process group* (D8).
+    fn group(&mut self, dice: &mut Dice) {
+        let group = self.label('g');
+        self.push(Act::GroupBegin { group: group.clone() }, dice);
+        for _ in 0..dice.between(1, 4) {
+            let Some(shown_by) = self.free_virtual(dice) else { break };
+            let (session, device) = (self.label('s'), dice.pick(&self.standard).0.clone());
+            self.push_next(Act::Register { session: session.clone(), device, group: Some(group.clone()) });
+            self.push_next(Act::Relate { session: session.clone(), device: shown_by.clone() });
+            self.sessions.push(Session { label: session, shown_by: Some(shown_by), stage: Stage::Active });
+        }
+        let one_by_one = dice.chance(200);
+        self.push(Act::GroupProcess { group, one_by_one }, dice);
+    }
+
+    /// A device that comes and goes.
+    fn extra_device(&mut self, dice: &mut Dice) {
+        let device = self.label('x');
+        self.push(Act::Create { device: device.clone(), size_bytes: 512 * dice.between(1, 300) }, dice);
+        if dice.chance(700) {
+            self.push_next(Act::Write { device: device.clone(), offset: 0, length: 512, fua: dice.chance(500) });
+            self.push(Act::Delete { device }, dice);
+        }
+    }
+
+    /// What must be refused, or change nothing.
+    fn wrong(&mut self, dice: &mut Dice) {
+        let session = match self.sessions.len() {
+            0 => "s9.9".into(),
+            _ => dice.pick(&self.sessions).label.clone(),
+        };
+        let device = dice.pick(&self.standard).0.clone();
+        let act = match dice.below(5) {
+            // A standard device is no virtual device.
+            0 => Act::Relate { session, device },
+            1 => Act::Grow { device, size_bytes: 512 },
+            2 => Act::Create { device, size_bytes: 4096 },
+            3 => Act::Rename { device: device.clone(), to: device },
+            _ => Act::Register { session: self.label('s'), device: "nothing".into(), group: None },
+        };
+        self.push(act, dice);
+    }
+}

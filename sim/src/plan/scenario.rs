@@ -1,0 +1,120 @@
+//! The scenarios: what each is about, and how a seed becomes a plan of it.
+
+use super::build::{Draft, Mix};
+use super::faults::{self, Swarm};
+use super::{Plan, operators};
+use crate::trace::Trace;
+
+/// A kind of plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scenario {
+    /// Host I/O on a few devices, in place and thin, with crashes.
+    Io,
+    /// Sessions on devices under I/O: register, relate, activate, write both sides, remove (D3 to D7).
+    Sessions,
+    /// Groups of sessions activated at one instant (D8).
+    Groups,
+    /// Sessions deactivated, their change reports and changed tracks (D15).
+    Deactivate,
+    /// Pools that run full.
+    Full,
+    /// Disks that fail, decay and fill up.
+    Disks,
+    /// Odd sizes, the smallest and the largest tracks, many sessions.
+    Limits,
+    /// One power cut after the other, while formatting and booting, too.
+    Restart,
+    /// A recorded trace: ext4.
+    TraceExt4,
+    /// A recorded trace: SQLite.
+    TraceSqlite,
+    /// A recorded trace: PostgreSQL.
+    TracePg,
+}
+
+impl Scenario {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Io,
+        Self::Sessions,
+        Self::Groups,
+        Self::Deactivate,
+        Self::Full,
+        Self::Disks,
+        Self::Limits,
+        Self::Restart,
+        Self::TraceExt4,
+        Self::TraceSqlite,
+        Self::TracePg,
+    ];
+
+    /// As it is called on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Io => "io",
+            Self::Sessions => "sessions",
+            Self::Groups => "groups",
+            Self::Deactivate => "deactivate",
+            Self::Full => "full",
+            Self::Disks => "disks",
+            Self::Limits => "limits",
+            Self::Restart => "restart",
+            Self::TraceExt4 => "trace:ext4",
+            Self::TraceSqlite => "trace:sqlite",
+            Self::TracePg => "trace:pg",
+        }
+    }
+
+    /// By its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|scenario| scenario.name() == name)
+    }
+
+    /// The recorded trace that it replays.
+    pub fn trace(self) -> Option<&'static str> {
+        self.name().strip_prefix("trace:")
+    }
+}
+
+/// The plan of a seed.
+pub fn generate(scenario: Scenario, seed: u64) -> Plan {
+    if let Some(name) = scenario.trace() {
+        let trace = Trace::recorded(name).expect("every trace scenario has its recording");
+        return generate_from_trace(scenario.name(), &trace, seed);
+    }
+    let mut draft = Draft::new(scenario, seed);
+    let swarm = Swarm::draw(scenario, &mut draft.dice);
+    let mix = Mix::draw(scenario, swarm.give_ups, &mut draft.dice);
+    let sessions = operators::Script::of(scenario);
+    draft.add_devices();
+    if let Some(script) = &sessions {
+        draft.add_virtual_devices();
+        operators::add(&mut draft, script);
+    }
+    draft.add_io_tasks(&mix);
+    faults::add(&mut draft, &swarm);
+    draft.finish()
+}
+
+/// A plan that replays a piece of a trace, with power cuts. The whole of it, if it is short.
+pub fn generate_from_trace(name: &str, trace: &Trace, seed: u64) -> Plan {
+    let mut draft = Draft::for_trace(name, trace, seed);
+    let swarm = Swarm::for_trace(&mut draft.dice);
+    draft.add_trace(trace);
+    faults::add(&mut draft, &swarm);
+    draft.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_seed_is_one_plan() {
+        for scenario in Scenario::ALL {
+            assert_eq!(generate(*scenario, 3), generate(*scenario, 3));
+            assert_ne!(generate(*scenario, 3), generate(*scenario, 4));
+            assert_eq!(Scenario::from_name(scenario.name()), Some(*scenario));
+        }
+    }
+}

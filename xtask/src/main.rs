@@ -1,0 +1,41 @@
+//! What one does with the workspace: `cargo xtask sim`, `cargo xtask test`.
+
+mod campaign;
+mod process;
+mod sim;
+mod table;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Tasks of the twintrack workspace")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Runs the simulator: seeds of all scenarios and the recorded traces, or what the options say.
+    Sim(sim::Options),
+    /// Runs all tests and a short simulation, with one summary.
+    Test,
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().task {
+        Task::Sim(options) => sim::run(&options),
+        Task::Test => test::run(),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
