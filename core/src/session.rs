@@ -2,13 +2,14 @@
 
 use thiserror::Error;
 
+use crate::entry::Entry;
 use crate::geometry::GeometryError;
 use crate::ids::{DeviceId, Generation, GroupId, PoolId, SessionId, TrackNo, UnitSeq};
 use crate::records::{
     Change, DEVICES_MAX, DeviceKind, DeviceRecord, GROUPS_MAX, NAME_BYTES_MAX, SESSIONS_PER_DEVICE_MAX,
     SessionRecord, SessionState,
 };
-use crate::tables::Tables;
+use crate::tables::{Device, Tables};
 
 /// Why a command was refused; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -456,20 +457,39 @@ impl Tables {
         Ok(self.end_session(session, SessionState::Failed))
     }
 
-    /// The session whose failure frees log space of a pool: the oldest that alone needs something, else the oldest.
+    /// The session whose failure frees log space of a pool: the oldest that alone refers to a physical track, else the
+    /// oldest that needs one together with others. `None`: no session of the pool takes any space.
+    ///
+    /// Looks at all that is kept for the sessions of the pool, once.
     pub fn oldest_failable(&self, pool: PoolId) -> Option<SessionId> {
-        let mut candidates: Vec<_> = self
-            .sessions()
-            .filter(|(_, record)| record.state.window().is_some())
-            .filter(|(_, record)| self.devices.get(&record.standard).is_some_and(|d| d.pool() == Some(pool)))
-            .map(|(id, record)| (record.activated_ms, id))
-            .collect();
-        candidates.sort();
-        let alone = candidates.iter().find(|(_, id)| self.needs_alone(*id));
-        let any = candidates
-            .iter()
-            .find(|(_, id)| !self.devices[&self.sessions[id].record.standard].versions.is_empty());
-        alone.or(any).map(|(_, id)| *id)
+        let (mut freeing, mut needing) = (None, None);
+        for (id, device) in self.devices.iter().filter(|(_, device)| device.pool() == Some(pool)) {
+            let own = device.points.iter().flat_map(|(_, session)| {
+                self.sessions[session].own.values().map(|entry| (*session, true, *entry))
+            });
+            for (session, alone, entry) in own.chain(self.kept_versions(*id, device)) {
+                let age = Some((self.sessions[&session].record.activated_ms, session));
+                let frees = |track| self.space.count(track) == Some(1);
+                if alone && (freeing.is_none() || age < freeing) && entry.tracks().any(frees) {
+                    freeing = age;
+                }
+                if (needing.is_none() || age < needing) && !entry.is_zeros() {
+                    needing = age;
+                }
+            }
+        }
+        freeing.or(needing).map(|(_, session)| session)
+    }
+
+    /// The versions of a device, each with the first session that needs it, and whether no other does.
+    fn kept_versions(&self, id: DeviceId, device: &Device) -> impl Iterator<Item = (SessionId, bool, Entry)> {
+        let mut before = (TrackNo(u32::MAX), Generation(0));
+        device.versions.iter().filter_map(move |((track, upto), entry)| {
+            let after = if before.0 == *track { before.1 } else { Generation(0) };
+            before = (*track, *upto);
+            let mut needing = self.needed_by(id, *track, after, *upto);
+            Some((needing.next()?, needing.next().is_none(), *entry))
+        })
     }
 
     /// Whether [`Self::reclaim`] has something to do.
@@ -590,7 +610,7 @@ impl Tables {
                 }
                 _ => Generation(0),
             };
-            if self.needed_by(id, *track, after, *upto).is_none() {
+            if self.needed_by(id, *track, after, *upto).next().is_none() {
                 changes.push(Change::Version(id, *track, *upto, None));
             }
             before = Some((*track, *upto));
@@ -603,47 +623,25 @@ impl Tables {
         (!changes.is_empty()).then(|| self.put(changes, &[]))
     }
 
-    /// A session whose look-up of the track ends at the version up to `upto`, the one before it being up to `after`.
+    /// The sessions whose look-up of the track ends at the version up to `upto`, the one before it being up to `after`.
     fn needed_by(
         &self,
         id: DeviceId,
         track: TrackNo,
         after: Generation,
         upto: Generation,
-    ) -> Option<SessionId> {
-        let first = (after.next()?, SessionId(0));
-        let points = self.devices[&id].points.range(first..=(upto, SessionId(u32::MAX)));
-        let mut sessions = points.map(|(_, session)| *session);
-        sessions.find(|session| self.ends_at(*session, track, upto))
+    ) -> impl Iterator<Item = SessionId> {
+        // `after` is less than `upto`, unless the metadata are damaged.
+        let first = Generation(after.0.saturating_add(1).min(upto.0));
+        let points = self.devices[&id].points.range((first, SessionId(0))..=(upto, SessionId(u32::MAX)));
+        let sessions = points.map(|(_, session)| *session);
+        sessions.filter(move |session| self.ends_at(*session, track, upto))
     }
 
     fn ends_at(&self, session: SessionId, track: TrackNo, upto: Generation) -> bool {
         let session = &self.sessions[&session];
         let until = session.record.state.window().and_then(|(_, until)| until);
         !session.own.contains_key(&track) && until.is_none_or(|until| upto <= until)
-    }
-
-    /// Whether something would be freed if the session were gone.
-    fn needs_alone(&self, id: SessionId) -> bool {
-        let session = &self.sessions[&id];
-        if !session.own.is_empty() {
-            return true;
-        }
-        let device = &self.devices[&session.record.standard];
-        let mut after = (TrackNo(u32::MAX), Generation(0));
-        for (track, upto) in device.versions.keys() {
-            let first = if after.0 == *track { after.1 } else { Generation(0) };
-            after = (*track, *upto);
-            let Some(first) = first.next() else { continue };
-            let mut needing = device
-                .points
-                .range((first, SessionId(0))..=(*upto, SessionId(u32::MAX)))
-                .filter(|(_, session)| self.ends_at(*session, *track, *upto));
-            if needing.next().is_some_and(|(_, session)| *session == id) && needing.next().is_none() {
-                return true;
-            }
-        }
-        false
     }
 
     fn reclaim_device(&mut self, id: DeviceId) -> Option<UnitSeq> {
@@ -655,7 +653,7 @@ impl Tables {
             device.deleted = *track;
         }
         let mut changes: Vec<_> =
-            tracks.into_iter().map(|track| Change::Entry(id, track, crate::Entry::ZEROS)).collect();
+            tracks.into_iter().map(|track| Change::Entry(id, track, Entry::ZEROS)).collect();
         if last {
             changes.push(Change::Device(id, None));
         }

@@ -42,7 +42,8 @@ impl TrackTable {
         }
         let index = (track.0 % CHUNK) as u8;
         let chunk = self.chunk(track);
-        let base = std::mem::replace(&mut chunk.bases[index as usize], entry.base.map_or(0, PhysicalTrack::get));
+        let base =
+            std::mem::replace(&mut chunk.bases[index as usize], entry.base.map_or(0, PhysicalTrack::get));
         let over = match entry.over {
             Some(over) => chunk.overs.insert(index, over),
             None => chunk.overs.remove(&index),

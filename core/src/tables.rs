@@ -230,6 +230,11 @@ impl Tables {
         let session = self.sessions.get(&id)?;
         // A session that failed or is being removed has own tracks until they are given back, and shows none of them.
         let (activated, until) = session.record.state.window()?;
+        // The standard device may have grown since; the virtual device has not.
+        let shown = session.record.virtual_device.and_then(|shows| self.device(shows));
+        if shown.is_some_and(|shown| track.0 >= self.geometry.tracks(shown.size_bytes)) {
+            return None;
+        }
         if let Some(own) = session.own.get(&track) {
             return Some(*own);
         }
@@ -475,7 +480,14 @@ impl Tables {
     /// version, then for no session that is still there.
     fn settle_loaded(&mut self) {
         for (id, device) in &mut self.devices {
-            let Device { versions, table, .. } = device;
+            let Device { versions, table, live, .. } = device;
+            // Of several changes of a session only the last counts: what ended among them protects nothing.
+            live.clear();
+            for session in device.sessions.iter().filter_map(|session| self.sessions.get(session)) {
+                if let SessionState::Active { activated } = session.record.state {
+                    *live.entry(activated).or_insert(0) += 1;
+                }
+            }
             for (track, upto) in versions.keys() {
                 table.set_stamp(*track, *upto);
             }

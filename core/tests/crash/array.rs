@@ -163,15 +163,17 @@ impl Array {
         }
     }
 
-    pub fn begin_sync(&mut self) {
+    pub fn begin_sync(&mut self) -> Result<(), String> {
         self.syncs.push(Syncing { unit: self.tables.last_unit(), mark: self.disk.mark() });
+        Ok(())
     }
 
-    pub fn end_sync(&mut self, at: usize) {
+    pub fn end_sync(&mut self, at: usize) -> Result<(), String> {
         let sync = self.syncs.remove(at);
         self.disk.sync(sync.mark, |_| true);
         self.synced = self.synced.max(sync.unit);
         self.synced_mark = self.synced_mark.max(sync.mark);
+        Ok(())
     }
 
     /// A sync of the tracks that the durable tables do not have: not enough for a point in time.
@@ -182,7 +184,7 @@ impl Array {
     }
 
     /// Begins a commit of a prefix of the units that may be committed; all of them, or a part.
-    pub fn begin_commit(&mut self, rng: &mut Rng) {
+    pub fn begin_commit(&mut self, rng: &mut Rng) -> Result<(), String> {
         let most = if self.breaks(Break::CommitAheadOfData) { self.tables.last_unit() } else { self.synced };
         if most > self.taken {
             let (all, part) = (most.0 - self.taken.0, rng.below((most.0 - self.taken.0) as usize) as u64 + 1);
@@ -190,10 +192,11 @@ impl Array {
             let changes = self.tables.take_commit(self.taken);
             self.commits.push_back(Committing { upto: self.taken, changes });
         }
+        Ok(())
     }
 
     /// The oldest commit is durable.
-    pub fn end_commit(&mut self) {
+    pub fn end_commit(&mut self) -> Result<(), String> {
         if self.breaks(Break::CommitsSwapped) && self.commits.len() > 1 {
             self.commits.swap(0, 1);
         }
@@ -202,6 +205,7 @@ impl Array {
             self.durable_unit = commit.upto;
             self.tables.committed(commit.upto);
         }
+        Ok(())
     }
 
     pub fn junk(&mut self, (store, start, count): (StoreId, u32, u32)) {
@@ -232,7 +236,7 @@ impl Array {
             }
         }
         while !self.commits.is_empty() && rng.chance(50) {
-            self.end_commit();
+            self.end_commit()?;
         }
         self.disk.cut(rng);
         self.commits.clear();

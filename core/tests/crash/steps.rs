@@ -6,80 +6,82 @@ use twintrack_core::{
 
 use crate::array::{Break, Flight, Reading};
 use crate::common::Rng;
+use crate::mix::Step;
 use crate::world::{BLOCKS, Flush, Key, TRACK_BYTES, TRACKS, World};
 
 const POOL: PoolId = PoolId(0);
-const SESSIONS_MAX: usize = 5;
 
 impl World {
     pub fn step(&mut self, rng: &mut Rng) -> Result<(), String> {
-        let standards = self.standards();
-        let Some(device) = rng.pick(&standards) else { return self.create_standard(rng) };
-        let live = self.sessions(Some(device), true);
-        let session = rng.pick(&live);
-        let owner = match session {
-            Some(id) if rng.chance(35) => Owner::Session(id),
-            _ => Owner::Device(device),
-        };
-        let track = rng.below(TRACKS as usize) as u32;
-        match rng.below(1000) {
-            0..260 => self.start_write(owner, track, rng)?,
-            260..400 => {
-                if !self.array.writes.is_empty() {
-                    self.land(rng.below(self.array.writes.len()))?;
-                }
-            }
-            400..410 => self.abandon(rng),
-            410..465 => self.start_read(owner, track, rng),
-            465..510 => self.end_read(rng)?,
-            510..545 => self.trim(owner, track)?,
-            545..570 => self.flush(None),
-            570..590 => self.fua(owner, track, rng)?,
-            590..620 => self.array.begin_sync(),
-            620..650 => {
-                if !self.array.syncs.is_empty() {
-                    self.array.end_sync(rng.below(self.array.syncs.len()));
-                }
-            }
-            650..680 => self.array.begin_commit(rng),
-            680..710 => self.array.end_commit(),
-            710..735 => self.round(rng),
-            735..810 => self.activate(device, rng)?,
-            810..835 => self.deactivate(session)?,
-            835..865 => {
-                let all: Vec<_> = self.array.tables.sessions().map(|(id, _)| id).collect();
-                self.remove(rng.pick(&all))?;
-            }
-            865..872 => {
-                let all = self.sessions(None, false);
-                self.fail(rng.pick(&all));
-            }
-            872..910 => {
-                if let Some(unit) = self.array.tables.reclaim() {
-                    self.say(format!("reclaim: {unit}"));
-                }
-            }
-            910..930 => self.start_merge(device, track)?,
-            930..945 => {
-                self.array.discards.extend(self.array.tables.take_discardable(3));
-            }
-            945..960 => self.end_discard(rng),
-            960..966 => self.create_standard(rng)?,
-            966..970 => self.delete(device)?,
-            _ => self.power_cut(rng)?,
+        match rng.pick(&self.standards()) {
+            Some(device) => self.step_with(device, rng)?,
+            None => self.create_standard(rng)?,
         }
         self.note();
         self.answer();
         self.check()
     }
 
+    fn step_with(&mut self, device: DeviceId, rng: &mut Rng) -> Result<(), String> {
+        let live = self.sessions(Some(device), true);
+        let session = rng.pick(&live);
+        let owner = match session {
+            Some(id) if rng.chance(35) => Owner::Session(id),
+            _ => Owner::Device(device),
+        };
+        let track = if rng.chance(self.mix.hot_percent) { 0 } else { rng.below(TRACKS as usize) as u32 };
+        match self.mix.pick(rng) {
+            Step::Write => self.start_write(owner, track, rng),
+            Step::Land if self.array.writes.is_empty() => Ok(()),
+            Step::Land => self.land(rng.below(self.array.writes.len())),
+            Step::Abandon => self.abandon(rng),
+            Step::Read => self.start_read(owner, track, rng),
+            Step::EndRead => self.end_read(rng),
+            Step::Trim => self.trim(owner, track),
+            Step::Flush => {
+                self.flush(None)?;
+                self.answer();
+                // What was promised is worth most just before a power cut.
+                if rng.chance(10) { self.power_cut(rng) } else { Ok(()) }
+            }
+            Step::Fua => self.fua(owner, track, rng),
+            Step::Sync => self.array.begin_sync(),
+            Step::EndSync if self.array.syncs.is_empty() => Ok(()),
+            Step::EndSync => self.array.end_sync(rng.below(self.array.syncs.len())),
+            Step::Commit => self.array.begin_commit(rng),
+            Step::EndCommit => self.array.end_commit(),
+            Step::Round => self.round(rng),
+            Step::Activate => self.activate(device, rng),
+            Step::Deactivate => self.deactivate(session),
+            Step::Remove => {
+                let all: Vec<_> = self.array.tables.sessions().map(|(id, _)| id).collect();
+                self.remove(rng.pick(&all), rng)
+            }
+            Step::Fail => {
+                let all = self.sessions(None, false);
+                self.fail(rng.pick(&all))
+            }
+            Step::Retire => self.retire(rng),
+            Step::Reclaim => self.reclaim(),
+            Step::Merge => self.merge(device, track, rng),
+            Step::Discard => self.start_discard(rng),
+            Step::EndDiscard => self.end_discard(rng),
+            Step::Create => self.create_standard(rng),
+            Step::Delete => self.delete(device),
+            Step::PowerCut => self.power_cut(rng),
+        }
+    }
+
     // Host I/O takes time.
 
     fn start_write(&mut self, owner: Owner, track: u32, rng: &mut Rng) -> Result<(), String> {
         let from = rng.below(BLOCKS as usize) as u32;
-        let to =
-            if rng.chance(60) { from + 1 } else { from + 1 + rng.below((BLOCKS - from) as usize) as u32 };
-        let blocks = BlockMask::range(if rng.chance(15) { 0 } else { from }, to);
+        let (from, to) = match rng.below(4) {
+            0 => (0, BLOCKS),
+            1 => (from, from + 1 + rng.below((BLOCKS - from) as usize) as u32),
+            _ => (from, from + 1),
+        };
+        let blocks = BlockMask::range(from, to);
         let place = Place { owner, track: TrackNo(track) };
         if self.array.has_to_wait(place, blocks) {
             return Ok(());
@@ -106,7 +108,18 @@ impl World {
         }
         self.say(format!("write {place} {blocks:?} from {} in {}: {values:?}", plan.old(), plan.slot()));
         self.array.writes.push(Flight { plan, values, merge: false });
-        Ok(())
+        // The background goes on meanwhile, below a session's write, too.
+        match self.standard_of(owner) {
+            Some(standard) if rng.chance(20) => self.merge(standard, track, rng),
+            _ => Ok(()),
+        }
+    }
+
+    fn standard_of(&self, owner: Owner) -> Option<DeviceId> {
+        match owner {
+            Owner::Device(_) => None,
+            Owner::Session(id) => self.array.tables.session(id).map(|record| record.standard),
+        }
     }
 
     fn land(&mut self, at: usize) -> Result<(), String> {
@@ -127,9 +140,9 @@ impl World {
     }
 
     /// The disk answers with an error.
-    fn abandon(&mut self, rng: &mut Rng) {
+    fn abandon(&mut self, rng: &mut Rng) -> Result<(), String> {
         if self.array.writes.is_empty() {
-            return;
+            return Ok(());
         }
         let flight = self.array.writes.remove(rng.below(self.array.writes.len()));
         let place = flight.plan.place();
@@ -145,6 +158,7 @@ impl World {
         }
         self.say(format!("abandon {place}"));
         self.array.tables.abandon_write(flight.plan);
+        Ok(())
     }
 
     /// Lands the writes in flight to a place, or to all of a track table.
@@ -160,16 +174,18 @@ impl World {
         Ok(())
     }
 
-    fn start_read(&mut self, owner: Owner, track: u32, rng: &mut Rng) {
+    fn start_read(&mut self, owner: Owner, track: u32, rng: &mut Rng) -> Result<(), String> {
         let key = (owner, track, rng.below(BLOCKS as usize) as u32);
         if !self.readable(key) {
-            return;
+            return Ok(());
         }
-        let Some(entry) = self.array.tables.entry(Place { owner, track: TrackNo(track) }) else { return };
+        let entry = self.array.tables.entry(Place { owner, track: TrackNo(track) });
+        let entry = entry.ok_or_else(|| format!("{key:?} has no entry"))?;
         self.array.tables.pin(owner, entry);
         self.say(format!("read {key:?} on {entry}"));
         let legal = self.legal(key);
         self.array.reads.push(Reading { owner, key, entry, legal });
+        Ok(())
     }
 
     fn end_read(&mut self, rng: &mut Rng) -> Result<(), String> {
@@ -180,7 +196,8 @@ impl World {
         let value = self.array.read(read.entry, read.key.2);
         self.array.tables.unpin(read.owner, read.entry);
         self.say(format!("end of read {:?}: {value}", read.key));
-        if self.readable(read.key) && !read.legal.contains(&value) {
+        // It holds its tracks: even if its session has ended meanwhile, it shows what was there.
+        if !read.legal.contains(&value) {
             return Err(format!("a read of {:?} returned {value}, not one of {:?}", read.key, read.legal));
         }
         Ok(())
@@ -206,32 +223,31 @@ impl World {
     // What becomes durable.
 
     /// A FLUSH of everything, or what FUA does for one track.
-    fn flush(&mut self, only: Option<(Owner, u32)>) {
+    fn flush(&mut self, only: Option<(Owner, u32)>) -> Result<(), String> {
         let fits = |key: &Key| only.is_none_or(|only| only == (key.0, key.1));
         let legal = self.now.keys().filter(|key| fits(key)).map(|key| (*key, self.legal(*key))).collect();
         let flush = Flush { unit: self.array.tables.last_unit(), mark: self.array.disk.mark(), legal };
         self.say(format!("flush of {only:?} at {}", flush.unit));
         self.flushes.push(flush);
+        Ok(())
     }
 
     fn fua(&mut self, owner: Owner, track: u32, rng: &mut Rng) -> Result<(), String> {
         self.drain(owner, Some(track))?;
-        self.flush(Some((owner, track)));
-        if rng.chance(50) {
-            self.round(rng);
-        }
-        Ok(())
+        self.flush(Some((owner, track)))?;
+        if rng.chance(50) { self.round(rng) } else { Ok(()) }
     }
 
     /// Sync and commit, all of it in this step.
-    fn round(&mut self, rng: &mut Rng) {
-        self.array.begin_sync();
-        self.array.end_sync(self.array.syncs.len() - 1);
-        self.array.begin_commit(rng);
+    fn round(&mut self, rng: &mut Rng) -> Result<(), String> {
+        self.array.begin_sync()?;
+        self.array.end_sync(self.array.syncs.len() - 1)?;
+        self.array.begin_commit(rng)?;
         while !self.array.commits.is_empty() {
-            self.array.end_commit();
+            self.array.end_commit()?;
         }
         self.say(format!("round up to {}", self.array.durable_unit));
+        Ok(())
     }
 
     // Commands.
@@ -267,7 +283,7 @@ impl World {
         let standards = if rng.chance(40) { self.standards() } else { vec![device] };
         let mut list = Vec::new();
         for id in &standards {
-            let room = SESSIONS_MAX.saturating_sub(self.sessions(Some(*id), false).len());
+            let room = self.mix.sessions.saturating_sub(self.sessions(Some(*id), false).len());
             for _ in 0..room.min(1 + rng.below(4) / 3) {
                 list.push((*id, self.related(*id)?));
             }
@@ -297,9 +313,9 @@ impl World {
         if self.array.breaks(Break::PointToldEarly) {
             self.note();
             self.array.sync_new_tracks();
-            self.array.begin_commit(rng);
+            self.array.begin_commit(rng)?;
             while !self.array.commits.is_empty() {
-                self.array.end_commit();
+                self.array.end_commit()?;
             }
         }
         Ok(())
@@ -336,24 +352,41 @@ impl World {
         Ok(())
     }
 
-    fn remove(&mut self, session: Option<SessionId>) -> Result<(), String> {
+    fn remove(&mut self, session: Option<SessionId>, rng: &mut Rng) -> Result<(), String> {
         let state = |id| self.array.tables.session(id).map(|record| record.state);
-        let Some(session) = session.filter(|id| state(*id) != Some(SessionState::Removing)) else { return Ok(()) };
+        let Some(session) = session.filter(|id| state(*id) != Some(SessionState::Removing)) else {
+            return Ok(());
+        };
         self.drain(Owner::Session(session), None)?;
         let unit = self.array.tables.remove_session(session).map_err(|e| e.to_string())?;
         self.say(format!("remove {session}: {unit}"));
         self.waiting.push(unit);
-        Ok(())
+        self.note();
+        if rng.chance(30) { self.reclaim() } else { Ok(()) }
+    }
+
+    /// The end of a backup: a deactivated session is removed, and hosts go on writing the tracks that it had.
+    fn retire(&mut self, rng: &mut Rng) -> Result<(), String> {
+        let mut ended = self.sessions(None, false);
+        ended.retain(|id| !self.sessions(None, true).contains(id));
+        let Some(session) = rng.pick(&ended) else { return Ok(()) };
+        let standard = self.array.tables.session(session).map(|record| record.standard);
+        let tracks = self.changed_tracks(session);
+        self.remove(Some(session), rng)?;
+        self.reclaim()?;
+        self.note();
+        let (Some(standard), Some(track)) = (standard, rng.pick(&tracks)) else { return Ok(()) };
+        self.start_write(Owner::Device(standard), track, rng)
     }
 
     /// Nobody waits for a session's writes before it fails.
-    fn fail(&mut self, session: Option<SessionId>) {
-        if let Some(session) = session
-            && let Ok(unit) = self.array.tables.fail_session(session)
-        {
+    fn fail(&mut self, session: Option<SessionId>) -> Result<(), String> {
+        if let Some(session) = session {
+            let unit = self.array.tables.fail_session(session).map_err(|e| e.to_string())?;
             self.say(format!("fail {session}: {unit}"));
             self.waiting.push(unit);
         }
+        Ok(())
     }
 
     // Space.
@@ -364,39 +397,53 @@ impl World {
         }
         self.say("out of space".into());
         match rng.below(3) {
-            0 => {
-                let oldest = self.array.tables.oldest_failable(POOL);
-                self.fail(oldest);
-            }
+            0 => self.fail(self.array.tables.oldest_failable(POOL)),
             1 => self.round(rng),
-            _ => while self.array.tables.reclaim().is_some() {},
+            _ => self.reclaim(),
+        }
+    }
+
+    fn reclaim(&mut self) -> Result<(), String> {
+        if let Some(unit) = self.array.tables.reclaim() {
+            self.say(format!("reclaim: {unit}"));
+            self.note();
         }
         Ok(())
     }
 
-    fn end_discard(&mut self, rng: &mut Rng) {
+    fn start_discard(&mut self, rng: &mut Rng) -> Result<(), String> {
+        let taken = self.array.tables.take_discardable(1 + rng.below(4) as u32);
+        if let Some((store, start, count)) = taken {
+            self.say(format!("discard {count} from {start} of {store}"));
+            self.array.discards.push((store, start, count));
+        }
+        Ok(())
+    }
+
+    fn end_discard(&mut self, rng: &mut Rng) -> Result<(), String> {
         if !self.array.discards.is_empty() {
             let discard = self.array.discards.swap_remove(rng.below(self.array.discards.len()));
             self.array.junk(discard);
             let (store, start, count) = discard;
             self.array.tables.discarded(store, start, count);
+            self.say(format!("discarded {count} from {start} of {store}"));
         }
+        Ok(())
     }
 
     /// The background copy that completes an overlay.
-    fn start_merge(&mut self, device: DeviceId, track: u32) -> Result<(), String> {
-        let owner = Owner::Device(device);
+    fn merge(&mut self, device: DeviceId, track: u32, rng: &mut Rng) -> Result<(), String> {
+        let Some(track) = self.array.tables.next_overlaid(device, TrackNo(track)) else { return Ok(()) };
+        let place = Place { owner: Owner::Device(device), track };
         if !self.array.breaks(Break::MergeUndrained) {
-            self.drain(owner, Some(track))?;
+            self.drain(place.owner, Some(track.0))?;
         }
-        let Some(plan) = self.array.tables.plan_merge(Place { owner, track: TrackNo(track) }) else {
-            return Ok(());
-        };
+        let Some(plan) = self.array.tables.plan_merge(place) else { return Ok(()) };
         let read = |block| (block, self.array.read(plan.old(), block), false);
         let values: Vec<_> = plan.blocks().runs().flatten().map(read).collect();
-        self.say(format!("merge {} of {}", plan.place(), plan.old()));
+        self.say(format!("merge {place} of {}", plan.old()));
         self.array.writes.push(Flight { plan, values, merge: true });
-        Ok(())
+        if rng.chance(50) { self.land(self.array.writes.len() - 1) } else { Ok(()) }
     }
 
     /// Ends everything under way, removes everything, and sees that nothing is left.
@@ -408,7 +455,7 @@ impl World {
             self.end_read(rng)?;
         }
         while !self.array.discards.is_empty() {
-            self.end_discard(rng);
+            self.end_discard(rng)?;
         }
         let sessions: Vec<_> = self.array.tables.sessions().map(|(id, record)| (id, record.state)).collect();
         for (id, state) in sessions {
@@ -435,7 +482,7 @@ impl World {
     /// Commits and reclaims until there is nothing to do.
     fn settle(&mut self, rng: &mut Rng) -> Result<(), String> {
         for _ in 0..1000 {
-            self.round(rng);
+            self.round(rng)?;
             let idle = self.array.tables.uncommitted_units() == 0 && !self.array.tables.owes_space();
             if idle && !self.array.tables.has_reclaim() {
                 return Ok(());

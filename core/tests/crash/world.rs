@@ -10,6 +10,7 @@ use twintrack_core::{
 
 use crate::array::{Array, Break};
 use crate::common::Rng;
+use crate::mix::Mix;
 
 /// Tracks of a standard device, the last of them partial.
 pub const TRACKS: u32 = 3;
@@ -50,11 +51,12 @@ pub struct World {
     told: UnitSeq,
     pub last_value: u32,
     pub names: u32,
+    pub mix: Mix,
     pub trace: Vec<String>,
 }
 
 impl World {
-    pub fn new(stores: &[u32], broken: Option<Break>) -> Self {
+    pub fn new(stores: &[u32], mix: Mix, broken: Option<Break>) -> Self {
         let geometry = Geometry::new(TRACK_BYTES).expect("a legal track size");
         let mut world = Self {
             array: Array::new(geometry, stores, broken),
@@ -67,6 +69,7 @@ impl World {
             told: UnitSeq::ZERO,
             last_value: 0,
             names: 0,
+            mix,
             trace: Vec::new(),
         };
         world.note();
@@ -175,6 +178,10 @@ impl World {
         for session in sessions {
             self.changed.entry(session).or_default().insert(track);
         }
+    }
+
+    pub fn changed_tracks(&self, session: SessionId) -> Vec<u32> {
+        self.changed.get(&session).into_iter().flatten().copied().collect()
     }
 
     /// A session was activated: it shows what its device shows.
