@@ -199,7 +199,7 @@ impl Tables {
         if self.devices.len() >= DEVICES_MAX {
             return Err(CommandError::Limit { what: "the number of devices".into(), most: DEVICES_MAX });
         }
-        let (number, next) = self.take_id();
+        let (number, next) = self.take_id()?;
         let id = DeviceId(number);
         Ok((id, self.put(vec![next, Change::Device(id, Some(record))], &[])))
     }
@@ -259,7 +259,7 @@ impl Tables {
         if self.groups.len() >= GROUPS_MAX {
             return Err(CommandError::Limit { what: "the number of open groups".into(), most: GROUPS_MAX });
         }
-        let (number, next) = self.take_id();
+        let (number, next) = self.take_id()?;
         let id = GroupId(number);
         Ok((id, self.put(vec![next, Change::Group(id, true)], &[])))
     }
@@ -280,7 +280,7 @@ impl Tables {
                 most: SESSIONS_PER_DEVICE_MAX,
             });
         }
-        let (number, next) = self.take_id();
+        let (number, next) = self.take_id()?;
         let id = SessionId(number);
         let state = SessionState::Registered { group };
         let record = SessionRecord { standard, virtual_device: None, state, activated_ms: 0 };
@@ -513,7 +513,7 @@ impl Tables {
         }
     }
 
-    /// The tracks that a session has of its own or kept, from `from` on, at most `most`; and where to go on.
+    /// The tracks that a session has of its own or kept, from `from` on, at most `most` (at least 1); and where to go on.
     pub fn changed(
         &self,
         session: SessionId,
@@ -541,7 +541,7 @@ impl Tables {
                 break;
             };
             if self.kept(session, next).is_some() {
-                if tracks.len() == most {
+                if tracks.len() == most.max(1) {
                     at = Some(next);
                     break;
                 }
@@ -568,6 +568,14 @@ impl Tables {
         let seq = self.put(vec![Change::Session(session, (!gone).then_some(record))], &lapses);
         self.collect_anew(standard);
         seq
+    }
+
+    /// Versions may have become needless while their sessions went on, by tracks that those took of their own: all of
+    /// a pool are looked at by the next steps of [`Self::reclaim`].
+    pub fn collect_all(&mut self, pool: PoolId) {
+        let devices: Vec<_> =
+            self.devices.iter().filter(|(_, d)| d.pool() == Some(pool)).map(|(id, _)| *id).collect();
+        devices.into_iter().for_each(|id| self.collect_anew(id));
     }
 
     /// Versions may have become needless: all of a device are looked at again.
@@ -687,8 +695,12 @@ impl Tables {
         }
     }
 
-    fn take_id(&self) -> (u32, Change) {
-        (self.next_id, Change::NextId(self.next_id + 1))
+    fn take_id(&self) -> Result<(u32, Change), CommandError> {
+        let next = self.next_id.checked_add(1).ok_or_else(|| CommandError::Limit {
+            what: "the number of devices, sessions and groups that ever were".into(),
+            most: u32::MAX as usize,
+        })?;
+        Ok((self.next_id, Change::NextId(next)))
     }
 }
 

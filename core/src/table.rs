@@ -22,6 +22,8 @@ struct Chunk {
     /// 0: zeros.
     bases: Box<[u32; CHUNK as usize]>,
     overs: BTreeMap<u8, Overlay>,
+    /// Entries that are not zeros.
+    mapped: u16,
     stamps: Option<Box<[u32; CHUNK as usize]>>,
 }
 
@@ -49,6 +51,11 @@ impl TrackTable {
             None => chunk.overs.remove(&index),
         };
         let old = Entry { base: PhysicalTrack::new(base), over };
+        chunk.mapped += u16::from(!entry.is_zeros());
+        chunk.mapped -= u16::from(!old.is_zeros());
+        if chunk.mapped == 0 && chunk.stamps.is_none() {
+            self.chunks.remove(&(track.0 / CHUNK));
+        }
         self.references += entry.tracks().count() as u64;
         self.references -= old.tracks().count() as u64;
         old
@@ -97,7 +104,7 @@ impl TrackTable {
             if !stamps_matter {
                 chunk.stamps = None;
             }
-            chunk.stamps.is_some() || !chunk.overs.is_empty() || chunk.bases.iter().any(|base| *base != 0)
+            chunk.stamps.is_some() || chunk.mapped > 0
         });
     }
 
@@ -105,6 +112,7 @@ impl TrackTable {
         self.chunks.entry(track.0 / CHUNK).or_insert_with(|| Chunk {
             bases: Box::new([0; CHUNK as usize]),
             overs: BTreeMap::new(),
+            mapped: 0,
             stamps: None,
         })
     }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{StoreId, Tables, UnitSeq};
-use twintrack_link::manage::Answer;
+use twintrack_link::manage::{Answer, Refusal};
 
 use super::event::{CallId, DiskError};
 use super::hosts::RequestId;
@@ -20,8 +20,8 @@ use super::hosts::RequestId;
 pub(super) enum Waiter {
     /// A host's FLUSH, or a request with FUA.
     Host(RequestId),
-    /// A management call.
-    Call(CallId, Box<Answer>),
+    /// A management call: its answer, or its refusal if that tells of what is not durable.
+    Call(CallId, Box<Result<Answer, Refusal>>),
     /// The end of the array.
     Stop,
     /// Nobody: what was dropped is to become free, or the log has become long.
@@ -89,7 +89,7 @@ impl Durability {
         }
         let mut round = self.begun + 1;
         if planted(Defect::PointToldEarly)
-            && matches!(&waiter, Waiter::Call(_, answer) if **answer != Answer::Done)
+            && matches!(&waiter, Waiter::Call(_, answer) if matches!(**answer, Ok(Answer::Sessions(_))))
         {
             round = self.ended;
         }

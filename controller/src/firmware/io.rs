@@ -66,6 +66,8 @@ pub(super) struct Op {
     error: Option<HostError>,
     /// Commits it has waited for to find space.
     waits: u32,
+    /// Whether it has had all that sessions keep looked at for what nobody needs.
+    searched: bool,
 }
 
 /// What an operation does to its track.
@@ -210,6 +212,7 @@ impl Firmware {
             writing: false,
             error: None,
             waits: 0,
+            searched: false,
         };
         if hasty {
             // Not its turn; the queue does not know of it.
@@ -451,8 +454,14 @@ impl Firmware {
             self.end_op(id, Err(HostError::Io));
             return;
         }
+        if !std::mem::replace(&mut op.searched, true) {
+            // What needs no session may still be kept for one, or lie below an overlay.
+            self.tables.collect_all(pool);
+            self.merge_all();
+        }
+        let Some(op) = self.ops.get_mut(&id) else { return };
         let mut coming = self.tables.has_reclaim() || self.jobs.is_discarding();
-        if !coming && self.tables.owes_space() {
+        if !coming && (self.tables.owes_space() || self.jobs.is_merging()) {
             op.waits += 1;
             coming = op.waits % (COMMITS_MAX + 1) != 0;
         }
@@ -467,6 +476,7 @@ impl Firmware {
         };
         match victim {
             Some(session) if self.tables.fail_session(session).is_ok() => {
+                self.command_unit = self.tables.last_unit();
                 self.starving.push_back(id);
                 self.jobs.hurry();
             }

@@ -72,6 +72,11 @@ impl Jobs {
         self.discarding
     }
 
+    /// Whether there may be overlays to merge, which frees what lies below them.
+    pub(super) fn is_merging(&self) -> bool {
+        self.merging || !self.merge.is_empty()
+    }
+
     /// A track of a standard device has an overlay.
     pub(super) fn overlaid(&mut self, owner: Owner) {
         if let Owner::Device(id) = owner {
@@ -102,7 +107,7 @@ impl Jobs {
             by(if tables.uncommitted_units() > UNITS_MAX { soon } else { since + COMMIT_AFTER });
         }
         if !self.merge.is_empty() && !self.merging {
-            by(soon.max(self.last_write + IDLE));
+            by(if starving { soon } else { soon.max(self.last_write + IDLE) });
         }
         // A time that is set stays, so that steady work cannot put it off.
         self.due = match (self.due, due) {
@@ -119,11 +124,7 @@ impl Firmware {
         if self.tables.has_reclaim() && self.tables.reclaim().is_some() {
             self.jobs.discardable = true;
             // Overlays that were shared may be a device's own now.
-            let devices: Vec<_> =
-                self.tables.devices().filter(|(_, r)| r.is_standard()).map(|(id, _)| id).collect();
-            for id in devices {
-                self.jobs.merge.insert(id, TrackNo(0));
-            }
+            self.merge_all();
         }
         let old = self.jobs.uncommitted_since.is_some_and(|since| self.now >= since + COMMIT_AFTER);
         if old || self.jobs.hurry || !self.starving.is_empty() || self.tables.uncommitted_units() > UNITS_MAX
@@ -135,7 +136,7 @@ impl Firmware {
             self.feed_starving();
         }
         self.discard(fx);
-        if self.now >= self.jobs.last_write + IDLE {
+        if self.now >= self.jobs.last_write + IDLE || !self.starving.is_empty() {
             self.merge();
         }
     }
@@ -178,6 +179,12 @@ impl Firmware {
                 return;
             }
         }
+    }
+
+    /// All overlays are to be looked at.
+    pub(super) fn merge_all(&mut self) {
+        let standard = self.tables.devices().filter(|(_, record)| record.is_standard());
+        self.jobs.merge = standard.map(|(id, _)| (id, TrackNo(0))).collect();
     }
 
     pub(super) fn note_free(&mut self) {

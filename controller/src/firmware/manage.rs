@@ -29,19 +29,25 @@ enum Outcome {
 
 impl Firmware {
     pub(super) fn manage(&mut self, call: CallId, wall_ms: u64, command: Command, fx: &mut Vec<Effect>) {
-        let result = match self.command(call, wall_ms, command) {
-            Ok(Outcome::Later) => return,
-            Ok(Outcome::Now(answer)) => Ok(answer),
+        match self.command(call, wall_ms, command) {
+            Ok(Outcome::Later) => {}
+            Ok(Outcome::Now(answer)) => self.answer(call, Ok(answer), fx),
             Ok(Outcome::Durable(answer)) => {
-                let waiter = Waiter::Call(call, Box::new(answer));
-                if self.durability.wait(&self.tables, waiter) {
-                    return;
-                }
-                Err(rounds::unavailable())
+                self.command_unit = self.tables.last_unit();
+                self.answer(call, Ok(answer), fx);
             }
-            Err(error) => Err(refusal(&error)),
-        };
-        fx.push(Effect::Answer { call, result });
+            Err(error) => self.answer(call, Err(refusal(&error)), fx),
+        }
+    }
+
+    /// Answers once everything that commands have changed is durable: neither a list nor a refusal may tell of what a
+    /// crash could still undo (crash rule 4).
+    pub(super) fn answer(&mut self, call: CallId, answer: Result<Answer, Refusal>, fx: &mut Vec<Effect>) {
+        if self.tables.committed_unit() >= self.command_unit {
+            fx.push(Effect::Answer { call, result: answer });
+        } else if !self.durability.wait(&self.tables, Waiter::Call(call, Box::new(answer))) {
+            fx.push(Effect::Answer { call, result: Err(rounds::unavailable()) });
+        }
     }
 
     fn command(&mut self, call: CallId, wall_ms: u64, command: Command) -> Result<Outcome, CommandError> {

@@ -29,7 +29,7 @@ pub use event::{
     AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Extent, HostError, HostOp, IoId,
     Reply, Segment, Tag,
 };
-use twintrack_core::{StoreId, Tables};
+use twintrack_core::{StoreId, Tables, UnitSeq};
 
 /// What the array is called, and how often it was booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,11 @@ pub struct Firmware {
     /// What is to be done before the step ends.
     work: VecDeque<Work>,
     numbers: u64,
+    /// The last unit that a command made, or the failing of a session.
+    command_unit: UnitSeq,
+    /// In builds with debug assertions: steps until the tables are audited again.
+    #[cfg(debug_assertions)]
+    audit_in: u32,
     reloading: bool,
 }
 
@@ -112,6 +117,9 @@ impl Firmware {
             jobs: jobs::Jobs::new(&tables),
             work: VecDeque::new(),
             numbers: 0,
+            command_unit: UnitSeq::ZERO,
+            #[cfg(debug_assertions)]
+            audit_in: 0,
             reloading: false,
             tables,
         }
@@ -140,6 +148,21 @@ impl Firmware {
         }
         if !self.reloading {
             self.settle(effects);
+        }
+        #[cfg(debug_assertions)]
+        self.audit();
+    }
+
+    /// Every so many steps: counts equal references, what is free is referred to by nobody. The simulator takes the
+    /// panic for what it is.
+    #[cfg(debug_assertions)]
+    fn audit(&mut self) {
+        const EVERY_STEPS: u32 = 32;
+        self.audit_in = self.audit_in.checked_sub(1).unwrap_or(EVERY_STEPS);
+        if self.audit_in == 0
+            && let Err(error) = self.tables.audit()
+        {
+            panic!("the tables contradict themselves: {error}");
         }
     }
 

@@ -9,9 +9,8 @@ use std::collections::VecDeque;
 use twintrack_core::{ActivateSession, CommandError, GroupId, Owner, SessionId};
 use twintrack_link::manage::Answer;
 
-use super::durability::Waiter;
 use super::event::{CallId, Effect};
-use super::{Firmware, Work, manage, rounds};
+use super::{Firmware, Work, manage};
 
 /// Commands that wait for writes in flight, in the order in which they came.
 #[derive(Debug, Default)]
@@ -62,6 +61,8 @@ impl Firmware {
         }
         let Some(mut point) = self.points.queue.pop_front() else { return false };
         let result = self.cut(&mut point);
+        // Of one by one, some may have been activated before one was refused.
+        self.command_unit = self.tables.last_unit();
         for owner in self.points.closed.take().unwrap_or_default() {
             let granted = self.tracks.open(owner);
             self.work.extend(granted.into_iter().map(Work::Op));
@@ -108,20 +109,16 @@ impl Firmware {
     /// The first command is over: refused, or to be told of once it is durable.
     fn end_point(&mut self, result: Result<(), CommandError>, fx: &mut Vec<Effect>) {
         let Some(point) = self.points.queue.pop_front() else { return };
-        let call = point.call;
-        if let Err(error) = result {
-            fx.push(Effect::Answer { call, result: Err(manage::refusal(&error)) });
-            return;
-        }
-        let answer = match &point.what {
-            What::Activate { done, .. } => {
-                Answer::Sessions(done.iter().filter_map(|id| self.session_info(*id)).collect())
+        let answer = match (result, &point.what) {
+            (Err(error), _) => Err(manage::refusal(&error)),
+            (Ok(()), What::Activate { done, .. }) => {
+                Ok(Answer::Sessions(done.iter().filter_map(|id| self.session_info(*id)).collect()))
             }
-            What::Deactivate(session) => self.session_info(*session).map_or(Answer::Done, Answer::Session),
-            What::Remove(_) => Answer::Done,
+            (Ok(()), What::Deactivate(session)) => {
+                Ok(self.session_info(*session).map_or(Answer::Done, Answer::Session))
+            }
+            (Ok(()), What::Remove(_)) => Ok(Answer::Done),
         };
-        if !self.durability.wait(&self.tables, Waiter::Call(call, Box::new(answer))) {
-            fx.push(Effect::Answer { call, result: Err(rounds::unavailable()) });
-        }
+        self.answer(point.call, answer, fx);
     }
 }

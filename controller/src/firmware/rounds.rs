@@ -192,7 +192,7 @@ impl Firmware {
     fn durable(&mut self, waiter: Waiter, fx: &mut Vec<Effect>) {
         match waiter {
             Waiter::Host(request) => self.reply(request, Ok(()), fx),
-            Waiter::Call(call, answer) => fx.push(Effect::Answer { call, result: Ok(*answer) }),
+            Waiter::Call(call, answer) => fx.push(Effect::Answer { call, result: *answer }),
             Waiter::Stop => fx.push(Effect::Stopped { result: Ok(()) }),
             Waiter::Background => {}
         }

@@ -1,0 +1,5 @@
+//! The daemon as a process of its own, used through its sockets by the host library.
+
+mod clients;
+mod folders;
+mod process;

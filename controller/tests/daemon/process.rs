@@ -1,0 +1,131 @@
+//! A daemon as a process, in a folder that goes with the test.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::time::Instant;
+use twintrack_host::{ArrayClient, Dial, Endpoint, NbdClient, NbdOptions, Socket, TokioDial};
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A folder for an array, and where its daemons write their logs.
+pub struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    /// Settings with one store of 512 MiB.
+    pub fn new() -> Self {
+        let place = Self::unset();
+        let store = "[[pool]]\nname = \"main\"\n[[pool.store]]\npath = \"store\"\nsize = \"512 MiB\"\n";
+        fs::create_dir(place.folder()).unwrap();
+        place.set(&format!("log.level = \"debug\"\n{store}"));
+        place
+    }
+
+    /// No folder yet.
+    pub fn unset() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.dir.path().join("array")
+    }
+
+    pub fn set(&self, settings: &str) {
+        fs::write(self.folder().join("twintrack.toml"), settings).unwrap();
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twintrackd"));
+        command.arg(self.folder()).stdin(Stdio::null()).env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    /// Runs one that is to end by itself.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).output().unwrap()
+    }
+
+    /// Starts one and waits until it answers.
+    pub async fn start(&self) -> Daemon {
+        self.start_with(&[]).await
+    }
+
+    pub async fn start_with(&self, environment: &[(&str, &Path)]) -> Daemon {
+        let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let child = self.command().envs(environment.iter().copied()).stderr(log).spawn().unwrap();
+        let mut daemon = Daemon { child, folder: self.folder() };
+        let begun = Instant::now();
+        while daemon.array().array_show().await.is_err() {
+            assert_eq!(daemon.child.try_wait().unwrap(), None, "it ended\n{}", self.log());
+            assert!(begun.elapsed() < PATIENCE, "it does not answer\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        daemon
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// A running daemon; killed when it is dropped.
+pub struct Daemon {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Daemon {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn array(&self) -> ArrayClient<TokioDial> {
+        ArrayClient::new(TokioDial, Endpoint::Unix(self.folder.join("control.sock")))
+    }
+
+    pub async fn socket(&self, name: &str) -> Socket {
+        TokioDial.dial(&Endpoint::Unix(self.folder.join(name))).await.unwrap()
+    }
+
+    pub async fn device(&self, name: &str) -> NbdClient {
+        NbdClient::connect(self.socket("nbd.sock").await, name, &NbdOptions::default()).await.unwrap()
+    }
+
+    /// As by `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// As by `kill`; waits for the end.
+    pub async fn terminate(mut self) -> ExitStatus {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What one that ended said.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
