@@ -19,6 +19,8 @@ use super::{Firmware, rounds};
 
 /// What a command leads to.
 enum Outcome {
+    /// How the array is, whatever becomes of it: the answer, even if nothing can become durable any more.
+    AtOnce(Answer),
     /// Nothing was changed: the answer.
     Now(Answer),
     /// Something was changed: the answer once it is durable.
@@ -31,6 +33,7 @@ impl Firmware {
     pub(super) fn manage(&mut self, call: CallId, wall_ms: u64, command: Command, fx: &mut Vec<Effect>) {
         match self.command(call, wall_ms, command) {
             Ok(Outcome::Later) => {}
+            Ok(Outcome::AtOnce(answer)) => fx.push(Effect::Answer { call, result: Ok(answer) }),
             Ok(Outcome::Now(answer)) => self.answer(call, Ok(answer), fx),
             Ok(Outcome::Durable(answer)) => {
                 self.command_unit = self.tables.last_unit();
@@ -53,8 +56,8 @@ impl Firmware {
     fn command(&mut self, call: CallId, wall_ms: u64, command: Command) -> Result<Outcome, CommandError> {
         let later = |what| Point { call, wall_ms, what };
         Ok(match command {
-            Command::ArrayShow {} => Outcome::Now(Answer::Array(self.array_info())),
-            Command::PoolList {} => Outcome::Now(Answer::Pools(self.pool_infos())),
+            Command::ArrayShow {} => Outcome::AtOnce(Answer::Array(self.array_info())),
+            Command::PoolList {} => Outcome::AtOnce(Answer::Pools(self.pool_infos())),
             Command::DeviceCreate { name, size_bytes, pool } => {
                 let pool = self.pool(pool.as_deref())?;
                 let (id, _) = self.tables.create_standard(&name, pool, size_bytes)?;

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use twintrack_core::{Change, UnitSeq};
 use twintrack_link::manage::{Answer, Command, Refusal, RefusalCode};
 
+use super::metrics::Counters;
 use super::stores::{DiskWork, Stores};
 use crate::firmware::{
     AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Firmware, HostError, Reply, Segment,
@@ -96,6 +97,7 @@ enum Phase {
 struct State {
     firmware: Firmware,
     phase: Phase,
+    counters: Counters,
     /// Kept for its capacity.
     effects: Vec<Effect>,
     hosts: BTreeMap<ConnId, mpsc::UnboundedSender<ToHost>>,
@@ -119,6 +121,7 @@ impl<D> Array<D> {
         let state = Mutex::new(State {
             firmware,
             phase: Phase::Up,
+            counters: Counters::default(),
             effects: Vec::new(),
             hosts: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -144,6 +147,7 @@ impl<D> Array<D> {
         if state.phase == Phase::Down {
             return;
         }
+        state.counters.event(&event);
         let mut effects = std::mem::take(&mut state.effects);
         // Under the lock, so that time never goes back from one step to the next.
         let now = self.started.elapsed();
@@ -163,6 +167,7 @@ impl<D> Array<D> {
 
     /// `false`: nothing of the list counts any more.
     fn dispatch(&self, state: &mut State, effect: Effect, work: &mut Vec<DiskWork>) -> bool {
+        state.counters.effect(&effect);
         let effect = match DiskWork::from_effect(effect) {
             Ok(operation) => {
                 state.operations += 1;
@@ -242,6 +247,12 @@ impl<D> Array<D> {
     /// The devices that hosts may attach to.
     pub(super) fn exports(&self) -> Vec<String> {
         self.lock().firmware.exports()
+    }
+
+    /// For Prometheus: how things stand.
+    pub(super) fn metrics(&self) -> String {
+        let state = self.lock();
+        state.counters.render(&state.firmware, state.hosts.len(), &self.stores)
     }
 
     /// Carries out a command.

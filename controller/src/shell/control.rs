@@ -5,6 +5,7 @@
 //! | `POST /v1/command`, a [`Command`] | 200, an `Answer` |
 //! | `GET /v1/session/{id}/track/{n}` | 200, the track's bytes as `application/octet-stream` (D15) |
 //! | `GET /v1/health` | 200, `{"status":"up"}` |
+//! | `GET /metrics` | 200, text for Prometheus |
 //!
 //! Whatever fails is answered with a [`Refusal`] and the status of its code.
 
@@ -28,6 +29,7 @@ use tracing::debug;
 use twintrack_link::manage::{COMMAND_BYTES_MAX, COMMAND_PATH, Command, Refusal, RefusalCode};
 
 use super::array::Array;
+use super::metrics::CONTENT_TYPE;
 use super::seams::{Disk, Env};
 use crate::firmware::Segment;
 
@@ -67,6 +69,7 @@ pub(super) fn router<D: Disk, E: Env>(array: Arc<Array<D>>, env: E) -> Router {
         .route(COMMAND_PATH, post(command::<D, E>))
         .route("/v1/session/{session}/track/{track}", get(track::<D, E>))
         .route("/v1/health", get(health))
+        .route("/metrics", get(metrics::<D, E>))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Context { array, env })
@@ -136,6 +139,11 @@ async fn health() -> Response {
         status: &'static str,
     }
     json(StatusCode::OK, &Health { status: "up" })
+}
+
+async fn metrics<D: Disk, E: Env>(State(context): State<Context<D, E>>) -> Response {
+    let kind = [(header::CONTENT_TYPE, CONTENT_TYPE)];
+    (StatusCode::OK, kind, context.array.metrics()).into_response()
 }
 
 async fn unknown(request: Request) -> Response {

@@ -9,6 +9,7 @@
 //! - `array`: the lock around the firmware, and where each effect goes.
 //! - `engine`: the task with the timer, the commits, and disk operations of nobody else's.
 //! - `nbd`, `control`: the front ends, one task for each connection.
+//! - `metrics`: what Prometheus is told.
 //! - `boot`: format, open, load. [`metadata`]: what is durable. `stores`: the disks. `superblock`: whose a disk is.
 //!
 //! A failed commit (crash rule 9) ends in a reload: everything under way is carried to its end and unanswered, all
@@ -22,10 +23,11 @@ mod connections;
 mod control;
 mod engine;
 pub mod metadata;
+mod metrics;
 mod nbd;
 mod seams;
 mod stores;
-mod superblock;
+pub(crate) mod superblock;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -15,6 +15,13 @@ use crate::firmware::{DiskError, Effect, Event, IoId};
 /// The open stores by number. They stay open from start to end, reloads included.
 pub(super) struct Stores<D>(pub(super) BTreeMap<StoreId, Store<D>>);
 
+impl<D> Stores<D> {
+    /// The stores by name, and whether each is offline.
+    pub(super) fn offline(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.0.values().map(|store| (store.name.as_str(), store.offline.load(Ordering::Relaxed)))
+    }
+}
+
 /// One open store.
 pub(super) struct Store<D> {
     pub(super) name: String,

@@ -24,15 +24,15 @@ const CRC_AT: usize = BYTES - 4;
 
 /// Whose a store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Superblock {
+pub(crate) struct Superblock {
     /// The array's serial number.
-    pub(super) serial: u64,
+    pub(crate) serial: u64,
     /// Its number there.
-    pub(super) store: StoreId,
+    pub(crate) store: StoreId,
     /// The array's track size.
-    pub(super) track_bytes: u32,
+    pub(crate) track_bytes: u32,
     /// Physical tracks.
-    pub(super) tracks: u32,
+    pub(crate) tracks: u32,
 }
 
 /// Why the start of a store is no superblock.
@@ -53,7 +53,7 @@ pub enum SuperblockError {
 }
 
 impl Superblock {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![0; BYTES];
         out[0..8].copy_from_slice(&MAGIC);
         out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -67,7 +67,7 @@ impl Superblock {
     }
 
     /// Total: any bytes give a superblock or an error.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, SuperblockError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, SuperblockError> {
         let bytes = bytes.first_chunk::<BYTES>().ok_or(SuperblockError::Absent)?;
         if bytes[..8] != MAGIC {
             return Err(SuperblockError::Absent);
