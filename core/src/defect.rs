@@ -29,6 +29,7 @@ macro_rules! defects {
 
 defects! {
     FlushWithoutSync "flush-without-sync" "rule 1: a FLUSH with nothing to commit is answered without a sync";
+    BootUnsynced "boot-unsynced" "rule 1: after a restart a FLUSH does not cover what the process before had written";
     CommitAheadOfData "commit-ahead-of-data" "rule 2: a commit carries units whose blocks no sync has covered";
     CommitOutOfOrder "commit-out-of-order" "rule 2: a commit leaves out its oldest unit, which goes with the next";
     PointToldEarly "point-told-early" "rule 2a: an activation is told of without a sync begun after its cut";
