@@ -139,7 +139,7 @@ pub(super) fn runs(
 }
 
 impl Firmware {
-    /// Begins a read; [`Firmware::read_done`] of the reader follows, perhaps at once. Returns how many segments it has.
+    /// Begins a read; the reader is told of its end, perhaps within this step. Returns how many segments it has.
     pub(super) fn start_read(
         &mut self,
         owner: Owner,
