@@ -4,8 +4,7 @@ use std::io;
 
 use turmoil::net::{TcpListener, TcpStream};
 use twintrack_controller::shell::{Endpoint, Net};
-use twintrack_host as host;
-use twintrack_host::Dial;
+use twintrack_host::{Dial, Endpoint as HostEndpoint};
 
 use crate::net::{Line, Wires};
 
@@ -44,13 +43,13 @@ pub struct SimDial(pub Wires);
 impl Dial for SimDial {
     type Stream = Line;
 
-    async fn dial(&self, endpoint: &host::Endpoint) -> io::Result<Line> {
+    async fn dial(&self, endpoint: &HostEndpoint) -> io::Result<Line> {
         match endpoint {
-            host::Endpoint::Tcp(host, port) => {
+            HostEndpoint::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 Ok(self.0.attach(stream, false))
             }
-            host::Endpoint::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+            HostEndpoint::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }

@@ -127,9 +127,8 @@ pub fn work(job: &Job) -> Result<Report, JobError> {
 
 /// The plan of a job.
 fn plan(source: &Source) -> Result<Plan, JobError> {
-    let read = |file: &String| {
-        std::fs::read(file).map_err(|error| JobError::File { file: file.clone(), error })
-    };
+    let read =
+        |file: &String| std::fs::read(file).map_err(|error| JobError::File { file: file.clone(), error });
     match source {
         Source::Seed { scenario, seed } => {
             let found = Scenario::from_name(scenario);

@@ -7,7 +7,7 @@
 //! [`disk`], [`net`], [`plan`], [`shrink`], [`trace`], [`timeline`] and the [`oracle`]s know nothing of twintrack, so that
 //! others can use them.
 
-#[cfg(not(tokio_unstable))]
+#[cfg(not(any(tokio_unstable, doc)))]
 compile_error!(
     "the simulator needs `--cfg tokio_unstable`, which .cargo/config.toml sets: without it a panic in a spawned task \
      passes for success. An environment variable RUSTFLAGS replaces what the file says; add the flag to it."

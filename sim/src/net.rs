@@ -72,7 +72,8 @@ impl Wires {
     pub fn drop_connections(&self, nth: Option<u64>) -> usize {
         let mut state = self.state();
         let state = &mut *state;
-        let whole: Vec<u64> = state.wires.iter().filter(|(_, wire)| !wire.broken).map(|(id, _)| *id).collect();
+        let whole: Vec<u64> =
+            state.wires.iter().filter(|(_, wire)| !wire.broken).map(|(id, _)| *id).collect();
         let chosen: Vec<u64> = match nth {
             _ if whole.is_empty() => return 0,
             Some(nth) => vec![whole[(nth % whole.len() as u64) as usize]],
@@ -134,7 +135,11 @@ fn reset() -> io::Error {
 }
 
 impl AsyncRead for Line {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.gate(0, buf.remaining(), cx) {
             Gate::Broken => Poll::Ready(Err(reset())),
             Gate::Silent => Poll::Pending,

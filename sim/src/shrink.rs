@@ -40,7 +40,11 @@ impl Search<'_> {
     }
 
     /// Takes away chunks of `count(plan)` things, large ones first. `keep` removes the range from a plan.
-    fn drop_chunks(&mut self, count: impl Fn(&Plan) -> usize, remove: impl Fn(&mut Plan, std::ops::Range<usize>)) {
+    fn drop_chunks(
+        &mut self,
+        count: impl Fn(&Plan) -> usize,
+        remove: impl Fn(&mut Plan, std::ops::Range<usize>),
+    ) {
         let mut size = count(&self.best);
         while size > 0 {
             let mut at = 0;
@@ -136,7 +140,9 @@ mod tests {
     fn only_what_matters_is_left() {
         let plan = (0..)
             .map(|seed| generate(Scenario::Io, seed))
-            .find(|plan| plan.faults.len() > 2 && plan.faults.iter().any(|f| matches!(f, Fault::PowerCut { .. })))
+            .find(|plan| {
+                plan.faults.len() > 2 && plan.faults.iter().any(|f| matches!(f, Fault::PowerCut { .. }))
+            })
             .unwrap();
         let mut runs = 0;
         let small = shrink(&plan, 2000, &mut |plan| {

@@ -1,6 +1,7 @@
 //! One run: an array and two hosts in a turmoil simulation, driven tick by tick by a plan.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +17,7 @@ use crate::hosts::{Host, NAMES, Phase, Shared};
 use crate::ledger::{Counts, Excuses, Ledger};
 use crate::net::Wires;
 use crate::note;
-use crate::oracle::{Deadlines, Violation};
+use crate::oracle::{Deadlines, Ending, Violation};
 use crate::plan::{Fault, METADATA_DISK, Plan};
 use crate::timeline::{Timeline, TimelineLayer};
 
@@ -68,13 +69,16 @@ pub fn run(plan: &Plan, keep: bool) -> Outcome {
 
 struct World {
     shared: Rc<Shared>,
-    faults: std::collections::VecDeque<Fault>,
+    faults: VecDeque<Fault>,
+    /// Those that wait for a command.
+    command_cuts: Vec<Fault>,
     /// Since when the faults' times count.
     faults_from_ms: Option<u64>,
     /// How the next power cut goes: down for so long, and what the caches become.
     next_cut: (u64, Survival),
     restart_at_ms: Option<u64>,
-    metadata_faults: u64,
+    /// How often an array that was up opened its metadata again.
+    reloads: u64,
     crashes: u64,
     faults_done: u64,
     now_ms: u64,
@@ -96,12 +100,17 @@ impl World {
             full: plan.scenario == "full" || plan.has_disk_faults(),
             connections: !plan.faults.is_empty(),
         };
+        let (command_cuts, timed): (Vec<_>, Vec<_>) =
+            plan.faults.iter().cloned().partition(|fault| matches!(fault, Fault::CommandCut { .. }));
         let ledger = Ledger::new(u64::from(world.track_bytes), excuses, timeline.clone());
         let shared = Shared {
             plan: plan.clone(),
             ledger: RefCell::new(ledger),
             phase: Cell::new(Phase::Setup),
             crash_wanted: Cell::new(None),
+            commands: Cell::new(0),
+            began_ms: Cell::new(0),
+            quiet_ms: Cell::new(0),
             finished: Cell::new(0),
             deadlines: Deadlines::default(),
             wires,
@@ -109,12 +118,13 @@ impl World {
             timeline,
         };
         Self {
-            faults: plan.faults.iter().cloned().collect(),
+            faults: timed.into(),
+            command_cuts,
             faults_from_ms: world.faults_at_boot.then_some(0),
             shared: Rc::new(shared),
             next_cut: (10, Survival::Mixed),
             restart_at_ms: None,
-            metadata_faults: 0,
+            reloads: 0,
             crashes: 0,
             faults_done: 0,
             now_ms: 0,
@@ -168,9 +178,15 @@ impl World {
             let (net, env) = (SimNet(wires.clone()), env.clone());
             async move {
                 let cabinet = SimCabinet(shared.enclosure.clone());
-                let served = twintrack_controller::serve(net, cabinet, env, config, std::future::pending()).await;
+                let served =
+                    twintrack_controller::serve(net, cabinet, env, config, std::future::pending()).await;
                 // It ended by itself, as it does if a disk fails while it starts: it is started again.
-                note!(shared.timeline, "array", "ended: {}", served.map_or_else(|e| e.to_string(), |()| "done".into()));
+                note!(
+                    shared.timeline,
+                    "array",
+                    "ended: {}",
+                    served.map_or_else(|e| e.to_string(), |()| "done".into())
+                );
                 if shared.crash_wanted.get().is_none() && shared.enclosure.power().is_on() {
                     shared.crash_wanted.set(Some(Survival::Everything));
                 }
@@ -198,11 +214,11 @@ impl World {
         }
         self.now_ms += 1;
         self.shared.timeline.set_now(self.now_ms);
-        let metadata_faults = self.shared.enclosure.faults_hit(METADATA_DISK);
-        if metadata_faults > self.metadata_faults {
-            // The array loads its tables anew: what was not committed is lost, as after a crash.
-            self.metadata_faults = metadata_faults;
-            self.shared.ledger().crashed(true);
+        let reloads = self.shared.enclosure.reopens(METADATA_DISK);
+        if reloads > self.reloads {
+            // A commit failed, and the array loads its tables anew: what was not committed is lost.
+            self.reloads = reloads;
+            self.shared.ledger().crashed(Ending::Reloaded);
         }
         if self.restart_at_ms.is_none() {
             if !self.shared.enclosure.power().is_on() {
@@ -233,16 +249,28 @@ impl World {
         }
         note!(self.shared.timeline, "world", "no more faults");
         self.faults.clear();
+        self.command_cuts.clear();
         self.shared.enclosure.disarm();
         // A store whose sync failed is offline until a restart.
         if self.shared.plan.has_disk_faults() && self.restart_at_ms.is_none() {
             self.crash(sim, RESPAWN_MS, Survival::Mixed);
         }
+        self.shared.quiet_ms.set(self.now_ms);
         self.shared.phase.set(Phase::Quiet);
     }
 
     /// The faults that are due.
     fn strike(&mut self, sim: &mut Sim<'_>) {
+        let begun = self.shared.commands.get();
+        let due = |fault: &Fault| matches!(fault, Fault::CommandCut { nth, .. } if *nth <= begun);
+        while let Some(at) = self.command_cuts.iter().position(due) {
+            let fault = self.command_cuts.remove(at);
+            note!(self.shared.timeline, "world", "{fault:?}");
+            if let Fault::CommandCut { after_ops, down_ms, survival, .. } = fault {
+                self.next_cut = (down_ms, survival);
+                self.shared.enclosure.cut_after(after_ops);
+            }
+        }
         let Some(from) = self.faults_from_ms else { return };
         while self.faults.front().is_some_and(|fault| from + fault.at_ms() <= self.now_ms) {
             let Some(fault) = self.faults.pop_front() else { return };
@@ -257,6 +285,8 @@ impl World {
                         self.crash(sim, down_ms, survival);
                     }
                 }
+                // They are not among the timed ones.
+                Fault::CommandCut { .. } => {}
                 Fault::Drop { nth, .. } => {
                     self.faults_done += self.shared.wires.drop_connections(nth) as u64;
                 }
@@ -272,7 +302,8 @@ impl World {
         self.crashes += 1;
         self.shared.enclosure.cut();
         self.shared.wires.silence();
-        self.shared.ledger().crashed(survival == Survival::Everything);
+        let kept = survival == Survival::Everything;
+        self.shared.ledger().crashed(if kept { Ending::Killed } else { Ending::PowerCut });
         self.shared.enclosure.lose(survival);
         sim.crash(ARRAY);
         self.restart_at_ms = Some(self.now_ms + down_ms.max(1));

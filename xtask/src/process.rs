@@ -18,9 +18,19 @@ const SHRINK_MAX: Duration = Duration::from_secs(1800);
 pub fn build_simulator() -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--profile", "sim", "--package", "twintrack-sim", "--bin", "twintrack-sim"]);
+    build.args([
+        "build",
+        "--quiet",
+        "--profile",
+        "sim",
+        "--package",
+        "twintrack-sim",
+        "--bin",
+        "twintrack-sim",
+    ]);
     build.args(["--message-format", "json-render-diagnostics"]);
-    let built = build.stderr(Stdio::inherit()).output().map_err(|error| format!("cargo cannot be run: {error}"))?;
+    let built =
+        build.stderr(Stdio::inherit()).output().map_err(|error| format!("cargo cannot be run: {error}"))?;
     if !built.status.success() {
         return Err("the simulator cannot be built".into());
     }

@@ -14,9 +14,9 @@ use crate::process;
 use crate::table::{Totals, time};
 
 /// Seeds of each scenario that a run without options takes.
-const SEEDS: u64 = 50;
+const SEEDS: u64 = 150;
 /// Seeds of each recorded trace that a run without options takes.
-const TRACE_SEEDS: u64 = 12;
+const TRACE_SEEDS: u64 = 40;
 /// Seeds that a planted defect may need.
 const DEFECT_SEEDS: u64 = 200;
 /// Runs that shrinking a plan may take.
@@ -142,7 +142,11 @@ fn runs(simulator: &Path, known: &Value, options: &Options) -> Result<bool, Stri
         }
     }
     if options.shrink {
-        failed.iter().filter(|ran| !ran.violations().is_empty()).take(3).try_for_each(|ran| shrink(simulator, ran))?;
+        failed
+            .iter()
+            .filter(|ran| !ran.violations().is_empty())
+            .take(3)
+            .try_for_each(|ran| shrink(simulator, ran))?;
     }
     Ok(failed.is_empty())
 }
@@ -161,7 +165,8 @@ fn jobs(known: &Value, options: &Options) -> (Box<dyn Iterator<Item = Value> + S
     let scenarios = if options.scenario.is_empty() { names(known) } else { options.scenario.clone() };
     if options.time.is_some() {
         let first = seeds.map_or(0, |seeds| seeds.start);
-        let all = (first..).flat_map(move |seed| scenarios.clone().into_iter().map(move |s| seed_job(&s, seed)));
+        let all =
+            (first..).flat_map(move |seed| scenarios.clone().into_iter().map(move |s| seed_job(&s, seed)));
         return (Box::new(all), None);
     }
     let each = |scenario: &String| match &seeds {
@@ -251,7 +256,11 @@ fn shrink(simulator: &Path, ran: &Ran) -> Result<(), String> {
     let file = folder.join(format!("{scenario}-{}.plan", outcome["seed"]));
     std::fs::write(&file, plan).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
     let defect = ran.job["defect"].as_str().map_or(String::new(), |defect| format!(" --defect {defect}"));
-    println!("  {} lines are left: cargo xtask sim --plan {}{defect} -v", plan.lines().count(), file.display());
+    println!(
+        "  {} lines are left: cargo xtask sim --plan {}{defect} -v",
+        plan.lines().count(),
+        file.display()
+    );
     for violation in outcome["violations"].as_array().into_iter().flatten() {
         println!("  {}", violation["what"].as_str().unwrap_or(""));
     }
@@ -317,7 +326,12 @@ fn find(simulator: &Path, defect: &str, scenarios: &[String]) -> Option<Ran> {
     });
     let mut first: Option<Ran> = None;
     campaign::run(simulator, jobs, false, &mut |ran| {
-        if !ran.passed() && first.as_ref().is_none_or(|first| ran.place < first.place) {
+        // A seed that fails without the defect proves nothing.
+        let sound = || {
+            let job = json!({ "run": ran.job["run"] });
+            process::report(simulator, &job)["outcome"]["violations"].as_array().is_some_and(Vec::is_empty)
+        };
+        if !ran.passed() && first.as_ref().is_none_or(|first| ran.place < first.place) && sound() {
             first = Some(ran);
         }
         // Those that were begun before it are awaited all the same.

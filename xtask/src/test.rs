@@ -38,7 +38,10 @@ pub fn run() -> Result<bool, String> {
     }
     parts.push(Part { name: "tests of the simulator", args: with(&["--package", "twintrack-sim"]) });
     parts.push(Part { name: "simulation", args: vec!["xtask", "sim", "--seeds", "0..6"] });
-    parts.push(Part { name: "simulation, twice the same", args: vec!["xtask", "sim", "--seeds", "6..8", "--twice"] });
+    parts.push(Part {
+        name: "simulation, twice the same",
+        args: vec!["xtask", "sim", "--seeds", "6..8", "--twice"],
+    });
     let went: Vec<Went> = parts.iter().map(part).collect::<Result<_, _>>()?;
     println!("\nsummary");
     for went in &went {
@@ -91,7 +94,9 @@ fn pass_on(from: impl Read + Send + 'static, to_stderr: bool) -> thread::JoinHan
 }
 
 fn is_summary(line: &str) -> bool {
-    ["Summary [", "test result:", "total ", "FAILED  cargo xtask sim"].iter().any(|start| line.starts_with(start))
+    ["Summary [", "test result:", "total ", "FAILED  cargo xtask sim"]
+        .iter()
+        .any(|start| line.starts_with(start))
         || line.contains("times as fast as the clock")
 }
 
@@ -110,7 +115,8 @@ mod tests {
 
     #[test]
     fn results_add_up() {
-        let line = |n| format!("test result: ok. {n} passed; 1 failed; 2 ignored; 0 measured; 0 filtered out");
+        let line =
+            |n| format!("test result: ok. {n} passed; 1 failed; 2 ignored; 0 measured; 0 filtered out");
         assert_eq!(added_up(&[line(3), line(4)]), "7 passed; 2 failed; 4 ignored");
         assert!(is_summary("Summary [   1.2s] 3 tests run") && !is_summary("running 3 tests"));
     }

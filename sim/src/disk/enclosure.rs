@@ -20,8 +20,10 @@ pub struct Latency {
     pub least_ms: u64,
     /// At most, usually.
     pub most_ms: u64,
-    /// How many in a thousand take up to twenty times as long.
+    /// How many in a thousand are slow.
     pub slow_per_mille: u32,
+    /// How long those take at most.
+    pub slow_most_ms: u64,
 }
 
 /// One disk of an enclosure.
@@ -82,6 +84,8 @@ struct State {
     boot: u64,
     cut_after: Option<u64>,
     stats: DiskStats,
+    /// The disks that were opened, one after the other, and by which boot.
+    opens: Vec<(u64, String)>,
     dice: Dice,
     timeline: Timeline,
 }
@@ -101,6 +105,7 @@ impl Enclosure {
                 boot: 0,
                 cut_after: None,
                 stats: DiskStats::default(),
+                opens: Vec::new(),
                 dice: Dice::new(seed, "disks"),
                 timeline,
             })),
@@ -147,8 +152,11 @@ impl Enclosure {
     /// Arms a fault of a disk; `false` if there is no such disk or nothing that the fault could hit.
     pub fn arm(&self, disk: &str, fault: DiskFault) -> bool {
         let mut state = self.state();
-        let armed =
-            state.disks.iter_mut().find(|(name, _)| name == disk).is_some_and(|(_, platter)| platter.arm(fault));
+        let armed = state
+            .disks
+            .iter_mut()
+            .find(|(name, _)| name == disk)
+            .is_some_and(|(_, platter)| platter.arm(fault));
         note!(state.timeline, "disk", "{disk} {fault:?}{}", if armed { "" } else { " (nothing to hit)" });
         armed
     }
@@ -165,23 +173,31 @@ impl Enclosure {
     /// What the disks did.
     pub fn stats(&self) -> DiskStats {
         let state = self.state();
-        DiskStats { faults_hit: state.disks.iter().map(|(_, platter)| platter.faults_hit()).sum(), ..state.stats }
+        DiskStats {
+            faults_hit: state.disks.iter().map(|(_, platter)| platter.faults_hit()).sum(),
+            ..state.stats
+        }
     }
 
-    /// How many operations of one disk failed because a fault said so.
-    pub fn faults_hit(&self, disk: &str) -> u64 {
+    /// How often a disk was opened again by a boot that had opened it before.
+    pub fn reopens(&self, disk: &str) -> u64 {
         let state = self.state();
-        state.disks.iter().find(|(name, _)| name == disk).map_or(0, |(_, platter)| platter.faults_hit())
+        let opened = |(at, (boot, name)): (usize, &(u64, String))| {
+            name == disk && state.opens[..at].iter().any(|(b, n)| b == boot && n == name)
+        };
+        state.opens.iter().enumerate().filter(|open| opened(*open)).count() as u64
     }
 
     /// Opens a disk, for this boot.
     pub fn open(&self, disk: &str) -> io::Result<DiskHandle> {
-        let state = self.state();
+        let mut state = self.state();
         let index = state
             .disks
             .iter()
             .position(|(name, _)| name == disk)
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no disk {disk}")))?;
+        let boot = state.boot;
+        state.opens.push((boot, disk.into()));
         Ok(DiskHandle { enclosure: self.clone(), index, boot: state.boot })
     }
 
@@ -203,8 +219,9 @@ impl Enclosure {
     pub async fn take_time(&self) {
         let ms = {
             let dice = &mut self.state().dice;
-            let usual = dice.between(self.latency.least_ms, self.latency.most_ms);
-            if dice.chance(self.latency.slow_per_mille) { usual * dice.between(2, 20) } else { usual }
+            let Latency { least_ms, most_ms, slow_per_mille, slow_most_ms } = self.latency;
+            let most_ms = if dice.chance(slow_per_mille) { slow_most_ms } else { most_ms };
+            dice.between(least_ms, most_ms)
         };
         if ms == 0 {
             tokio::task::yield_now().await;
@@ -276,7 +293,8 @@ impl DiskHandle {
     /// Writes, taking time. If the future is dropped the write ends at once.
     pub async fn write(&self, offset: u64, data: Vec<Bytes>) -> io::Result<()> {
         let length: usize = data.iter().map(Bytes::len).sum();
-        let ticket = self.on(format_args!("write {offset}+{length}"), |platter, _| platter.begin_write(offset, data))?;
+        let ticket =
+            self.on(format_args!("write {offset}+{length}"), |platter, _| platter.begin_write(offset, data))?;
         let mut landing = Landing { disk: self, ticket: Some(ticket) };
         self.enclosure.take_time().await;
         landing.land()
@@ -285,7 +303,9 @@ impl DiskHandle {
     /// Gives room back, taking time.
     pub async fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
         self.enclosure.take_time().await;
-        self.on(format_args!("discard {offset}+{length}"), |platter, dice| platter.discard(offset, length, dice))
+        self.on(format_args!("discard {offset}+{length}"), |platter, dice| {
+            platter.discard(offset, length, dice)
+        })
     }
 
     /// Syncs, taking time.
@@ -302,7 +322,9 @@ impl DiskHandle {
 
     /// Writes at once.
     pub fn write_now(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.on(format_args!("write {offset}+{}", data.len()), |platter, dice| platter.write(offset, data, dice))
+        self.on(format_args!("write {offset}+{}", data.len()), |platter, dice| {
+            platter.write(offset, data, dice)
+        })
     }
 
     /// Syncs at once.
@@ -361,7 +383,7 @@ mod tests {
 
     fn enclosure() -> Enclosure {
         let disks = [DiskSpec { name: "a".into(), size_bytes: 1 << 20, fill: 0 }];
-        let latency = Latency { least_ms: 0, most_ms: 2, slow_per_mille: 0 };
+        let latency = Latency { least_ms: 0, most_ms: 2, slow_per_mille: 0, slow_most_ms: 0 };
         Enclosure::new(&disks, true, latency, 1, Timeline::new(true))
     }
 

@@ -123,7 +123,9 @@ impl Platter {
             DiskFault::Reads(count) => self.failing_reads = count,
             DiskFault::Writes(count) => self.failing_writes = count,
             DiskFault::Syncs(count) => (self.failing_syncs, self.drops_on_failed_sync) = (count, false),
-            DiskFault::SyncsDropping(count) => (self.failing_syncs, self.drops_on_failed_sync) = (count, true),
+            DiskFault::SyncsDropping(count) => {
+                (self.failing_syncs, self.drops_on_failed_sync) = (count, true);
+            }
             DiskFault::Decay(sectors, pick) => return self.decay(sectors, pick),
             DiskFault::Full(full) => self.full = full,
         }
@@ -222,7 +224,8 @@ impl Platter {
     fn put(&mut self, sector: u64, within: usize, bytes: Bytes) {
         let start = sector * SECTOR_BYTES;
         let old = self.sector(sector);
-        let versions = self.unsynced.entry(sector).or_insert_with(|| vec![Version { at: 0, bytes: old.clone() }]);
+        let versions =
+            self.unsynced.entry(sector).or_insert_with(|| vec![Version { at: 0, bytes: old.clone() }]);
         let bytes = if bytes.len() == SECTOR_BYTES as usize {
             bytes
         } else {

@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use twintrack_host::NbdClient;
 
+use super::Host;
 use super::io::Connections;
 use super::operator::Told;
-use super::Host;
 use crate::disk::Survival;
 use crate::ledger::Stage;
 use crate::note;
 use crate::oracle::{Emptied, Violation, check_answered_in_time, check_emptied};
-use crate::plan::Act;
+use crate::plan::{Act, Op};
 
 /// Bytes of one read.
 const READ_BYTES: u64 = 128 << 10;
@@ -90,8 +90,7 @@ impl Host {
 
     /// Does one operation; the host I/O itself checks that it ends in time.
     async fn finish(&self, connections: &mut Connections, act: Act) {
-        let op = crate::plan::Op { after_ms: 0, give_up_ms: 0, act };
-        if let Some(io) = connections.prepare(op).await {
+        if let Some(io) = connections.prepare(Op::now(act)).await {
             io.await;
         }
     }
@@ -106,7 +105,7 @@ impl Host {
                 Some(Stage::Deactivated) => Act::ReadTracks { session: label },
                 _ => continue,
             };
-            self.manage(&crate::plan::Op { after_ms: 0, give_up_ms: 0, act }).await;
+            self.manage(&Op::now(act)).await;
         }
     }
 
@@ -127,7 +126,11 @@ impl Host {
             let checked = check_answered_in_time("the removal of everything", since_ms, now_ms, bound_ms);
             if let Err(late) = checked {
                 let what = format_args!("{}; last: {}", late.what, last.join("; "));
-                let oracle = if last.iter().any(|what| what.starts_with("every session")) { "space" } else { "liveness" };
+                let oracle = if last.iter().any(|what| what.starts_with("every session")) {
+                    "space"
+                } else {
+                    "liveness"
+                };
                 self.shared.ledger().hold::<()>(Err(Violation::new(oracle, what)));
                 return;
             }

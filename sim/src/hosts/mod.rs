@@ -3,6 +3,7 @@
 mod closing;
 mod io;
 mod operator;
+mod reports;
 mod settle;
 
 use std::cell::{Cell, RefCell, RefMut};
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use twintrack_host::{ArrayClient, ArrayError, Endpoint, NbdClient, NbdError, NbdOptions};
+use twintrack_host::{ArrayClient, Endpoint, NbdClient, NbdError, NbdOptions};
 
 use crate::dice::Dice;
 use crate::disk::{Enclosure, Survival};
@@ -46,6 +47,12 @@ pub struct Shared {
     pub phase: Cell<Phase>,
     /// A crash that a host asks for, to see what is left after it.
     pub crash_wanted: Cell<Option<Survival>>,
+    /// Management commands of the plan that were begun.
+    pub commands: Cell<u64>,
+    /// When the tasks began, ms.
+    pub began_ms: Cell<u64>,
+    /// When the faults stopped, ms.
+    pub quiet_ms: Cell<u64>,
     /// Hosts whose tasks have all ended.
     pub finished: Cell<usize>,
     /// How long things may take.
@@ -95,6 +102,7 @@ impl Host {
     pub async fn run(self, number: u8) {
         if number == 0 {
             self.set_up().await;
+            self.shared.began_ms.set(self.shared.timeline.now_ms());
             self.shared.phase.set(Phase::Safety);
         }
         self.wait_for(Phase::Safety).await;
@@ -150,8 +158,10 @@ impl Host {
         let mut nbd = io::Connections::new(self.clone());
         let mut running: Vec<tokio::task::JoinHandle<()>> = Vec::new();
         for op in task.ops {
-            if op.after_ms > 0 {
-                sleep(Duration::from_millis(op.after_ms)).await;
+            let now_ms = self.shared.timeline.now_ms() - self.shared.began_ms.get();
+            let pause_ms = op.after_ms.max(op.at_ms.saturating_sub(now_ms));
+            if pause_ms > 0 {
+                sleep(Duration::from_millis(pause_ms)).await;
             }
             if !self.shared.in_phase(Phase::Safety) {
                 break;
@@ -214,14 +224,13 @@ impl Host {
         let since_ms = self.shared.timeline.now_ms();
         loop {
             let asked = tokio::time::timeout(Duration::from_secs(2), self.array.array_show()).await;
-            match asked {
-                Ok(Ok(_)) => return,
-                Ok(Err(ArrayError::Refused(_))) if !self.shared.in_phase(Phase::Quiet) => {}
-                _ => {}
+            if let Ok(Ok(_)) = asked {
+                return;
             }
             let now_ms = self.shared.timeline.now_ms();
             if self.shared.in_phase(Phase::Quiet) {
                 let bound_ms = self.shared.deadlines.ready_ms;
+                let since_ms = since_ms.max(self.shared.quiet_ms.get());
                 let checked = check_answered_in_time("getting ready", since_ms, now_ms, bound_ms);
                 if self.shared.ledger().hold(checked).is_none() {
                     return;
@@ -230,7 +239,7 @@ impl Host {
             if !self.shared.ledger().violations.is_empty() {
                 return;
             }
-            sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(10)).await;
         }
     }
 

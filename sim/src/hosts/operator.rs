@@ -1,4 +1,4 @@
-//! Management: each command as the plan gives it, judged against what is known.
+//! Management: each command as the plan gives it, judged against what is known. Change reports are in `reports`.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use twintrack_host::{ArrayError, Pair, establish};
 
 use super::{Host, Phase};
 use crate::ledger::{Maybe, Session, Stage};
-use crate::oracle::{Moment, NEVER, Span, check_answered_in_time, check_refused_track, check_report};
+use crate::oracle::{Moment, NEVER, Span, check_answered_in_time};
 use crate::plan::{Act, Op};
 
 /// How a command ended.
@@ -24,14 +24,13 @@ pub(super) enum Told<T> {
     Unknown,
 }
 
-
-/// Tracks of a change report that one operation reads.
-const TRACKS_READ_MAX: usize = 8;
-
 impl Host {
     /// Carries out a management operation of the plan.
     pub(super) async fn manage(&self, op: &Op) {
         self.note(format_args!("{:?}", op.act));
+        if self.shared.in_phase(Phase::Safety) {
+            self.shared.commands.set(self.shared.commands.get() + 1);
+        }
         let since_ms = self.shared.timeline.now_ms();
         let act = self.command(&op.act);
         // Large, with all its branches.
@@ -56,7 +55,9 @@ impl Host {
             Act::Rename { device, to } => self.rename(device, to).await,
             Act::Grow { device, size_bytes } => self.grow(device, *size_bytes).await,
             Act::Online { device, online } => self.online(device, *online).await,
-            Act::Register { session, device, group } => self.register(session, device, group.as_deref()).await,
+            Act::Register { session, device, group } => {
+                self.register(session, device, group.as_deref()).await;
+            }
             Act::Relate { session, device } => self.relate(session, device).await,
             Act::Activate { sessions, offline } => self.activate(sessions, *offline).await,
             Act::Establish { pairs } => self.establish(pairs).await,
@@ -108,7 +109,7 @@ impl Host {
     }
 
     /// Judges an answer, if there was one.
-    fn judge<T>(&self, command: &str, allowed: Option<bool>, told: &Told<T>) {
+    pub(super) fn judge<T>(&self, command: &str, allowed: Option<bool>, told: &Told<T>) {
         match told {
             Told::Done(_) => self.shared.ledger().judge(command, allowed, None),
             Told::Refused(code) => self.shared.ledger().judge(command, allowed, Some(*code)),
@@ -152,7 +153,8 @@ impl Host {
         let (name, exists) = self.device(device);
         let used = self.shared.ledger().sessions.values().any(|session| {
             !session.stage.surely(&Stage::Gone)
-                && (session.standard == device || session.shown_by.all().iter().any(|v| v.as_deref() == Some(device)))
+                && (session.standard == device
+                    || session.shown_by.all().iter().any(|v| v.as_deref() == Some(device)))
         });
         self.shared.ledger().device_changes(device, |device| device.exists.also(false));
         let told = self.ask(self.array.device_delete(&name)).await;
@@ -259,7 +261,8 @@ impl Host {
             if done {
                 session.shown_by = Maybe::is(related.clone());
             } else if undone {
-                let before: Vec<_> = session.shown_by.all().iter().filter(|v| **v != related).cloned().collect();
+                let before: Vec<_> =
+                    session.shown_by.all().iter().filter(|v| **v != related).cloned().collect();
                 session.shown_by = Maybe::is(before.first().cloned().flatten());
             }
         })
@@ -447,7 +450,7 @@ impl Host {
     }
 
     /// A session's number and where it stands, if it ever had a number.
-    fn session(&self, label: &str) -> Option<(u32, Maybe<Stage>)> {
+    pub(super) fn session(&self, label: &str) -> Option<(u32, Maybe<Stage>)> {
         let mut ledger = self.shared.ledger();
         let found = ledger.sessions.get(label).and_then(|session| Some((session.id?, session.stage.clone())));
         if found.is_none() {
@@ -484,72 +487,6 @@ impl Host {
         });
         if matches!(told, Told::Unknown) || open {
             self.settle().await;
-        }
-    }
-
-    /// The change report of a session, whole; `None` if it was not to be had.
-    async fn changed(&self, label: &str) -> Option<Vec<u32>> {
-        let (id, stage) = self.session(label)?;
-        let call = self.shared.ledger().history.tick();
-        let (mut report, mut from) = (Vec::new(), 0);
-        loop {
-            let told = self.ask(self.array.session_changed(id, from)).await;
-            let reports = stage.known().map(|s| matches!(s, Stage::Active | Stage::Deactivated));
-            let allowed = reports.filter(|_| !self.shared.ledger().excuses.full);
-            self.judge("the change report", allowed, &told);
-            let Told::Done(page) = told else { return None };
-            report.extend(page.tracks);
-            match page.next {
-                Some(next) if next > from => from = next,
-                _ => break,
-            }
-        }
-        let mut ledger = self.shared.ledger();
-        let answer = ledger.history.tick();
-        let session = &ledger.sessions[label];
-        let end = match (stage.known(), session.deactivated) {
-            (Some(Stage::Active), None) => Span { call, answer },
-            (Some(Stage::Deactivated), Some(span)) => span,
-            _ => return None,
-        };
-        let volume = session.volume?;
-        self.note(format_args!("{label} changed {report:?}"));
-        let checked = check_report(&ledger.history, volume, ledger.track_bytes, &report, end);
-        ledger.hold(checked)?;
-        Some(report)
-    }
-
-    async fn read_tracks(&self, label: &str) {
-        let Some((id, stage)) = self.session(label) else { return };
-        let Some(report) = self.changed(label).await else { return };
-        if !stage.surely(&Stage::Deactivated) {
-            return;
-        }
-        let spread = (report.len() / TRACKS_READ_MAX).max(1);
-        let others = (0..=report.last().map_or(1, |last| last + 1)).filter(|t| report.binary_search(t).is_err());
-        let tracks: Vec<u32> = report.iter().step_by(spread).copied().chain(others.take(2)).collect();
-        for track in tracks {
-            let call = self.shared.ledger().history.tick();
-            let told = self.ask(self.array.session_track(id, track)).await;
-            let mut ledger = self.shared.ledger();
-            let checked = match told {
-                Told::Done(bytes) => {
-                    let offset = u64::from(track) * ledger.track_bytes;
-                    let volume = ledger.sessions[label].volume;
-                    check_refused_track(false, track, &report).and_then(|()| match volume {
-                        Some(volume) => ledger.history.end_read(volume, offset, &bytes, call),
-                        None => Ok(()),
-                    })
-                }
-                Told::Refused(code) => {
-                    let reported = report.binary_search(&track).is_ok();
-                    let sound = !ledger.excuses.full && !ledger.excuses.disks;
-                    ledger.judge("reading a changed track", Some(true).filter(|_| reported && sound), Some(code));
-                    Ok(())
-                }
-                Told::Unasked | Told::Unknown => return,
-            };
-            ledger.hold(checked);
         }
     }
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
+use twintrack_link::manage::{DeviceInfo, DeviceInfoKind, SessionInfo};
 
 use super::Host;
 use super::operator::Told;
+use crate::note;
 
 /// How long a command that was cut off may still be under way in an array that did not crash, ms of simulated time.
 const STILL_UNDER_WAY_MS: u64 = 3000;
@@ -28,7 +30,7 @@ impl Host {
         loop {
             self.wait_until_up().await;
             let epoch = self.shared.ledger().history.epoch();
-            let changes = self.changes();
+            let changes = self.shared.ledger().changes;
             let devices = self.ask(self.array.device_list()).await;
             let sessions = self.ask(self.array.session_list(None)).await;
             if !self.shared.ledger().violations.is_empty() {
@@ -36,8 +38,9 @@ impl Host {
             }
             if let (Told::Done(devices), Told::Done(sessions)) = (devices, sessions)
                 && epoch == self.shared.ledger().history.epoch()
-                && changes == self.changes()
+                && changes == self.shared.ledger().changes
             {
+                self.show(&devices, &sessions);
                 self.shared.ledger().compare(&devices, &sessions);
                 return;
             }
@@ -45,12 +48,33 @@ impl Host {
         }
     }
 
-    /// What tells whether another host managed something meanwhile.
-    fn changes(&self) -> (u64, u32) {
-        let ledger = self.shared.ledger();
-        let changed = ledger.devices.values().map(|device| device.changed).sum();
-        let busy = ledger.devices.values().map(|device| device.busy).sum::<u32>()
-            + ledger.sessions.values().map(|session| session.busy).sum::<u32>();
-        (changed, busy)
+    /// The tables of devices and sessions, for who reads the timeline.
+    fn show(&self, devices: &[DeviceInfo], sessions: &[SessionInfo]) {
+        for device in devices {
+            let kind = match &device.kind {
+                DeviceInfoKind::Standard { sessions, .. } => format!("standard, {sessions} sessions"),
+                DeviceInfoKind::Virtual { session: Some(session) } => format!("virtual, shows {session}"),
+                DeviceInfoKind::Virtual { session: None } => "virtual".to_owned(),
+            };
+            let state = if device.online { "online" } else { "offline" };
+            note!(
+                self.shared.timeline,
+                "table",
+                "device {} {} bytes, {kind}, {state}",
+                device.name,
+                device.size_bytes
+            );
+        }
+        for session in sessions {
+            let shown = session.virtual_device.as_deref().unwrap_or("-");
+            note!(
+                self.shared.timeline,
+                "table",
+                "session {} of {} on {shown}, {:?}",
+                session.id,
+                session.standard,
+                session.state
+            );
+        }
     }
 }

@@ -1,15 +1,19 @@
 //! What a listing must show: every command that was answered is there, for good; one that was not is there or not;
 //! and nothing else.
 
+use std::collections::BTreeMap;
+
 use twintrack_link::manage::{DeviceInfo, DeviceInfoKind, SessionInfo, SessionInfoState};
 
 use super::{Ledger, Session, Stage};
+use crate::oracle::CutId;
 
 impl Ledger {
     /// Holds a listing of all devices and sessions against what is known, and takes from it what was not. Whatever
     /// a command is changing just now is left out.
     pub fn compare(&mut self, devices: &[DeviceInfo], sessions: &[SessionInfo]) {
         self.adopt(devices, sessions);
+        self.compare_cuts(sessions);
         for name in self.devices.keys().cloned().collect::<Vec<_>>() {
             self.compare_device(&name, devices);
         }
@@ -30,6 +34,28 @@ impl Ledger {
         }
     }
 
+    /// Sessions that one command activates are active all, or none.
+    fn compare_cuts(&mut self, listed: &[SessionInfo]) {
+        let mut seen: BTreeMap<CutId, (String, bool)> = BTreeMap::new();
+        let mut torn = Vec::new();
+        for (label, session) in &self.sessions {
+            let open = session.stage.may_be(&Stage::Active) && session.stage.may_be(&Stage::Related);
+            let (Some(cut), true, 0) = (session.cut, open, session.busy) else { continue };
+            let info = session.id.and_then(|id| listed.iter().find(|info| info.id == id));
+            let Some(info) = info else { continue };
+            let active = info.state == SessionInfoState::Active;
+            let (first, first_active) = seen.entry(cut).or_insert_with(|| (label.clone(), active));
+            if *first_active != active {
+                torn.push(format!(
+                    "{first} and {label} were to be activated by one command, and one of them is"
+                ));
+            }
+        }
+        for what in torn {
+            self.blame(format_args!("{what}"));
+        }
+    }
+
     /// Gives numbers to those whose creation was not answered.
     fn adopt(&mut self, devices: &[DeviceInfo], sessions: &[SessionInfo]) {
         for info in devices {
@@ -37,7 +63,10 @@ impl Ledger {
                 continue;
             }
             let nameless = self.devices.values_mut().find(|device| {
-                device.id.is_none() && device.busy == 0 && device.name.may_be(&info.name) && device.exists.may_be(&true)
+                device.id.is_none()
+                    && device.busy == 0
+                    && device.name.may_be(&info.name)
+                    && device.exists.may_be(&true)
             });
             if let Some(device) = nameless {
                 device.id = Some(info.id);
@@ -53,7 +82,8 @@ impl Ledger {
                 session.id.is_none()
                     && session.busy == 0
                     && session.standard == standard
-                    && session.stage.may_be(&stage(info.state))
+                    && (session.stage.may_be(&stage(info.state))
+                        || (stage(info.state) == Stage::Failed && session.stage.may_be(&Stage::Active)))
                     && session.shown_by.may_be(&shown_by)
             };
             if let Some(session) = self.sessions.values_mut().find(fits) {
@@ -76,7 +106,11 @@ impl Ledger {
         let info = device.id.and_then(|id| listed.iter().find(|info| info.id == id));
         let mut wrong = Vec::new();
         if !device.exists.may_be(&info.is_some()) {
-            wrong.push(if info.is_some() { "it was deleted".to_string() } else { "it is not there".to_string() });
+            wrong.push(if info.is_some() {
+                "it was deleted".to_string()
+            } else {
+                "it is not there".to_string()
+            });
         }
         if let Some(info) = info {
             if !device.name.may_be(&info.name) {
@@ -97,7 +131,9 @@ impl Ledger {
         if let Some(device) = self.devices.get_mut(name) {
             // What was asked before a crash and is there after it is committed; what is not there will not come.
             let for_good = device.asked < epoch;
-            let open = device.exists.known().is_none() || device.name.known().is_none() || device.online.known().is_none();
+            let open = device.exists.known().is_none()
+                || device.name.known().is_none()
+                || device.online.known().is_none();
             device.exists.shown(info.is_some(), for_good);
             if let Some(info) = info {
                 device.name.shown(info.name.clone(), for_good);

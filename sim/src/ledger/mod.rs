@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use twintrack_link::manage::RefusalCode;
 
 use crate::note;
-use crate::oracle::{CutId, History, Moment, Origin, Span, Violation, VolumeId};
+use crate::oracle::{CutId, Ending, History, Moment, Origin, Span, Violation, VolumeId};
 use crate::timeline::Timeline;
 
 /// Something of which more than one value may be true.
@@ -185,6 +185,8 @@ pub struct Ledger {
     pub violations: Vec<Violation>,
     /// What was done.
     pub counts: Counts,
+    /// How often a command that changes something began or ended.
+    pub changes: u64,
     timeline: Timeline,
 }
 
@@ -203,6 +205,7 @@ impl Ledger {
             groups: BTreeMap::new(),
             violations: Vec::new(),
             counts: Counts::default(),
+            changes: 0,
             timeline,
         }
     }
@@ -227,8 +230,8 @@ impl Ledger {
     }
 
     /// The array crashed: what it only listed may have been undone.
-    pub fn crashed(&mut self, caches_kept: bool) {
-        self.history.crash(caches_kept);
+    pub fn crashed(&mut self, how: Ending) {
+        self.history.crash(how);
         for device in self.devices.values_mut() {
             device.name.crashed();
             device.exists.crashed();
@@ -280,6 +283,7 @@ impl Ledger {
 
     /// A command that changes a device begins.
     pub fn device_changes(&mut self, name: &str, change: impl FnOnce(&mut Device)) {
+        self.changes += 1;
         let epoch = self.history.epoch();
         if let Some(device) = self.devices.get_mut(name) {
             (device.busy, device.asked) = (device.busy + 1, epoch);
@@ -289,6 +293,7 @@ impl Ledger {
 
     /// A command that changes a device ended.
     pub fn device_changed(&mut self, name: &str, change: impl FnOnce(&mut Device)) {
+        self.changes += 1;
         let now = self.history.tick();
         if let Some(device) = self.devices.get_mut(name) {
             device.busy -= 1;
@@ -299,6 +304,7 @@ impl Ledger {
 
     /// A command that changes a session begins.
     pub fn session_changes(&mut self, label: &str, may_become: Stage) {
+        self.changes += 1;
         let epoch = self.history.epoch();
         if let Some(session) = self.sessions.get_mut(label) {
             (session.busy, session.asked) = (session.busy + 1, epoch);
@@ -308,6 +314,7 @@ impl Ledger {
 
     /// A command that changes a session ended.
     pub fn session_changed(&mut self, label: &str, change: impl FnOnce(&mut Session)) {
+        self.changes += 1;
         let Some(session) = self.sessions.get_mut(label) else { return };
         session.busy -= 1;
         change(session);
@@ -323,7 +330,9 @@ impl Ledger {
         let mut cut = None;
         for label in labels {
             let Some(session) = self.sessions.get(label) else { continue };
-            let Some(of) = self.devices.get(&session.standard).and_then(|device| device.standard) else { continue };
+            let Some(of) = self.devices.get(&session.standard).and_then(|device| device.standard) else {
+                continue;
+            };
             let shown_by = session.shown_by.latest().clone();
             let cut = match (one_instant, cut) {
                 (true, Some(cut)) => cut,
@@ -371,7 +380,8 @@ impl Ledger {
             (Some(_), _) => true,
             (None, Some(label)) => {
                 let stage = self.sessions.get(label).map(|session| (&session.stage, session.busy));
-                !self.excuses.full && stage.is_some_and(|(stage, busy)| busy == 0 && stage.surely(&Stage::Active))
+                !self.excuses.full
+                    && stage.is_some_and(|(stage, busy)| busy == 0 && stage.surely(&Stage::Active))
             }
             (None, None) => false,
         };
@@ -402,11 +412,16 @@ impl Ledger {
     /// is not known.
     pub fn judge(&mut self, command: &str, allowed: Option<bool>, refused: Option<RefusalCode>) {
         let lacking = matches!(refused, Some(RefusalCode::NoSpace | RefusalCode::Limit)) && self.excuses.full;
+        let lacking = lacking || (refused == Some(RefusalCode::NoSpace) && self.excuses.disks);
         match (allowed, refused) {
-            (Some(true), Some(code)) if !lacking && !(self.excuses.disks && code == RefusalCode::NoSpace) => {
-                self.blame(format_args!("{command} was refused ({code:?}), though nothing speaks against it"));
+            (Some(true), Some(code)) if !lacking => {
+                self.blame(format_args!(
+                    "{command} was refused ({code:?}), though nothing speaks against it"
+                ));
             }
-            (Some(false), None) => self.blame(format_args!("{command} was carried out, though it must not be")),
+            (Some(false), None) => {
+                self.blame(format_args!("{command} was carried out, though it must not be"));
+            }
             _ => {}
         }
     }

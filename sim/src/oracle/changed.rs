@@ -40,11 +40,13 @@ pub fn check_report(
     must.sort_unstable();
     let label = history.label(session);
     if let Some(track) = must.iter().find(|track| report.binary_search(track).is_err()) {
-        let what = format_args!("track {track} changed since the activation of {label}, and the report lacks it");
+        let what =
+            format_args!("track {track} changed since the activation of {label}, and the report lacks it");
         return Err(Violation::new("changed", what));
     }
     if let Some(track) = report.iter().find(|track| may.binary_search(track).is_err()) {
-        let what = format_args!("track {track} did not change since the activation of {label}, and is reported");
+        let what =
+            format_args!("track {track} did not change since the activation of {label}, and is reported");
         return Err(Violation::new("changed", what));
     }
     Ok(())
@@ -105,7 +107,7 @@ mod tests {
         let s = history.add_volume("s", Origin::Snapshot(d, cut));
         let write = history.begin_write(d, 0, 512, Content::Data, false);
         history.end_write(write).unwrap();
-        history.crash(false);
+        history.crash(crate::oracle::Ending::PowerCut);
         let call = history.tick();
         let end = Span { call, answer: history.tick() };
         assert!(check_report(&history, s, 16384, &[], end).is_ok());

@@ -23,7 +23,7 @@ pub(super) fn check(
     {
         let candidates = candidates(history, volume, sector, epoch);
         let seen = history.bytes_of(value, sector);
-        let torn = |candidates: &[Box<[u8; SECTOR_BYTES as usize]>]| {
+        let torn = |candidates: &[[u8; SECTOR_BYTES as usize]]| {
             seen.iter().enumerate().all(|(i, byte)| candidates.iter().any(|c| c[i] == *byte))
         };
         if candidates.len() > 1 && torn(&candidates) {
@@ -39,7 +39,10 @@ pub(super) fn check(
     }
     let Err(violation) = history.observe(volume, sector, epoch, value, span) else { return Ok(()) };
     let goes_back = epoch > 0 && history.kept_after(epoch - 1) && history.flushed(volume, epoch) == 0;
-    if goes_back && !history.is_birth(volume, epoch) && check(history, volume, sector, epoch - 1, value).is_ok() {
+    if goes_back
+        && !history.is_birth(volume, epoch)
+        && check(history, volume, sector, epoch - 1, value).is_ok()
+    {
         return Ok(());
     }
     Err(renamed(violation))
@@ -80,7 +83,7 @@ fn candidates(
     volume: VolumeId,
     sector: u64,
     epoch: u32,
-) -> Vec<Box<[u8; SECTOR_BYTES as usize]>> {
+) -> Vec<[u8; SECTOR_BYTES as usize]> {
     let mut span = survivors(history, volume, epoch);
     let (mut volume, mut epoch) = (volume, epoch);
     let mut found = Vec::new();
@@ -96,7 +99,8 @@ fn candidates(
         let goes_back = state.register.fits(Source::Initial, span).is_ok();
         values.extend(initial.filter(|_| goes_back));
         found.extend(values.into_iter().map(|value| history.bytes_of(value, sector)));
-        let only_program_died = epoch > 0 && history.kept_after(epoch - 1) && !history.is_birth(volume, epoch);
+        let only_program_died =
+            epoch > 0 && history.kept_after(epoch - 1) && !history.is_birth(volume, epoch);
         if (initial.is_some() && !only_program_died) || !goes_back {
             return found;
         }
@@ -121,7 +125,7 @@ fn renamed(violation: Violation) -> Violation {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Content, History, Origin, VolumeId, WriteId};
+    use super::super::{Content, Ending, History, Origin, VolumeId, WriteId};
     use super::*;
 
     const S: usize = SECTOR_BYTES as usize;
@@ -153,7 +157,7 @@ mod tests {
         let (mut history, d) = volume();
         let (a, b) = (write(&mut history, d, false), write(&mut history, d, false));
         flush(&mut history, d);
-        history.crash(false);
+        history.crash(Ending::PowerCut);
         let (old, new) = (history.payload(a), history.payload(b));
         assert_eq!(read(&mut history, d, &old).unwrap_err().oracle, "durable");
         assert!(read(&mut history, d, &[0; S]).is_err());
@@ -164,8 +168,8 @@ mod tests {
     fn what_was_not_flushed_is_there_or_not_but_does_not_change() {
         let (mut history, d) = volume();
         let (a, b) = (write(&mut history, d, false), write(&mut history, d, false));
-        history.crash(false);
-        history.crash(false);
+        history.crash(Ending::PowerCut);
+        history.crash(Ending::PowerCut);
         let (old, new) = (history.payload(a), history.payload(b));
         read(&mut history, d, &old).unwrap();
         assert!(read(&mut history, d, &new).is_err());
@@ -178,7 +182,7 @@ mod tests {
         let (mut history, d) = volume();
         let a = write(&mut history, d, true);
         let b = write(&mut history, d, false);
-        history.crash(false);
+        history.crash(Ending::PowerCut);
         assert!(read(&mut history, d, &[0; S]).is_err());
         let (a, b) = (history.payload(a), history.payload(b));
         read(&mut history, d, &a).unwrap();
@@ -191,14 +195,14 @@ mod tests {
         let a = write(&mut history, d, false);
         let mut torn = history.payload(a);
         torn[..64].fill(0);
-        history.crash(false);
+        history.crash(Ending::PowerCut);
         read(&mut history, d, &torn).unwrap();
         read(&mut history, d, &torn).unwrap();
         assert!(read(&mut history, d, &[0; S]).is_err(), "it stays torn");
         let (mut history, d) = volume();
         write(&mut history, d, false);
         flush(&mut history, d);
-        history.crash(false);
+        history.crash(Ending::PowerCut);
         assert!(read(&mut history, d, &torn).is_err());
     }
 
@@ -207,13 +211,13 @@ mod tests {
         for flushed in [false, true] {
             let (mut history, d) = volume();
             let a = write(&mut history, d, false);
-            history.crash(true);
+            history.crash(Ending::Killed);
             let bytes = history.payload(a);
             read(&mut history, d, &bytes).unwrap();
             if flushed {
                 flush(&mut history, d);
             }
-            history.crash(false);
+            history.crash(Ending::PowerCut);
             assert_eq!(read(&mut history, d, &[0; S]).is_ok(), !flushed);
         }
     }
@@ -225,7 +229,7 @@ mod tests {
         let call = history.tick();
         let b = write(&mut history, d, false);
         history.end_flush(d, call);
-        history.crash(false);
+        history.crash(Ending::PowerCut);
         let (old, _) = (history.payload(a), b);
         read(&mut history, d, &old).unwrap();
     }

@@ -26,6 +26,17 @@ pub struct WriteId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CutId(pub u32);
 
+/// How an epoch ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The power went: so did the disks' caches.
+    PowerCut,
+    /// Only the program died; what it shows next may still be lost with the power.
+    Killed,
+    /// The program forgot what it had not committed, and went on. A call may have waited meanwhile.
+    Reloaded,
+}
+
 /// What a write puts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
@@ -82,13 +93,13 @@ pub struct History {
     now: Moment,
     /// The moments of the crashes: epoch `n` ends at the `n`-th.
     crashes: Vec<Moment>,
-    /// Whether the disks' caches outlived it.
-    kept: Vec<bool>,
+    /// How they went.
+    endings: Vec<Ending>,
     writes: Vec<WriteRecord>,
     volumes: Vec<Volume>,
     pub(super) cuts: Vec<snapshot::Cut>,
-    torn: Vec<Box<[u8; S]>>,
-    torn_numbers: BTreeMap<Box<[u8; S]>, u32>,
+    torn: Vec<[u8; S]>,
+    torn_numbers: BTreeMap<[u8; S], u32>,
 }
 
 impl History {
@@ -103,12 +114,11 @@ impl History {
         self.crashes.len() as u32
     }
 
-    /// The array crashed: what runs is never answered, what was not flushed may be lost. `caches_kept`: only the program
-    /// died; what it shows next may still be lost by the next crash.
-    pub fn crash(&mut self, caches_kept: bool) {
+    /// The array crashed: what runs is never answered, what was not flushed may be lost.
+    pub fn crash(&mut self, how: Ending) {
         let now = self.tick();
         self.crashes.push(now);
-        self.kept.push(caches_kept);
+        self.endings.push(how);
     }
 
     /// A new volume.
@@ -192,7 +202,13 @@ impl History {
     }
 
     /// A read that was called at `call` returns these bytes.
-    pub fn end_read(&mut self, volume: VolumeId, offset: u64, bytes: &[u8], call: Moment) -> Result<(), Violation> {
+    pub fn end_read(
+        &mut self,
+        volume: VolumeId,
+        offset: u64,
+        bytes: &[u8],
+        call: Moment,
+    ) -> Result<(), Violation> {
         let now = self.tick();
         let epoch = self.epoch_of(call);
         let span = Span { call, answer: self.capped(epoch, now) };
@@ -204,7 +220,13 @@ impl History {
     }
 
     /// Block status, called at `call`, says that this part reads as zeros.
-    pub fn end_hole(&mut self, volume: VolumeId, offset: u64, length: u64, call: Moment) -> Result<(), Violation> {
+    pub fn end_hole(
+        &mut self,
+        volume: VolumeId,
+        offset: u64,
+        length: u64,
+        call: Moment,
+    ) -> Result<(), Violation> {
         let now = self.tick();
         let epoch = self.epoch_of(call);
         let span = Span { call, answer: self.capped(epoch, now) };
@@ -231,7 +253,8 @@ impl History {
     /// The ranges of bytes that were ever to be written on a volume, in order, merged.
     pub fn touched(&self, volume: VolumeId) -> Vec<(u64, u64)> {
         let writes = &self.volumes[volume.0 as usize].writes;
-        let mut ranges: Vec<_> = writes.iter().map(|w| (self.record(*w).offset, self.record(*w).length)).collect();
+        let mut ranges: Vec<_> =
+            writes.iter().map(|w| (self.record(*w).offset, self.record(*w).length)).collect();
         ranges.sort_unstable();
         let mut merged: Vec<(u64, u64)> = Vec::new();
         for (offset, length) in ranges {
@@ -262,7 +285,15 @@ impl History {
 
     /// Whether caches outlived the end of an epoch.
     pub(super) fn kept_after(&self, epoch: u32) -> bool {
-        self.kept.get(epoch as usize).copied().unwrap_or(false)
+        self.endings.get(epoch as usize).is_some_and(|how| *how != Ending::PowerCut)
+    }
+
+    /// Whether it is not known in which epoch an activation happened: it was called before the array loaded its tables
+    /// anew, and answered after it or not at all.
+    pub(super) fn is_vague(&self, cut: CutId) -> bool {
+        let cut = &self.cuts[cut.0 as usize];
+        let reloaded = self.endings.get(cut.epoch as usize) == Some(&Ending::Reloaded);
+        reloaded && cut.span.answer >= self.end_of(cut.epoch)
     }
 
     /// The last call of an answered flush in an epoch; 0 if there was none.
@@ -349,11 +380,21 @@ impl History {
             (None, _) => format!("it began as {}", self.tell_source(volume, sector, epoch, Source::Initial)),
         };
         let Span { call, answer } = span;
-        Err(self.broken(volume, sector, format_args!("{seen} was seen between {call} and {answer}, but {why}")))
+        Err(self.broken(
+            volume,
+            sector,
+            format_args!("{seen} was seen between {call} and {answer}, but {why}"),
+        ))
     }
 
     /// Whether an epoch can have begun with a value.
-    fn begin_with(&mut self, volume: VolumeId, sector: u64, epoch: u32, value: Value) -> Result<(), Violation> {
+    fn begin_with(
+        &mut self,
+        volume: VolumeId,
+        sector: u64,
+        epoch: u32,
+        value: Value,
+    ) -> Result<(), Violation> {
         match self.origin(volume) {
             Origin::Snapshot(of, cut) if self.is_birth(volume, epoch) => {
                 snapshot::check(self, volume, of, cut, sector, value)
@@ -367,12 +408,12 @@ impl History {
     }
 
     /// The bytes of a value.
-    pub(super) fn bytes_of(&self, value: Value, sector: u64) -> Box<[u8; S]> {
+    pub(super) fn bytes_of(&self, value: Value, sector: u64) -> [u8; S] {
         match value {
-            Value::Zero => Box::new([0; S]),
-            Value::Torn(number) => self.torn[number as usize].clone(),
+            Value::Zero => [0; S],
+            Value::Torn(number) => self.torn[number as usize],
             Value::Written(write) => {
-                let mut bytes = Box::new([0; S]);
+                let mut bytes = [0; S];
                 fill(write, sector, &mut bytes);
                 bytes
             }
@@ -387,8 +428,8 @@ impl History {
             return Value::Torn(*number);
         }
         let number = self.torn.len() as u32;
-        self.torn.push(Box::new(*bytes));
-        self.torn_numbers.insert(Box::new(*bytes), number);
+        self.torn.push(*bytes);
+        self.torn_numbers.insert(*bytes, number);
         Value::Torn(number)
     }
 
@@ -441,7 +482,10 @@ impl History {
 
     pub(super) fn broken(&self, volume: VolumeId, sector: u64, what: std::fmt::Arguments<'_>) -> Violation {
         let epoch = self.epoch();
-        Violation::new("history", format_args!("{} sector {sector}, epoch {epoch}: {what}", self.label(volume)))
+        Violation::new(
+            "history",
+            format_args!("{} sector {sector}, epoch {epoch}: {what}", self.label(volume)),
+        )
     }
 }
 

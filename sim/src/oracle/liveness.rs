@@ -21,7 +21,12 @@ impl Default for Deadlines {
 }
 
 /// Checks that something which began at `since_ms` and ended at `until_ms`, or has not ended at that time, did not take too long.
-pub fn check_answered_in_time(what: &str, since_ms: u64, until_ms: u64, bound_ms: u64) -> Result<(), Violation> {
+pub fn check_answered_in_time(
+    what: &str,
+    since_ms: u64,
+    until_ms: u64,
+    bound_ms: u64,
+) -> Result<(), Violation> {
     let took_ms = until_ms.saturating_sub(since_ms);
     if took_ms > bound_ms {
         let what = format_args!("{what}: no end after {took_ms} ms without faults (bound: {bound_ms} ms)");

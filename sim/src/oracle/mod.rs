@@ -17,7 +17,7 @@ use std::fmt;
 
 pub use changed::{check_refused_track, check_report};
 pub use content::{Value, fill, parse};
-pub use history::{Content, CutId, History, Origin, VolumeId, WriteId};
+pub use history::{Content, CutId, Ending, History, Origin, VolumeId, WriteId};
 pub use liveness::{Deadlines, check_answered_in_time};
 pub use register::{Moment, NEVER, Span};
 pub use space::{Emptied, SelfCheck, check_emptied};

@@ -1,5 +1,6 @@
 //! Topology and host I/O of a plan.
 
+use super::hot::Temper;
 use super::{Act, DeviceSpec, Fault, Op, Plan, Scenario, StoreSpec, Task, WorldSpec};
 use crate::dice::Dice;
 use crate::disk::{Latency, SECTOR_BYTES};
@@ -25,6 +26,9 @@ pub(super) struct Draft {
     pub(super) tasks: Vec<Task>,
     pub(super) faults: Vec<Fault>,
     pub(super) faults_at_boot: bool,
+    pub(super) temper: Temper,
+    /// The times at which bursts of I/O begin, ms; in between the array is idle, and does its background work.
+    bursts: Vec<u64>,
     name: String,
     seed: u64,
 }
@@ -81,16 +85,34 @@ impl Draft {
         let mut dice = Dice::new(seed, scenario.name());
         let track_bytes: u64 = match scenario {
             Scenario::Limits => *dice.pick(&[16 << 10, 16 << 10, 512 << 10, 1 << 20]),
+            _ => {
+                dice.weighted(&[(5, 16 << 10), (2, 32 << 10), (4, 64 << 10), (1, 128 << 10), (1, 256 << 10)])
+            }
+        };
+        let temper = match scenario {
+            Scenario::Io => dice.weighted(&[(60, Temper::Plain), (40, Temper::Focus)]),
             _ => dice.weighted(&[
-                (5, 16 << 10),
-                (2, 32 << 10),
-                (4, 64 << 10),
-                (1, 128 << 10),
-                (1, 256 << 10),
+                (32, Temper::Plain),
+                (16, Temper::Focus),
+                (20, Temper::Hot),
+                (10, Temper::Brief),
+                (10, Temper::Relay),
+                (12, Temper::Rounds),
             ]),
         };
-        let horizon_ms = dice.between(300, 2400);
+        let horizon_ms = match temper {
+            Temper::Plain => dice.between(300, 2400),
+            Temper::Relay | Temper::Rounds => 1500,
+            _ => dice.between(150, 700),
+        };
+        let mut bursts = Vec::new();
+        if !temper.is_course() && dice.chance(300) {
+            let (count, apart_ms) = (dice.between(2, 5), dice.between(505, 600));
+            bursts = (0..count).map(|n| n * apart_ms).collect();
+        }
         Self {
+            temper,
+            bursts,
             scenario: Some(scenario),
             dice,
             track_bytes,
@@ -110,6 +132,8 @@ impl Draft {
         let track_bytes = *dice.pick(&[32 << 10, 64 << 10, 64 << 10, 128 << 10]);
         let size = trace.size_bytes.max(SECTOR_BYTES);
         Self {
+            temper: Temper::Plain,
+            bursts: Vec::new(),
             scenario: None,
             dice,
             track_bytes,
@@ -131,9 +155,10 @@ impl Draft {
             Some(Scenario::Limits) => dice.between(1, 2),
             _ => dice.between(1, 3),
         };
-        let most_tracks = ((2 << 20) / track).clamp(3, 24);
+        let most_tracks = if self.temper == Temper::Focus { 3 } else { ((2 << 20) / track).clamp(3, 24) };
+        let least_tracks = if self.temper.is_course() { most_tracks.min(8) } else { 1 };
         for n in 0..count {
-            let tracks = dice.between(1, most_tracks);
+            let tracks = dice.between(least_tracks, most_tracks);
             let cut_off = match dice.below(4) {
                 0 => dice.below(track / SECTOR_BYTES) * SECTOR_BYTES,
                 1 => dice.below(track / BLOCK) * BLOCK,
@@ -157,13 +182,20 @@ impl Draft {
 
     /// Tasks that do I/O on all devices.
     pub(super) fn add_io_tasks(&mut self, mix: &Mix) {
-        for n in 0..mix.tasks {
+        // Others would disturb the chain.
+        let tasks = if self.temper.is_course() { 0 } else { mix.tasks };
+        for n in 0..tasks {
             let ops = self.dice.between(mix.ops / 2, mix.ops * 3 / 2);
             let depth = *self.dice.pick(&[1, 2, 4, 8]);
             // Some tasks stay on one device, so that much happens on it at a time.
             let only = self.dice.chance(400).then(|| self.any_device());
             let pause = self.horizon_ms * u64::from(depth) / ops.max(1);
-            let list = (0..ops).map(|_| self.io(mix, only.as_ref(), pause)).collect();
+            let mut list: Vec<Op> = (0..ops).map(|_| self.io(mix, only.as_ref(), pause)).collect();
+            let in_burst = list.len().div_ceil(self.bursts.len().max(1));
+            for (burst, at_ms) in list.chunks_mut(in_burst).zip(&self.bursts) {
+                burst.iter_mut().for_each(|op| op.after_ms /= 8);
+                burst[0].at_ms = at_ms + self.dice.below(30);
+            }
             self.tasks.push(Task { host: (n % 2) as u8, depth, ops: list });
         }
     }
@@ -171,7 +203,13 @@ impl Draft {
     fn io(&mut self, mix: &Mix, only: Option<&(String, u64)>, pause_ms: u64) -> Op {
         let (device, size) = only.cloned().unwrap_or_else(|| self.any_device());
         let kind = self.dice.weighted(&mix.weights);
-        let (offset, length) = self.range(size);
+        let mut range = self.range(size);
+        if matches!(kind, Kind::Trim | Kind::Zero) && self.dice.chance(600) {
+            // Whole tracks: what else a trim leaves as it is.
+            let (track, first) = (self.track_bytes, range.0 / self.track_bytes * self.track_bytes);
+            range = (first, track.min(size - first) as u32);
+        }
+        let (offset, length) = range;
         let fua = self.dice.chance(mix.fua_per_mille);
         let act = match kind {
             Kind::Read => Act::Read { device, offset, length },
@@ -183,15 +221,15 @@ impl Draft {
             Kind::Reconnect => Act::Reconnect { device },
         };
         let after_ms = if self.dice.chance(600) { 0 } else { self.dice.below(pause_ms * 5) };
-        let give_up_ms =
-            if self.dice.chance(mix.give_up_per_mille) { self.dice.between(1, 12) } else { 0 };
-        Op { after_ms, give_up_ms, act }
+        let give_up_ms = if self.dice.chance(mix.give_up_per_mille) { self.dice.between(1, 12) } else { 0 };
+        Op { after_ms, at_ms: 0, give_up_ms, act }
     }
 
     /// A device and its size; a virtual device has that of some standard device.
     fn any_device(&mut self) -> (String, u64) {
         let standard = self.dice.pick(&self.standard).clone();
-        if !self.virtuals.is_empty() && self.dice.chance(350) {
+        if !self.virtuals.is_empty() && self.dice.chance(if self.temper == Temper::Focus { 500 } else { 350 })
+        {
             return (self.dice.pick(&self.virtuals).clone(), standard.1);
         }
         standard
@@ -200,7 +238,12 @@ impl Draft {
     /// A part of a device: of sectors, blocks or tracks, often where others are, often across a boundary.
     fn range(&mut self, size: u64) -> (u64, u32) {
         let (dice, track) = (&mut self.dice, self.track_bytes);
-        let region = if dice.chance(500) { size.min(track * 2) } else { size };
+        let region = match dice.below(10) {
+            0..5 if self.temper == Temper::Focus => size.min(track),
+            0..5 if self.temper == Temper::Brief => size,
+            0..5 => size.min(track * 2),
+            _ => size,
+        };
         let within = |dice: &mut Dice, unit: u64| dice.below(region.div_ceil(unit)) * unit;
         let (offset, length) = match dice.below(10) {
             0..3 => (within(dice, SECTOR_BYTES), dice.between(1, 12) * SECTOR_BYTES),
@@ -233,7 +276,7 @@ impl Draft {
                     TraceKind::Trim => Act::Trim { device: device(), offset: at, length, fua: false },
                     TraceKind::Flush => Act::Flush { device: device() },
                 };
-                ops.push(Op { after_ms: 0, give_up_ms: 0, act });
+                ops.push(Op::now(act));
                 at += u64::from(length);
                 if at >= op.offset + op.length {
                     break;
@@ -247,11 +290,12 @@ impl Draft {
     pub(super) fn finish(mut self) -> Plan {
         let stores = self.stores();
         let dice = &mut self.dice;
-        let disk = match dice.below(4) {
-            0 => Latency { least_ms: 0, most_ms: 0, slow_per_mille: 0 },
-            1 => Latency { least_ms: 0, most_ms: 6, slow_per_mille: 20 },
-            _ => Latency { least_ms: 0, most_ms: 2, slow_per_mille: 5 },
+        let (most_ms, slow_per_mille, slow_most_ms) = match self.temper {
+            Temper::Relay => (1, 120, 1100),
+            Temper::Rounds => (4, 0, 0),
+            _ => *dice.pick(&[(0, 0, 0), (2, 5, 30), (2, 50, 60), (6, 20, 100), (1, 30, 400)]),
         };
+        let disk = Latency { least_ms: 0, most_ms, slow_per_mille, slow_most_ms };
         let world = WorldSpec {
             track_bytes: self.track_bytes as u32,
             stores,
@@ -265,16 +309,10 @@ impl Draft {
         };
         let standard = self.standard.into_iter().map(|(name, size)| (name, Some(size)));
         let virtuals = self.virtuals.into_iter().map(|name| (name, None));
-        let devices = standard.chain(virtuals).map(|(name, size_bytes)| DeviceSpec { name, size_bytes }).collect();
+        let devices =
+            standard.chain(virtuals).map(|(name, size_bytes)| DeviceSpec { name, size_bytes }).collect();
         self.faults.sort_by_key(Fault::at_ms);
-        Plan {
-            scenario: self.name,
-            seed: self.seed,
-            world,
-            devices,
-            tasks: self.tasks,
-            faults: self.faults,
-        }
+        Plan { scenario: self.name, seed: self.seed, world, devices, tasks: self.tasks, faults: self.faults }
     }
 
     /// Stores with room for what the plan may write, or not quite.
@@ -285,6 +323,12 @@ impl Draft {
         let (tracks, count) = match self.scenario {
             Some(Scenario::Full) => (tracks * dice.between(5, 14) / 10 + 3, dice.between(1, 2)),
             None => (tracks + 64, dice.between(1, 2)),
+            // Room is used again soon.
+            Some(Scenario::Sessions | Scenario::Io | Scenario::Groups | Scenario::Deactivate)
+                if self.temper != Temper::Plain =>
+            {
+                (tracks * 8 + 12, 1)
+            }
             Some(Scenario::Limits) => (tracks * 30 + 64, dice.between(1, 3)),
             _ => (tracks * 8 + 64, dice.between(1, 3)),
         };

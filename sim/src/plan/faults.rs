@@ -1,7 +1,8 @@
 //! What goes wrong in a plan: each family of faults is off, or on and often.
 
 use super::build::Draft;
-use super::{Fault, METADATA_DISK, Scenario};
+use super::hot::Temper;
+use super::{Act, Fault, METADATA_DISK, Scenario, Task};
 use crate::dice::Dice;
 use crate::disk::{DiskFault, Survival};
 
@@ -9,6 +10,8 @@ use crate::disk::{DiskFault, Survival};
 pub(super) struct Swarm {
     /// Power cuts after some number of disk operations.
     cuts: u64,
+    /// Power cuts during management commands.
+    command_cuts: u64,
     /// Power cuts and kills at some time.
     crashes: u64,
     /// Broken connections.
@@ -36,17 +39,22 @@ impl Swarm {
             Scenario::Restart => (on(0, 5, 25), 60),
             _ => (on(300, 1, 7), 400),
         };
+        let managed = !matches!(scenario, Scenario::Io);
+        let command_cuts = if managed { on(450, 1, 8) } else { 0 };
         let (crashes, drops) = (on(500, 1, 5), on(650, 1, 6));
         let disk = if failing { on(200, 2, 9) } else { 0 };
         let syncs = if failing { on(500, 1, 3) } else { 0 };
         let metadata = if failing { on(500, 1, 3) } else { 0 };
-        Self { cuts, crashes, drops, disk, syncs, metadata, give_ups: dice.chance(350), survivals: survivals(dice), cut_ops_max }
+        let give_ups = dice.chance(350);
+        let survivals = survivals(dice);
+        Self { cuts, command_cuts, crashes, drops, disk, syncs, metadata, give_ups, survivals, cut_ops_max }
     }
 
     pub(super) fn for_trace(dice: &mut Dice) -> Self {
         let cuts = dice.between(2, 9);
         Self {
             cuts,
+            command_cuts: 0,
             crashes: 0,
             drops: dice.below(2),
             disk: 0,
@@ -71,11 +79,14 @@ fn survivals(dice: &mut Dice) -> Vec<Survival> {
 
 /// Adds the faults.
 pub(super) fn add(draft: &mut Draft, swarm: &Swarm) {
+    // A course of events has a power cut at its turning points, and no others.
+    let course = draft.temper.is_course();
+    let [cuts, crashes, drops] = [swarm.cuts, swarm.crashes, swarm.drops].map(|n| if course { 0 } else { n });
     let horizon_ms = draft.horizon_ms;
     let disks: Vec<String> = (0..3).map(|n| format!("store{n}")).collect();
     let dice = &mut draft.dice;
     let faults = &mut draft.faults;
-    for _ in 0..swarm.cuts {
+    for _ in 0..cuts {
         let after_ops = if dice.chance(500) { dice.below(20) } else { dice.below(swarm.cut_ops_max) };
         let (at_ms, down_ms) = (dice.below(horizon_ms), down(dice));
         let survival = *dice.pick(&swarm.survivals);
@@ -83,11 +94,34 @@ pub(super) fn add(draft: &mut Draft, swarm: &Swarm) {
         let at_ms = if draft.faults_at_boot && dice.chance(400) { dice.below(40) } else { at_ms };
         faults.push(Fault::PowerCut { at_ms, after_ops, down_ms, survival });
     }
-    for _ in 0..swarm.crashes {
+    let commands: Vec<&Act> = draft.tasks.iter().flat_map(commands_of).collect();
+    let is_end = |(_, act): &(u64, &&Act)| matches!(act, Act::Remove { .. } | Act::Deactivate { .. });
+    let ends: Vec<u64> = (1..).zip(&commands).filter(is_end).map(|(nth, _)| nth).collect();
+    // Where sessions are brief, their ends are what matters, and what is written then must not be lost with the cache.
+    let brief = matches!(draft.temper, Temper::Brief | Temper::Rounds);
+    let command_cuts = match draft.temper {
+        Temper::Brief => swarm.command_cuts.max(3),
+        Temper::Rounds => 2,
+        Temper::Relay => swarm.command_cuts.min(1),
+        _ => swarm.command_cuts,
+    };
+    for _ in 0..command_cuts {
+        let (mut nth, mut after_ops) = (dice.between(1, commands.len().max(1) as u64), dice.below(40));
+        if (brief && !ends.is_empty() && dice.chance(800)) || draft.temper == Temper::Rounds {
+            (nth, after_ops) = (*dice.pick(&ends), dice.below(70));
+        }
+        let survival = match dice.below(3) {
+            0 if brief => Survival::Everything,
+            1 if brief => Survival::Mixed,
+            _ => *dice.pick(&swarm.survivals),
+        };
+        faults.push(Fault::CommandCut { nth, after_ops, down_ms: down(dice), survival });
+    }
+    for _ in 0..crashes {
         let survival = *dice.pick(&swarm.survivals);
         faults.push(Fault::Crash { at_ms: dice.below(horizon_ms), down_ms: down(dice), survival });
     }
-    for _ in 0..swarm.drops {
+    for _ in 0..drops {
         let nth = dice.chance(600).then(|| dice.below(8));
         faults.push(Fault::Drop { at_ms: dice.below(horizon_ms), nth });
     }
@@ -121,6 +155,23 @@ pub(super) fn add(draft: &mut Draft, swarm: &Swarm) {
         };
         faults.push(Fault::Disk { at_ms: dice.below(horizon_ms), disk: METADATA_DISK.into(), fault });
     }
+}
+
+/// The management commands of a task.
+fn commands_of(task: &Task) -> impl Iterator<Item = &Act> {
+    let is_command = |act: &&Act| {
+        !matches!(
+            act,
+            Act::Read { .. }
+                | Act::Write { .. }
+                | Act::Flush { .. }
+                | Act::Trim { .. }
+                | Act::Zero { .. }
+                | Act::Status { .. }
+                | Act::Reconnect { .. }
+        )
+    };
+    task.ops.iter().map(|op| &op.act).filter(is_command)
 }
 
 fn down(dice: &mut Dice) -> u64 {

@@ -3,6 +3,7 @@
 
 mod build;
 mod faults;
+mod hot;
 mod operators;
 mod scenario;
 mod text;
@@ -96,6 +97,9 @@ pub struct Op {
     /// How long to wait before it, ms.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub after_ms: u64,
+    /// When to begin it at the earliest, ms after the tasks began.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub at_ms: u64,
     /// When the host gives it up, ms after its beginning; 0: never.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub give_up_ms: u64,
@@ -190,6 +194,13 @@ pub enum Act {
     List {},
 }
 
+impl Op {
+    /// At once, and to the end.
+    pub fn now(act: Act) -> Self {
+        Self { after_ms: 0, at_ms: 0, give_up_ms: 0, act }
+    }
+}
+
 /// What goes wrong, and when: `at_ms` counts as [`WorldSpec::faults_at_boot`] says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "snake_case")]
@@ -199,6 +210,9 @@ pub enum Fault {
     PowerCut { at_ms: u64, after_ops: u64, down_ms: u64, survival: Survival },
     /// The array stops at once, with its power, or ([`Survival::Everything`]) as a program that is killed.
     Crash { at_ms: u64, down_ms: u64, survival: Survival },
+    /// The power goes `after_ops` disk operations after the hosts' `nth` management command was begun (from 1); on again
+    /// `down_ms` after that.
+    CommandCut { nth: u64, after_ops: u64, down_ms: u64, survival: Survival },
     /// Connections break: the `nth` of those there are, or all.
     Drop {
         at_ms: u64,
@@ -210,9 +224,10 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// When.
+    /// When; one that waits for a command: 0.
     pub fn at_ms(&self) -> u64 {
         match self {
+            Self::CommandCut { .. } => 0,
             Self::PowerCut { at_ms, .. }
             | Self::Crash { at_ms, .. }
             | Self::Drop { at_ms, .. }

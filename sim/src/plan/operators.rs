@@ -2,6 +2,7 @@
 //! it did itself.
 
 use super::build::Draft;
+use super::hot::{self, Temper};
 use super::{Act, Op, Scenario, Task};
 use crate::dice::Dice;
 
@@ -56,6 +57,8 @@ struct Operator {
     next: u32,
     ops: Vec<Op>,
     pause_ms: u64,
+    /// Sessions end as soon as they have begun.
+    brief: bool,
 }
 
 impl Script {
@@ -85,11 +88,20 @@ impl Script {
             Scenario::Deactivate => (
                 (14, 45),
                 6,
-                &[(20, Establish), (20, Deactivate), (10, Changed), (25, ReadTracks), (10, Remove), (3, Group)],
+                &[
+                    (20, Establish),
+                    (20, Deactivate),
+                    (10, Changed),
+                    (25, ReadTracks),
+                    (10, Remove),
+                    (3, Group),
+                ],
             ),
-            Scenario::Limits => {
-                ((30, 60), 24, &[(40, Establish), (5, Deactivate), (5, ReadTracks), (4, Changed), (6, Remove)])
-            }
+            Scenario::Limits => (
+                (30, 60),
+                24,
+                &[(40, Establish), (5, Deactivate), (5, ReadTracks), (4, Changed), (6, Remove)],
+            ),
             Scenario::Io | Scenario::TraceExt4 | Scenario::TraceSqlite | Scenario::TracePg => return None,
         };
         Some(Self { steps, sessions_max, weights: special.iter().copied().chain(common).collect() })
@@ -98,7 +110,13 @@ impl Script {
 
 /// Adds the operators' tasks.
 pub(super) fn add(draft: &mut Draft, script: &Script) {
-    let hosts = if draft.standard.len() > 1 && draft.dice.chance(600) { 2 } else { 1 };
+    match draft.temper {
+        Temper::Relay => return hot::add_relay(draft),
+        Temper::Rounds => return hot::add_rounds(draft),
+        _ => {}
+    }
+    let brief = draft.temper == Temper::Brief;
+    let hosts = if draft.standard.len() > 1 && !brief && draft.dice.chance(600) { 2 } else { 1 };
     for host in 0..hosts {
         let mine = |n: usize| n % hosts == host;
         let standard = draft.standard.iter().enumerate().filter(|(n, _)| mine(*n)).map(|(_, d)| d.clone());
@@ -112,7 +130,12 @@ pub(super) fn add(draft: &mut Draft, script: &Script) {
             next: 0,
             ops: Vec::new(),
             pause_ms: draft.horizon_ms * 2 / steps,
+            brief,
         };
+        if draft.temper == Temper::Hot {
+            let pairs = operator.establish_all(&mut draft.dice);
+            hot::add_hot_tasks(draft, &pairs);
+        }
         for _ in 0..steps {
             let step = draft.dice.weighted(&script.weights);
             operator.step(step, script.sessions_max, &mut draft.dice);
@@ -125,12 +148,12 @@ impl Operator {
     fn push(&mut self, act: Act, dice: &mut Dice) {
         let after_ms = if dice.chance(300) { 0 } else { dice.below(self.pause_ms.max(1)) };
         let give_up_ms = if dice.chance(30) { dice.between(1, 10) } else { 0 };
-        self.ops.push(Op { after_ms, give_up_ms, act });
+        self.ops.push(Op { after_ms, at_ms: 0, give_up_ms, act });
     }
 
     /// The next act follows at once.
     fn push_next(&mut self, act: Act) {
-        self.ops.push(Op { after_ms: 0, give_up_ms: 0, act });
+        self.ops.push(Op::now(act));
     }
 
     fn label(&mut self, kind: char) -> String {
@@ -161,7 +184,8 @@ impl Operator {
                 self.push(Act::Register { session, device, group: None }, dice);
             }
             Step::Relate => {
-                let (Some(at), Some(device)) = (self.any(&[Registered], dice), self.free_virtual(dice)) else {
+                let (Some(at), Some(device)) = (self.any(&[Registered], dice), self.free_virtual(dice))
+                else {
                     return;
                 };
                 self.sessions[at].shown_by = Some(device.clone());
@@ -194,6 +218,9 @@ impl Operator {
                 }
                 if !pairs.is_empty() {
                     self.push(Act::Establish { pairs }, dice);
+                    if self.brief {
+                        self.end_soon(dice);
+                    }
                 }
             }
             Step::Group => self.group(dice),
@@ -207,11 +234,15 @@ impl Operator {
                 }
             }
             Step::Changed | Step::ReadTracks => {
-                let stages: &[Stage] = if step == Step::Changed { &[Active, Deactivated] } else { &[Deactivated] };
+                let stages: &[Stage] =
+                    if step == Step::Changed { &[Active, Deactivated] } else { &[Deactivated] };
                 let Some(at) = self.any(stages, dice) else { return };
                 let session = self.sessions[at].label.clone();
-                let act =
-                    if step == Step::Changed { Act::Changed { session } } else { Act::ReadTracks { session } };
+                let act = if step == Step::Changed {
+                    Act::Changed { session }
+                } else {
+                    Act::ReadTracks { session }
+                };
                 self.push(act, dice);
             }
             Step::Remove => self.remove(dice),
@@ -238,6 +269,39 @@ impl Operator {
             Step::Wrong => self.wrong(dice),
             Step::List => self.push(Act::List {}, dice),
         }
+    }
+
+    /// Sessions for all devices, at once: standard device, its size, virtual device.
+    fn establish_all(&mut self, dice: &mut Dice) -> Vec<(String, u64, String)> {
+        let (mut pairs, mut shown) = (Vec::new(), Vec::new());
+        for (n, shown_by) in self.virtuals.clone().into_iter().enumerate().take(3) {
+            let Some((standard, size)) = self.standard.get(n % self.standard.len()).cloned() else { break };
+            let label = self.label('s');
+            let (stage, by) = (Stage::Active, Some(shown_by.clone()));
+            self.sessions.push(Session { label: label.clone(), shown_by: by, stage });
+            pairs.push((label, standard.clone(), shown_by.clone()));
+            shown.push((standard, size, shown_by));
+        }
+        if !pairs.is_empty() {
+            self.push_next(Act::Establish { pairs });
+        }
+        // What follows leaves them some time.
+        self.push(Act::List {}, dice);
+        shown
+    }
+
+    /// The newest session ends, while hosts write.
+    fn end_soon(&mut self, dice: &mut Dice) {
+        let Some(session) = self.sessions.last_mut() else { return };
+        let (label, after_ms) = (session.label.clone(), dice.below(15));
+        let act = if dice.chance(600) {
+            self.sessions.pop();
+            Act::Remove { session: label }
+        } else {
+            session.stage = Stage::Deactivated;
+            Act::Deactivate { session: label }
+        };
+        self.ops.push(Op { after_ms, ..Op::now(act) });
     }
 
     fn remove(&mut self, dice: &mut Dice) {
@@ -270,7 +334,12 @@ impl Operator {
         let device = self.label('x');
         self.push(Act::Create { device: device.clone(), size_bytes: 512 * dice.between(1, 300) }, dice);
         if dice.chance(700) {
-            self.push_next(Act::Write { device: device.clone(), offset: 0, length: 512, fua: dice.chance(500) });
+            self.push_next(Act::Write {
+                device: device.clone(),
+                offset: 0,
+                length: 512,
+                fua: dice.chance(500),
+            });
             self.push(Act::Delete { device }, dice);
         }
     }
