@@ -296,3 +296,36 @@ fn overlays_are_merged_when_idle() {
     insta::assert_snapshot!(rig.log);
     assert_eq!(rig.read(1, 0, TRACK as u32).unwrap()[6..10], [1, 1, 0, 0]);
 }
+
+/// The simulator found: a program that is killed leaves its writes in the operating system's cache, where reads find
+/// them. The next one had written nothing itself, so a flush synced nothing, and a power cut took what it promised.
+#[test]
+fn the_first_flush_after_a_restart_syncs() {
+    let mut rig = Rig::with_device(64, 4 * TRACK);
+    rig.do_host(1, HostOp::Flush).unwrap();
+    rig.restart();
+    rig.attach(1, "d");
+    rig.host(1, HostOp::Flush);
+    let syncs = rig.pending.iter().filter(|effect| matches!(effect, Effect::Sync { .. })).count();
+    assert_eq!((syncs, rig.replies.len()), (1, 0));
+}
+
+/// The simulator found: a session was registered while a store failed, so never durably; a list, and a refusal to
+/// relate it, told of it all the same, and a restart took it back (crash rule 4). How the array is can still be asked.
+#[test]
+fn nothing_is_told_that_a_crash_could_undo() {
+    let mut rig = Rig::with_device(64, 4 * TRACK);
+    rig.write(1, 0, 4096, 1);
+    rig.settle();
+    rig.fail_next_sync = true;
+    let unavailable = |result: Result<Answer, twintrack_link::manage::Refusal>| {
+        result.is_err_and(|refusal| refusal.code == RefusalCode::Unavailable)
+    };
+    assert!(unavailable(rig.command(Command::SessionRegister { standard: "d".into(), group: None })));
+    assert!(unavailable(rig.command(Command::SessionList { standard: None })));
+    assert!(unavailable(rig.command(Command::SessionRelate { session: 2, virtual_device: "d".into() })));
+    let Answer::Array(info) = rig.command(Command::ArrayShow {}).unwrap() else { panic!() };
+    assert_eq!(info.warnings.len(), 1, "{:?}", info.warnings);
+    rig.restart();
+    assert_eq!(rig.command(Command::SessionList { standard: None }).unwrap(), Answer::Sessions(vec![]));
+}
