@@ -114,6 +114,9 @@ impl Durability {
         let ready = if ahead { tables.last_unit() } else { self.synced };
         let wanted = self.waiting.iter().map(|(_, unit, _)| *unit).max().unwrap_or(UnitSeq::ZERO);
         let committed = tables.committed_unit();
+        // The halves of a torn unit are two: the commit parts them.
+        let torn = planted(Defect::UnitTorn) && ready.0 > committed.0 + 1;
+        let ready = if torn { UnitSeq(ready.0 - 1) } else { ready };
         if self.committing.is_none() && wanted > committed && ready > committed {
             self.committing = Some(ready);
             return Some(Step::Commit(ready));
