@@ -45,7 +45,7 @@ impl UnitLog {
     pub(crate) fn push(&mut self, changes: Vec<Change>) -> UnitSeq {
         if planted(Defect::UnitTorn) && changes.len() > 1 {
             let mut first = changes;
-            let second = first.split_off(first.len() / 2);
+            let second = first.split_off(first.len().div_ceil(2));
             self.last = self.last.next();
             self.units.push_back((self.last, first));
             self.last = self.last.next();

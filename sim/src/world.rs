@@ -101,7 +101,7 @@ impl World {
             connections: !plan.faults.is_empty(),
         };
         let (command_cuts, timed): (Vec<_>, Vec<_>) =
-            plan.faults.iter().cloned().partition(|fault| matches!(fault, Fault::CommandCut { .. }));
+            plan.faults.iter().cloned().partition(Fault::waits_for_command);
         let ledger = Ledger::new(u64::from(world.track_bytes), excuses, timeline.clone());
         let shared = Shared {
             plan: plan.clone(),
@@ -109,6 +109,7 @@ impl World {
             phase: Cell::new(Phase::Setup),
             crash_wanted: Cell::new(None),
             commands: Cell::new(0),
+            titles: RefCell::default(),
             began_ms: Cell::new(0),
             quiet_ms: Cell::new(0),
             finished: Cell::new(0),
@@ -262,15 +263,28 @@ impl World {
     /// The faults that are due.
     fn strike(&mut self, sim: &mut Sim<'_>) {
         let begun = self.shared.commands.get();
-        let due = |fault: &Fault| matches!(fault, Fault::CommandCut { nth, .. } if *nth <= begun);
+        let titles = self.shared.titles.borrow();
+        let due = |fault: &Fault| match fault {
+            Fault::CommandCut { nth, .. } => *nth <= begun,
+            Fault::CommitCut { command, .. } => titles.contains(command),
+            _ => false,
+        };
         while let Some(at) = self.command_cuts.iter().position(due) {
             let fault = self.command_cuts.remove(at);
             note!(self.shared.timeline, "world", "{fault:?}");
-            if let Fault::CommandCut { after_ops, down_ms, survival, .. } = fault {
-                self.next_cut = (down_ms, survival);
-                self.shared.enclosure.cut_after(after_ops);
+            match fault {
+                Fault::CommandCut { after_ops, down_ms, survival, .. } => {
+                    self.next_cut = (down_ms, survival);
+                    self.shared.enclosure.cut_after(after_ops);
+                }
+                Fault::CommitCut { after_ops, down_ms, survival, .. } => {
+                    self.next_cut = (down_ms, survival);
+                    self.shared.enclosure.cut_at(METADATA_DISK, after_ops);
+                }
+                _ => {}
             }
         }
+        drop(titles);
         let Some(from) = self.faults_from_ms else { return };
         while self.faults.front().is_some_and(|fault| from + fault.at_ms() <= self.now_ms) {
             let Some(fault) = self.faults.pop_front() else { return };
@@ -286,7 +300,7 @@ impl World {
                     }
                 }
                 // They are not among the timed ones.
-                Fault::CommandCut { .. } => {}
+                Fault::CommandCut { .. } | Fault::CommitCut { .. } => {}
                 Fault::Drop { nth, .. } => {
                     self.faults_done += self.shared.wires.drop_connections(nth) as u64;
                 }

@@ -83,6 +83,8 @@ struct State {
     /// Raised each time it is switched on: handles of before are dead.
     boot: u64,
     cut_after: Option<u64>,
+    /// The disk, and how many more operations of it are done before the power goes.
+    cut_at: Option<(String, u64)>,
     stats: DiskStats,
     /// The disks that were opened, one after the other, and by which boot.
     opens: Vec<(u64, String)>,
@@ -104,6 +106,7 @@ impl Enclosure {
                 power: Power::on(),
                 boot: 0,
                 cut_after: None,
+                cut_at: None,
                 stats: DiskStats::default(),
                 opens: Vec::new(),
                 dice: Dice::new(seed, "disks"),
@@ -116,6 +119,11 @@ impl Enclosure {
     /// Cuts the power when that many more operations have begun.
     pub fn cut_after(&self, operations: u64) {
         self.state().cut_after = Some(operations);
+    }
+
+    /// Cuts the power when that many more operations of one disk have begun.
+    pub fn cut_at(&self, disk: &str, operations: u64) {
+        self.state().cut_at = Some((disk.into(), operations));
     }
 
     /// Cuts the power now.
@@ -134,7 +142,7 @@ impl Enclosure {
         let mut state = self.state();
         let state = &mut *state;
         state.power.set(false);
-        state.cut_after = None;
+        (state.cut_after, state.cut_at) = (None, None);
         for (name, platter) in &mut state.disks {
             let unsynced = platter.unsynced_sectors();
             platter.lose(survival, &mut state.dice);
@@ -164,7 +172,7 @@ impl Enclosure {
     /// Ends all faults but decay.
     pub fn disarm(&self) {
         let mut state = self.state();
-        state.cut_after = None;
+        (state.cut_after, state.cut_at) = (None, None);
         for (_, platter) in &mut state.disks {
             platter.disarm();
         }
@@ -250,14 +258,18 @@ impl State {
             return Err(dead());
         }
         self.stats.operations += 1;
-        if let Some(left) = &mut self.cut_after {
-            if *left == 0 {
-                self.cut_after = None;
-                note!(self.timeline, "disk", "{name} {what}: never done");
-                self.cut();
-                return Err(dead());
-            }
-            *left -= 1;
+        let count_down = |left: &mut u64| {
+            let now = *left == 0;
+            *left = left.saturating_sub(1);
+            now
+        };
+        let any = self.cut_after.as_mut().is_some_and(count_down);
+        let its = self.cut_at.as_mut().is_some_and(|(disk, left)| disk == name && count_down(left));
+        if any || its {
+            (self.cut_after, self.cut_at) = (None, None);
+            note!(self.timeline, "disk", "{name} {what}: never done");
+            self.cut();
+            return Err(dead());
         }
         note!(self.timeline, "disk", "{name} {what}");
         Ok(())

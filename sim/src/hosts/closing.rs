@@ -26,20 +26,59 @@ impl Host {
     /// Checks everything.
     pub(super) async fn close(&self) {
         self.compare_all().await;
-        self.read_everything(true).await;
+        let (kill, whole) = (self.dice.borrow_mut().chance(400), !self.is_large());
+        if kill {
+            // What was just written, and not flushed, outlives the program, and with a flush the power, too.
+            self.write_a_little().await;
+            self.crash(Survival::Everything).await;
+        }
+        if !kill || whole {
+            self.read_everything(true).await;
+        }
         if self.is_broken() {
             return;
         }
-        note!(self.shared.timeline, "world", "a last power cut");
-        self.shared.crash_wanted.set(Some(Survival::Nothing));
-        while self.shared.crash_wanted.get().is_some() {
-            sleep(Duration::from_millis(1)).await;
-        }
-        self.compare_all().await;
+        self.crash(Survival::Nothing).await;
         self.read_everything(false).await;
         self.report_everything().await;
         if !self.is_broken() {
             self.remove_everything().await;
+        }
+    }
+
+    /// Has the array crash, waits until it is back, and compares what it lists.
+    async fn crash(&self, survival: Survival) {
+        note!(self.shared.timeline, "world", "a last crash: {survival:?}");
+        self.shared.crash_wanted.set(Some(survival));
+        while self.shared.crash_wanted.get().is_some() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        self.compare_all().await;
+    }
+
+    /// Whether reading everything takes long.
+    fn is_large(&self) -> bool {
+        self.shared.plan.devices.iter().filter_map(|device| device.size_bytes).sum::<u64>() > 4 * WHOLE_BYTES
+    }
+
+    /// A few small writes to the first tracks of each standard device.
+    async fn write_a_little(&self) {
+        let mut connections = Connections::new(self.clone());
+        let names: Vec<String> = self.shared.ledger().devices.keys().cloned().collect();
+        let track = self.shared.ledger().track_bytes;
+        for device in names {
+            let now = self.shared.ledger().history.tick();
+            let steady = self.shared.ledger().is_steady(&device, now);
+            let known = self.shared.ledger().devices.get(&device).cloned();
+            let Some(size) =
+                known.filter(|device| steady && device.standard.is_some()).map(|d| *d.size.latest())
+            else {
+                continue;
+            };
+            for offset in (0..size.min(6 * track)).step_by(track as usize) {
+                let act = Act::Write { device: device.clone(), offset, length: 512, fua: false };
+                self.finish(&mut connections, act).await;
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod reports;
 mod settle;
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct Shared {
     pub crash_wanted: Cell<Option<Survival>>,
     /// Management commands of the plan that were begun.
     pub commands: Cell<u64>,
+    /// What those on sessions are called.
+    pub titles: RefCell<BTreeSet<String>>,
     /// When the tasks began, ms.
     pub began_ms: Cell<u64>,
     /// When the faults stopped, ms.
@@ -83,6 +86,8 @@ pub struct Host {
     shared: Rc<Shared>,
     array: ArrayClient<SimDial>,
     dice: Rc<RefCell<Dice>>,
+    /// The epoch in which the last command was asked.
+    asked_in: Rc<Cell<u32>>,
 }
 
 /// The hosts' names in the simulated network.
@@ -95,7 +100,7 @@ impl Host {
         let name = NAMES[usize::from(number)];
         let array = ArrayClient::new(dial, Endpoint::Tcp(ARRAY.into(), MANAGE_PORT));
         let dice = Rc::new(RefCell::new(Dice::new(shared.plan.seed, name)));
-        Self { name, shared, array, dice }
+        Self { name, shared, array, dice, asked_in: Rc::default() }
     }
 
     /// All that a host does in a run.

@@ -30,6 +30,7 @@ impl Host {
         self.note(format_args!("{:?}", op.act));
         if self.shared.in_phase(Phase::Safety) {
             self.shared.commands.set(self.shared.commands.get() + 1);
+            self.shared.titles.borrow_mut().extend(op.act.title());
         }
         let since_ms = self.shared.timeline.now_ms();
         let act = self.command(&op.act);
@@ -79,6 +80,7 @@ impl Host {
     /// Asks once, and counts.
     pub(super) async fn ask<T>(&self, call: impl Future<Output = Result<T, ArrayError>>) -> Told<T> {
         let bound = Duration::from_millis(self.shared.deadlines.answer_ms);
+        self.asked_in.set(self.shared.ledger().history.epoch());
         let told = match timeout(bound, call).await {
             Ok(Ok(answer)) => Told::Done(answer),
             Ok(Err(ArrayError::Unreachable { .. })) => Told::Unasked,
@@ -387,6 +389,8 @@ impl Host {
             }
             Err(_) => Told::Unknown,
         };
+        // One of its calls may have come after a crash.
+        self.asked_in.set(self.shared.ledger().history.epoch());
         let counts = |ledger: &mut crate::ledger::Ledger, done| {
             if done { ledger.counts.done += 1 } else { ledger.counts.unknown += 1 }
         };

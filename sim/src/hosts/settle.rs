@@ -15,7 +15,8 @@ const STILL_UNDER_WAY_MS: u64 = 3000;
 impl Host {
     /// Waits until a command that was cut off has surely happened or not, then lists everything.
     pub(super) async fn settle(&self) {
-        let epoch = self.shared.ledger().history.epoch();
+        // With the array that crashed ended what it was asked.
+        let epoch = self.asked_in.get();
         for _ in 0..STILL_UNDER_WAY_MS / 50 {
             if self.shared.ledger().history.epoch() != epoch {
                 break;

@@ -243,11 +243,13 @@ impl History {
         CutId(self.cuts.len() as u32 - 1)
     }
 
-    /// An activation is answered. One that is not, and happened all the same, happened before the crash.
+    /// An activation is answered, or seen to have happened: one that was not answered happened before the crash. What is
+    /// known already stays: a session that is seen again, after an end that a crash undid, began when it began.
     pub fn end_cut(&mut self, cut: CutId) {
         let now = self.tick();
         let answer = self.capped(self.cuts[cut.0 as usize].epoch, now);
-        self.cuts[cut.0 as usize].span.answer = answer;
+        let span = &mut self.cuts[cut.0 as usize].span;
+        span.answer = span.answer.min(answer);
     }
 
     /// The ranges of bytes that were ever to be written on a volume, in order, merged.

@@ -103,6 +103,23 @@ mod tests {
         read(&mut history, s, 0, &before).unwrap();
     }
 
+    /// A crash undid the removal of a session, and its host finds it active once more. Once the instant ended with that
+    /// sight of it, and `lapse-forgotten` went unnoticed.
+    #[test]
+    fn a_session_that_is_seen_again_began_when_it_began() {
+        let mut history = History::default();
+        let d = history.add_volume("d", Origin::Blank);
+        write(&mut history, d, 0);
+        let cut = history.begin_cut();
+        history.end_cut(cut);
+        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let after = write(&mut history, d, 0);
+        history.crash(Ending::Killed);
+        history.end_cut(cut);
+        let after = history.payload(after);
+        assert!(read(&mut history, s, 0, &after).is_err());
+    }
+
     #[test]
     fn a_group_is_one_instant() {
         let mut history = History::default();

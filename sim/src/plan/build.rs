@@ -92,17 +92,18 @@ impl Draft {
         let temper = match scenario {
             Scenario::Io => dice.weighted(&[(60, Temper::Plain), (40, Temper::Focus)]),
             _ => dice.weighted(&[
-                (32, Temper::Plain),
-                (16, Temper::Focus),
-                (20, Temper::Hot),
-                (10, Temper::Brief),
-                (10, Temper::Relay),
-                (12, Temper::Rounds),
+                (28, Temper::Plain),
+                (14, Temper::Focus),
+                (18, Temper::Hot),
+                (8, Temper::Brief),
+                (12, Temper::Relay),
+                (14, Temper::Rounds),
+                (6, Temper::Points),
             ]),
         };
         let horizon_ms = match temper {
             Temper::Plain => dice.between(300, 2400),
-            Temper::Relay | Temper::Rounds => 1500,
+            Temper::Relay | Temper::Rounds | Temper::Points => 1500,
             _ => dice.between(150, 700),
         };
         let mut bursts = Vec::new();
@@ -291,8 +292,8 @@ impl Draft {
         let stores = self.stores();
         let dice = &mut self.dice;
         let (most_ms, slow_per_mille, slow_most_ms) = match self.temper {
-            Temper::Relay => (1, 120, 1100),
-            Temper::Rounds => (4, 0, 0),
+            Temper::Relay => (1, 70, 2000),
+            Temper::Rounds => (1, 600, 40),
             _ => *dice.pick(&[(0, 0, 0), (2, 5, 30), (2, 50, 60), (6, 20, 100), (1, 30, 400)]),
         };
         let disk = Latency { least_ms: 0, most_ms, slow_per_mille, slow_most_ms };
@@ -324,6 +325,7 @@ impl Draft {
             Some(Scenario::Full) => (tracks * dice.between(5, 14) / 10 + 3, dice.between(1, 2)),
             None => (tracks + 64, dice.between(1, 2)),
             // Room is used again soon.
+            Some(_) if self.temper == Temper::Relay => (tracks * 3 + 6, 1),
             Some(Scenario::Sessions | Scenario::Io | Scenario::Groups | Scenario::Deactivate)
                 if self.temper != Temper::Plain =>
             {

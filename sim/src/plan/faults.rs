@@ -98,16 +98,36 @@ pub(super) fn add(draft: &mut Draft, swarm: &Swarm) {
     let is_end = |(_, act): &(u64, &&Act)| matches!(act, Act::Remove { .. } | Act::Deactivate { .. });
     let ends: Vec<u64> = (1..).zip(&commands).filter(is_end).map(|(nth, _)| nth).collect();
     // Where sessions are brief, their ends are what matters, and what is written then must not be lost with the cache.
-    let brief = matches!(draft.temper, Temper::Brief | Temper::Rounds);
+    let brief = draft.temper == Temper::Brief;
     let command_cuts = match draft.temper {
         Temper::Brief => swarm.command_cuts.max(3),
-        Temper::Rounds => 2,
         Temper::Relay => swarm.command_cuts.min(1),
+        Temper::Rounds | Temper::Points => 0,
         _ => swarm.command_cuts,
     };
+    // What a command does to sessions it does wholly or not at all: the power goes around its commits. An
+    // establishment is some commands that prepare and one that activates.
+    let titles = commands.iter().filter_map(|act| {
+        let preparing =
+            if let Act::Establish { pairs } = act { 16 * (1 + 2 * pairs.len() as u64) } else { 0 };
+        Some((act.title()?, preparing))
+    });
+    let titles: Vec<(String, u64)> = titles.collect();
+    let commit_cuts = match draft.scenario {
+        _ if course || titles.is_empty() => 0,
+        Some(Scenario::Groups) => dice.between(2, 6),
+        _ if swarm.command_cuts == 0 => 0,
+        _ => dice.below(4),
+    };
+    for _ in 0..commit_cuts {
+        let (command, preparing) = dice.pick(&titles).clone();
+        let after_ops = dice.below(preparing + 24);
+        let survival = *dice.pick(&swarm.survivals);
+        faults.push(Fault::CommitCut { command, after_ops, down_ms: down(dice), survival });
+    }
     for _ in 0..command_cuts {
         let (mut nth, mut after_ops) = (dice.between(1, commands.len().max(1) as u64), dice.below(40));
-        if (brief && !ends.is_empty() && dice.chance(800)) || draft.temper == Temper::Rounds {
+        if brief && !ends.is_empty() && dice.chance(800) {
             (nth, after_ops) = (*dice.pick(&ends), dice.below(70));
         }
         let survival = match dice.below(3) {

@@ -2,6 +2,7 @@
 //! read back from it, and replays.
 
 mod build;
+mod courses;
 mod faults;
 mod hot;
 mod operators;
@@ -213,6 +214,9 @@ pub enum Fault {
     /// The power goes `after_ops` disk operations after the hosts' `nth` management command was begun (from 1); on again
     /// `down_ms` after that.
     CommandCut { nth: u64, after_ops: u64, down_ms: u64, survival: Survival },
+    /// The power goes `after_ops` operations of the metadata's disk after a command on sessions ([`Act::title`]) was
+    /// begun: before, in, between or after its commits; on again `down_ms` after that.
+    CommitCut { command: String, after_ops: u64, down_ms: u64, survival: Survival },
     /// Connections break: the `nth` of those there are, or all.
     Drop {
         at_ms: u64,
@@ -223,11 +227,30 @@ pub enum Fault {
     Disk { at_ms: u64, disk: String, fault: DiskFault },
 }
 
+impl Act {
+    /// What a command that changes the state of sessions is called where a fault waits for it.
+    pub fn title(&self) -> Option<String> {
+        match self {
+            Self::Activate { sessions, .. } => Some(format!("activate {}", sessions.first()?)),
+            Self::Establish { pairs } => Some(format!("establish {}", pairs.first()?.0)),
+            Self::GroupProcess { group, .. } => Some(format!("process {group}")),
+            Self::Deactivate { session } => Some(format!("deactivate {session}")),
+            Self::Remove { session } => Some(format!("remove {session}")),
+            _ => None,
+        }
+    }
+}
+
 impl Fault {
+    /// Whether it strikes with a management command, not at a time.
+    pub fn waits_for_command(&self) -> bool {
+        matches!(self, Self::CommandCut { .. } | Self::CommitCut { .. })
+    }
+
     /// When; one that waits for a command: 0.
     pub fn at_ms(&self) -> u64 {
         match self {
-            Self::CommandCut { .. } => 0,
+            Self::CommandCut { .. } | Self::CommitCut { .. } => 0,
             Self::PowerCut { at_ms, .. }
             | Self::Crash { at_ms, .. }
             | Self::Drop { at_ms, .. }

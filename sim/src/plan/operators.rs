@@ -2,6 +2,7 @@
 //! it did itself.
 
 use super::build::Draft;
+use super::courses;
 use super::hot::{self, Temper};
 use super::{Act, Op, Scenario, Task};
 use crate::dice::Dice;
@@ -111,8 +112,9 @@ impl Script {
 /// Adds the operators' tasks.
 pub(super) fn add(draft: &mut Draft, script: &Script) {
     match draft.temper {
-        Temper::Relay => return hot::add_relay(draft),
-        Temper::Rounds => return hot::add_rounds(draft),
+        Temper::Relay => return courses::add_relay(draft),
+        Temper::Rounds => return courses::add_rounds(draft),
+        Temper::Points => return courses::add_points(draft),
         _ => {}
     }
     let brief = draft.temper == Temper::Brief;
