@@ -38,12 +38,14 @@ defects! {
     DropWrittenInPlace "drop-written-in-place" "rule 3: a reference dropped but not committed does not hinder writing in place";
     LapseForgotten "lapse-forgotten" "rule 3a: protection ends at once, not when the unit that ended it is committed";
     ReplyBeforeCommit "reply-before-commit" "rule 4: a FLUSH or command is answered after the sync, before its commit";
+    HeaderLate "header-late" "rule 6: the header of a track is written one round after its birth is committed";
     ReadUnpinned "read-unpinned" "rule 7: a read in flight does not hold the tracks that it reads";
     WriteUnpinned "write-unpinned" "rule 7: a write in flight does not hold the base that its entry will name";
     ActivateUndrained "activate-undrained" "rule 7: an activation does not wait for the writes in flight";
     TrimUndrained "trim-undrained" "rule 7: a trim does not wait for the writes in flight to its track";
     OverlapUnordered "overlap-unordered" "rule 7: overlapping writes go at the same time";
     DiscardUnheld "discard-unheld" "rule 7: a track is free for others while its discard is in flight";
+    MarkedEarly "marked-early" "rule 8: the marker of a formatted array is set before its metadata are made";
     SyncErrorForgotten "sync-error-forgotten" "rule 9: after a failed sync the next one counts as success";
     CommitErrorIgnored "commit-error-ignored" "rule 9: a failed commit is taken for a good one";
     OldTrackNotKept "old-track-not-kept" "D3: the first write after an activation keeps no version";

@@ -19,7 +19,7 @@ mod tables;
 mod unit;
 mod write;
 
-pub use audit::AuditError;
+pub use audit::{AuditError, EntryPlace};
 pub use entry::{Entry, Overlay};
 pub use geometry::{BLOCK_BYTES, Geometry, GeometryError, SECTOR_BYTES, TRACKS_PER_CYLINDER};
 pub use ids::{

@@ -18,6 +18,7 @@ pub mod dice;
 pub mod disk;
 pub mod endpoints;
 pub mod hosts;
+pub mod inspect;
 pub mod job;
 pub mod ledger;
 pub mod net;

@@ -14,6 +14,7 @@ use crate::cabinet::{EPOCH_MS, SimCabinet, SimEnv};
 use crate::disk::{DiskSpec, Enclosure, Survival};
 use crate::endpoints::{ARRAY, MANAGE_PORT, NBD_PORT, SimNet};
 use crate::hosts::{Host, NAMES, Phase, Shared};
+use crate::inspect;
 use crate::ledger::{Counts, Excuses, Ledger};
 use crate::net::Wires;
 use crate::note;
@@ -320,7 +321,26 @@ impl World {
         self.shared.ledger().crashed(if kept { Ending::Killed } else { Ending::PowerCut });
         self.shared.enclosure.lose(survival);
         sim.crash(ARRAY);
+        self.inspect();
         self.restart_at_ms = Some(self.now_ms + down_ms.max(1));
+    }
+
+    /// Looks at the disks of an array that is down.
+    fn inspect(&self) {
+        let shared = &self.shared;
+        let sound = !shared.plan.has_disk_faults();
+        let checked = inspect::committed(&shared.enclosure).and_then(|found| {
+            let Some((tables, serial)) = found else { return Ok(()) };
+            if shared.phase.get() == Phase::Quiet {
+                inspect::show(&shared.timeline, &tables);
+            }
+            let tears = shared.plan.world.tears;
+            if sound && !tears { inspect::check_births(&shared.enclosure, &tables, serial) } else { Ok(()) }
+        });
+        // What a failing disk did to its metadata is not the array's doing.
+        if sound {
+            shared.ledger().hold(checked);
+        }
     }
 
     fn outcome(&self) -> Outcome {

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use twintrack_core::defect::{Defect, planted};
 use twintrack_core::layout::{Header, StoreLayout};
 use twintrack_core::{BLOCK_BYTES, BlockMask, Generation, Geometry, Owner, Place, StoreId};
 
@@ -38,6 +39,8 @@ pub(super) struct Headers {
     sequence: u64,
     /// By store and place in it: what the next round writes.
     notes: BTreeMap<(StoreId, u32), Note>,
+    /// A planted defect's: what the round before should have written.
+    late: BTreeMap<(StoreId, u32), Note>,
     cache: BTreeMap<HeaderBlock, Vec<u8>>,
     /// The cache in the order in which it was filled.
     filled: VecDeque<HeaderBlock>,
@@ -51,6 +54,7 @@ impl Headers {
             serial,
             sequence,
             notes: BTreeMap::new(),
+            late: BTreeMap::new(),
             cache: BTreeMap::new(),
             filled: VecDeque::new(),
         }
@@ -68,7 +72,10 @@ impl Headers {
     }
 
     /// The blocks that the notes change; each is to be [`Self::fill`]ed unless it is in the cache.
-    pub(super) fn touched(&self, layout: impl Fn(StoreId) -> StoreLayout) -> Vec<(HeaderBlock, bool)> {
+    pub(super) fn touched(&mut self, layout: impl Fn(StoreId) -> StoreLayout) -> Vec<(HeaderBlock, bool)> {
+        if planted(Defect::HeaderLate) {
+            std::mem::swap(&mut self.notes, &mut self.late);
+        }
         let mut blocks: Vec<_> = self.notes.keys().map(|at| block_of(*at, &layout).0).collect();
         blocks.dedup();
         blocks.into_iter().map(|block| (block, self.cache.contains_key(&block))).collect()

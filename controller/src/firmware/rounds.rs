@@ -52,7 +52,8 @@ impl Firmware {
     }
 
     fn begin_round(&mut self, stores: Vec<StoreId>, fx: &mut Vec<Effect>) {
-        let touched = self.headers.touched(|store| layout_of(&self.tables, store));
+        let Self { headers, tables, .. } = self;
+        let touched = headers.touched(|store| layout_of(tables, store));
         let missing: Vec<_> =
             touched.into_iter().filter(|(_, cached)| !cached).map(|(block, _)| block).collect();
         let outstanding = missing.len() as u32;

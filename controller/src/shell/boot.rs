@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tracing::info;
+use twintrack_core::defect::{Defect, planted};
 use twintrack_core::layout::{SUPERBLOCK_BYTES, StoreLayout};
 use twintrack_core::{Change, Geometry, NAME_BYTES_MAX, PoolId, PoolRecord, StoreId, StoreRecord, Tables};
 
@@ -109,6 +110,9 @@ async fn format<C: Cabinet, E: Env>(cabinet: &Arc<C>, env: &E, config: &Config) 
     let changes = additions.changes;
     blocking(cabinet, move |cabinet| {
         let backend = cabinet.metadata().map_err(ServeError::Cabinet)?;
+        if planted(Defect::MarkedEarly) {
+            cabinet.mark_formatted().map_err(ServeError::Cabinet)?;
+        }
         Metadata::create(backend, array)?.commit(&changes)?;
         // The metadata are closed by now, so that nothing is written after the marker.
         cabinet.mark_formatted().map_err(ServeError::Cabinet)

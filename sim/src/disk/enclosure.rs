@@ -169,6 +169,22 @@ impl Enclosure {
         armed
     }
 
+    /// A part of a disk as it is, faults or not; `None`: there is no such disk, or no such part of it.
+    pub fn peek(&self, disk: &str, offset: u64, length: u64) -> Option<Vec<u8>> {
+        let state = self.state();
+        let (_, platter) = state.disks.iter().find(|(name, _)| name == disk)?;
+        offset.checked_add(length).filter(|end| *end <= platter.length())?;
+        let mut out = vec![0; length as usize];
+        platter.peek(offset, &mut out);
+        Some(out)
+    }
+
+    /// Bytes of a disk; 0 if there is none of that name.
+    pub fn length(&self, disk: &str) -> u64 {
+        let state = self.state();
+        state.disks.iter().find(|(name, _)| name == disk).map_or(0, |(_, platter)| platter.length())
+    }
+
     /// Ends all faults but decay.
     pub fn disarm(&self) {
         let mut state = self.state();

@@ -166,6 +166,11 @@ impl Platter {
         Ok(())
     }
 
+    /// What lies there, faults or not: for who looks at the disk from outside.
+    pub fn peek(&self, offset: u64, out: &mut [u8]) {
+        self.now.read(offset, out);
+    }
+
     /// Begins a write; [`Self::end_write`] ends it. A power cut in between leaves any part of it.
     pub fn begin_write(&mut self, offset: u64, data: Vec<Bytes>) -> io::Result<u64> {
         self.check(offset, data.iter().map(|piece| piece.len() as u64).sum())?;

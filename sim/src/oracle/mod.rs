@@ -20,7 +20,7 @@ pub use content::{Value, fill, parse};
 pub use history::{Content, CutId, Ending, History, Origin, VolumeId, WriteId};
 pub use liveness::{Deadlines, check_answered_in_time};
 pub use register::{Moment, NEVER, Span};
-pub use space::{Emptied, SelfCheck, check_emptied};
+pub use space::{Emptied, check_emptied};
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]

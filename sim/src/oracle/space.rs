@@ -1,14 +1,8 @@
 //! **Reference counts equal the references, free is free, nothing leaks.** The first two only the array's own tables
-//! can tell: they are asked through [`SelfCheck`]. The third shows from outside: when every session and device is gone,
-//! everything is free again.
+//! can tell: see `inspect`. The third shows from outside: when every session and device is gone, everything is free
+//! again.
 
 use super::Violation;
-
-/// Tables that can check themselves.
-pub trait SelfCheck {
-    /// `Err`: what does not hold, in a sentence.
-    fn self_check(&self) -> Result<(), String>;
-}
 
 /// A pool after every session and device was removed and the background has had its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
