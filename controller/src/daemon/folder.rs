@@ -6,6 +6,7 @@
 //! metadata.new      metadata while the array is formatted
 //! metadata          metadata; there when formatting is complete, by renaming
 //! store-0           the first store, unless the settings say otherwise
+//! token             for commands over TCP, if the settings have such a socket
 //! nbd.sock, control.sock
 //! ```
 //!
@@ -34,6 +35,8 @@ pub const SETTINGS: &str = "twintrack.toml";
 pub const NBD_SOCKET: &str = "nbd.sock";
 /// Where commands are taken, unless the settings say otherwise.
 pub const CONTROL_SOCKET: &str = "control.sock";
+/// The token for commands over TCP, unless the settings say otherwise.
+pub const TOKEN: &str = "token";
 
 const LOCK: &str = "lock";
 const METADATA: &str = "metadata";

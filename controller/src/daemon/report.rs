@@ -7,19 +7,18 @@ use twintrack_core::layout::SUPERBLOCK_BYTES;
 use twintrack_core::{StoreId, StoreRecord, Tables};
 
 use super::folder::{Folder, Standing};
-use super::settings::{Settings, Size};
+use super::settings::Size;
 use super::{DaemonError, FileDisk};
 use crate::shell::superblock::Superblock;
-use crate::shell::{Disk, ServeError};
+use crate::shell::{Config, Disk, ServeError};
 
 /// Reads everything that a start would read, and says what is there; an error is what a start would say.
 pub(super) fn print(
     folder: &Folder,
     standing: &Standing,
-    settings: &Settings,
+    config: &Config,
     added: &[String],
 ) -> Result<(), DaemonError> {
-    let config = settings.config(folder.path());
     println!("folder   {}", folder.path().display());
     for endpoint in &config.nbd {
         println!("nbd      {endpoint}");

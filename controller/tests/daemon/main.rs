@@ -2,4 +2,6 @@
 
 mod clients;
 mod folders;
+mod pki;
 mod process;
+mod tls;
