@@ -24,6 +24,7 @@ use twintrack_core::{StoreId, StoreRecord};
 
 use super::disk::FileDisk;
 use super::metadata_file::MetadataFile;
+use super::settings::StoreIo;
 use super::{DaemonError, sync_folder};
 use crate::shell::metadata::{ArrayRecord, Metadata};
 use crate::shell::superblock::Superblock;
@@ -66,6 +67,8 @@ pub struct Folder {
     path: PathBuf,
     /// Sizes of the stores that are created if they are not there.
     creatable: BTreeMap<String, u64>,
+    /// Stores that are used past the page cache.
+    direct: BTreeSet<String>,
     /// One piece of work on the metadata at a time.
     working: Arc<Mutex<()>>,
     _lock: File,
@@ -89,7 +92,23 @@ impl Folder {
             }
         }
         let lock = lock(&path)?;
-        Ok(Self { path, creatable: BTreeMap::new(), working: Arc::default(), _lock: lock })
+        Ok(Self {
+            path,
+            creatable: BTreeMap::new(),
+            direct: BTreeSet::new(),
+            working: Arc::default(),
+            _lock: lock,
+        })
+    }
+
+    /// Uses these stores past the page cache.
+    pub(super) fn use_direct(&mut self, stores: BTreeSet<String>) {
+        self.direct = stores;
+    }
+
+    /// How a store is used.
+    pub(super) fn io(&self, store: &str) -> StoreIo {
+        if self.direct.contains(store) { StoreIo::Direct } else { StoreIo::PageCache }
     }
 
     /// Where it is.
@@ -156,8 +175,10 @@ impl Cabinet for Folder {
     type Metadata = MetadataFile;
 
     async fn open(&self, store: &str) -> io::Result<FileDisk> {
-        let (path, size) = (self.path.join(store), self.creatable.get(store).copied());
-        tokio::task::spawn_blocking(move || FileDisk::open(&path, size)).await.map_err(io::Error::other)?
+        let (path, size, io) = (self.path.join(store), self.creatable.get(store).copied(), self.io(store));
+        tokio::task::spawn_blocking(move || FileDisk::open(&path, size, io))
+            .await
+            .map_err(io::Error::other)?
     }
 
     fn is_formatted(&self) -> io::Result<bool> {

@@ -1,10 +1,11 @@
 //! The daemon: an array over the files, disks, sockets and clock of Linux. [`run`] is all of the program `twintrackd`.
 //!
 //! - `settings`: the file `twintrack.toml`; `folder`: the array's folder, what may be in it, and who has it.
-//! - `disk`, `metadata_file`, `net`, `env`: the shell's seams, given real things.
+//! - `disk` (and `direct`), `metadata_file`, `net`, `env`: the shell's seams, given real things.
 //! - `tls`, `token_file`: what keeps others out where they can reach a socket.
 //! - `report`: what `--check` prints. `supervisor`: what systemd is told.
 
+mod direct;
 mod disk;
 mod env;
 mod folder;
@@ -35,7 +36,7 @@ pub use metadata_file::MetadataFile;
 pub use net::{Listener, Stream, TokioNet};
 pub use settings::{
     Address, Control, ControlTls, Format, Log, LogFormat, LogLevel, Nbd, NbdTls, Pool, Settings,
-    SettingsError, Size, SizeError, Store,
+    SettingsError, Size, SizeError, Store, StoreIo,
 };
 pub use tls::{ServerTls, TlsError};
 pub use token_file::TokenFileError;
@@ -207,6 +208,7 @@ fn start(options: &Options) -> Result<(), DaemonError> {
         None => None,
         Some(path) => token_file::open(path, !options.check, &SystemEnv)?,
     };
+    folder.use_direct(settings.direct_stores());
     let added = folder.adopt(&standing, settings.stores())?;
     let config = settings.config(folder.path(), token);
     if options.check {

@@ -7,7 +7,7 @@ use twintrack_core::layout::SUPERBLOCK_BYTES;
 use twintrack_core::{StoreId, StoreRecord, Tables};
 
 use super::folder::{Folder, Standing};
-use super::settings::Size;
+use super::settings::{Size, StoreIo};
 use super::{DaemonError, FileDisk};
 use crate::shell::superblock::Superblock;
 use crate::shell::{Config, Disk, ServeError};
@@ -63,7 +63,7 @@ fn check_store(folder: &Folder, id: StoreId, record: &StoreRecord, serial: u64) 
     let name = || record.name.clone();
     let failed = |source| DaemonError::Store { name: name(), source };
     let path = folder.path().join(&record.name);
-    let disk = FileDisk::open(&path, None).map_err(failed)?;
+    let disk = FileDisk::open(&path, None, folder.io(&record.name)).map_err(failed)?;
     let mut start = Vec::new();
     File::open(&path)
         .and_then(|f| f.take(SUPERBLOCK_BYTES.into()).read_to_end(&mut start))
@@ -75,6 +75,10 @@ fn check_store(folder: &Folder, id: StoreId, record: &StoreRecord, serial: u64) 
             ServeError::ForeignStore { name: name(), serial: found.serial, store: found.store }.into()
         );
     }
-    println!("store    {}, {}", record.name, Size(disk.size()));
+    let io = match folder.io(&record.name) {
+        StoreIo::PageCache => "",
+        StoreIo::Direct => ", direct I/O",
+    };
+    println!("store    {}, {}{io}", record.name, Size(disk.size()));
     Ok(())
 }

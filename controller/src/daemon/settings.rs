@@ -135,9 +135,23 @@ pub struct Format {
 pub struct Pool {
     /// Unique.
     pub name: String,
+    /// How its stores are read and written.
+    #[serde(default)]
+    pub io: StoreIo,
     /// Its stores.
     #[serde(default)]
     pub store: Vec<Store>,
+}
+
+/// How a store is read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoreIo {
+    /// Through the page cache: memory that nobody else needs keeps what was read, and takes in what is written.
+    #[default]
+    PageCache,
+    /// Past it: what hosts keep in memory is not kept here once more.
+    Direct,
 }
 
 /// A store.
@@ -270,6 +284,12 @@ impl Settings {
         let stores = self.pool.iter().flat_map(|pool| &pool.store);
         stores.map(|store| (store.path.clone(), store.size.map(|size| size.0))).collect()
     }
+
+    /// The stores, by path, that are not to be used through the page cache.
+    pub fn direct_stores(&self) -> BTreeSet<String> {
+        let direct = self.pool.iter().filter(|pool| pool.io == StoreIo::Direct);
+        direct.flat_map(|pool| &pool.store).map(|store| store.path.clone()).collect()
+    }
 }
 
 fn endpoints(listen: &Option<Vec<Address>>, folder: &Path, default: &str) -> Vec<Endpoint> {
@@ -386,7 +406,7 @@ mod tests {
         assert!(first.contains("size = \"100 GiB\""));
         let plain = Settings::parse(&first).unwrap();
         let store = Store { path: "store-0".to_owned(), size: Some(Size(100 << 30)) };
-        let pool = Pool { name: "default".to_owned(), store: vec![store] };
+        let pool = Pool { name: "default".to_owned(), io: StoreIo::PageCache, store: vec![store] };
         assert_eq!(plain, Settings { pool: vec![pool], ..Settings::default() });
 
         let spelled_out: String = first

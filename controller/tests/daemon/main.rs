@@ -4,4 +4,5 @@ mod clients;
 mod folders;
 mod pki;
 mod process;
+mod stores;
 mod tls;
