@@ -24,6 +24,7 @@ use twintrack_core::{StoreId, StoreRecord};
 
 use super::disk::FileDisk;
 use super::metadata_file::MetadataFile;
+use super::metadata_look::MetadataLook;
 use super::settings::StoreIo;
 use super::{DaemonError, sync_folder};
 use crate::shell::metadata::{ArrayRecord, Metadata};
@@ -127,9 +128,11 @@ impl Folder {
         Ok(Standing::Formatted { array: metadata.array(), stores })
     }
 
-    /// Opens the metadata of a formatted array.
+    /// Opens the metadata of a formatted array to look at them: the file stays as it is, should it be damaged or of a
+    /// newer format.
     pub(super) fn open_metadata(&self) -> Result<Metadata, DaemonError> {
-        let file = self.metadata().map_err(|source| self.failed(source))?;
+        let file = File::open(self.path.join(METADATA)).and_then(MetadataLook::new);
+        let file = file.map_err(|source| self.failed(source))?;
         Metadata::open(file).map_err(|source| self.unreadable(source))
     }
 

@@ -1,6 +1,7 @@
 //! The daemon: an array over the files, disks, sockets and clock of Linux. [`run`] is all of the program `twintrackd`.
 //!
-//! - `settings`: the file `twintrack.toml`; `folder`: the array's folder, what may be in it, and who has it.
+//! - `settings`: the file `twintrack.toml`; `folder`: the array's folder, what may be in it, and who has it;
+//!   `metadata_look`: a look that changes nothing.
 //! - `disk` (and `direct`), `metadata_file`, `net`, `env`: the shell's seams, given real things.
 //! - `tls`, `token_file`: what keeps others out where they can reach a socket.
 //! - `report`: what `--check` prints. `supervisor`: what systemd is told.
@@ -10,6 +11,7 @@ mod disk;
 mod env;
 mod folder;
 mod metadata_file;
+mod metadata_look;
 mod net;
 mod report;
 mod settings;
