@@ -1,5 +1,6 @@
 //! Sockets: listening, accepting, and the tasks of the connections.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,13 +32,22 @@ pub(super) struct Doors<N: Net> {
 }
 
 /// What is spoken on a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Nbd,
     /// From the array's owner.
     Control,
     /// From anybody: with the token, if there is one.
     ControlOverTcp,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nbd => "Nbd",
+            Self::Control | Self::ControlOverTcp => "Control",
+        })
+    }
 }
 
 impl<N: Net> Doors<N> {
@@ -59,7 +69,7 @@ impl<N: Net> Doors<N> {
     async fn bind_one(&mut self, kind: Kind, endpoint: &Endpoint) -> Result<(), ServeError> {
         match self.net.bind(endpoint).await {
             Ok(listener) => {
-                info!(%endpoint, ?kind, "listening");
+                info!(%endpoint, %kind, "listening");
                 self.listeners.push((kind, listener));
                 Ok(())
             }
@@ -123,7 +133,7 @@ impl<D: Disk> Connections<D> {
                 self.callers.spawn(control::serve_connection(router.clone(), net.clone(), stream, closing));
             }
             Kind::Nbd | Kind::Control | Kind::ControlOverTcp => {
-                debug!(?kind, "too many connections: one is refused");
+                debug!(%kind, "too many connections: one is refused");
             }
         }
     }
@@ -153,7 +163,7 @@ async fn accept_one<'a, N: Net>(
 ) -> (Kind, &'a mut N::Listener, io::Result<N::Stream>) {
     let accepted = net.accept(listener).await;
     if let Err(error) = &accepted {
-        warn!(?kind, %error, "accept failed");
+        warn!(%kind, %error, "accept failed");
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
     (kind, listener, accepted)

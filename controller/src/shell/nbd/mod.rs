@@ -46,7 +46,8 @@ pub(super) async fn serve_connection<D, N>(
     };
     match (entered, attached) {
         (Ok(Some(Entered { stream, encrypted, negotiated, input })), Some(host)) => {
-            info!(conn = host.conn.0, export = %negotiated.export, encrypted, "host connected");
+            let how = if encrypted { "host connected over TLS" } else { "host connected" };
+            info!(conn = host.conn.0, export = %negotiated.export, "{how}");
             let conn = host.conn;
             let outbox = Outbox::new(encrypted);
             let end = transmission::run(array, stream, host, &negotiated, input, outbox).await;
