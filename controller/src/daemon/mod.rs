@@ -214,7 +214,7 @@ fn start(options: &Options) -> Result<(), DaemonError> {
     let added = folder.adopt(&standing, settings.stores())?;
     let config = settings.config(folder.path(), token);
     if options.check {
-        return report::print(&folder, &standing, &config, &added);
+        return report::print(&folder, &standing, &config, &tls, &added);
     }
     start_log(settings.log);
     raise_file_limit();

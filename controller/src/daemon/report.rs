@@ -1,14 +1,16 @@
 //! What `--check` prints: the settings, and the array that is there.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 
 use twintrack_core::layout::SUPERBLOCK_BYTES;
 use twintrack_core::{StoreId, StoreRecord, Tables};
+use twintrack_link::Endpoint;
 
 use super::folder::{Folder, Standing};
 use super::settings::{Size, StoreIo};
-use super::{DaemonError, FileDisk};
+use super::{DaemonError, FileDisk, ServerTls};
 use crate::shell::superblock::Superblock;
 use crate::shell::{Config, Disk, ServeError};
 
@@ -17,14 +19,14 @@ pub(super) fn print(
     folder: &Folder,
     standing: &Standing,
     config: &Config,
+    tls: &BTreeMap<Endpoint, ServerTls>,
     added: &[String],
 ) -> Result<(), DaemonError> {
     println!("folder   {}", folder.path().display());
-    for endpoint in &config.nbd {
-        println!("nbd      {endpoint}");
-    }
-    for endpoint in &config.control {
-        println!("control  {endpoint}");
+    for (name, endpoints) in [("nbd    ", &config.nbd), ("control", &config.control)] {
+        for endpoint in endpoints {
+            println!("{name}  {endpoint}{}", if tls.contains_key(endpoint) { ", TLS" } else { "" });
+        }
     }
     match standing {
         Standing::Empty => println!("array    none yet: the next start formats one"),

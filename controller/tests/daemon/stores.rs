@@ -136,8 +136,8 @@ async fn a_block_device_is_a_store_of_one_array() {
         assert!(daemon.terminate().await.success());
 
         // One that is in use is refused, in words.
-        let _mounted = fs::OpenOptions::new().read(true).open(&device.0).unwrap();
-        _mounted.lock().unwrap();
+        let holder = fs::OpenOptions::new().read(true).open(&device.0).unwrap();
+        holder.lock().unwrap();
         let text = said(&place.run(&[]));
         assert!(text.contains("another process has it open as a store"), "{text}");
     }

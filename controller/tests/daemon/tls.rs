@@ -190,6 +190,9 @@ async fn commands_over_tcp_need_the_token() {
     pki.install(&array.place.folder());
     let output = array.place.run(&["--check"]);
     assert!(output.status.success(), "{}", said(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains(&format!("control  {}, TLS\n", array.control)), "{text}");
+    assert!(text.contains(&format!("nbd      {}\n", array.nbd)), "{text}");
     assert!(!array.place.folder().join("token").exists(), "a look changes nothing");
     let daemon = array.start().await;
     let file = array.place.folder().join("token");
