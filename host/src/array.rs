@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
@@ -16,6 +16,7 @@ use twintrack_link::manage::{Answer, COMMAND_PATH, Command, Refusal};
 use twintrack_link::Endpoint;
 
 use crate::dial::Dial;
+use crate::tls_failure::TlsFailure;
 
 /// The largest answer to a command in bytes.
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -32,7 +33,13 @@ pub struct ArrayClient<D> {
     dial: D,
     endpoint: Endpoint,
     deadline: Duration,
+    authorization: Option<HeaderValue>,
 }
+
+/// The text is no token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a token is one word of visible ASCII characters")]
+pub struct TokenError;
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -47,6 +54,20 @@ pub enum ArrayError {
         endpoint: Endpoint,
         /// As the connection said.
         kind: io::ErrorKind,
+    },
+    /// The connection could not be encrypted, or the array is not trusted: the command was not carried out.
+    #[error("array at {endpoint} cannot be used: {failure}")]
+    Tls {
+        /// Where.
+        endpoint: Endpoint,
+        /// Why.
+        failure: Box<TlsFailure>,
+    },
+    /// What answered does not speak HTTP.
+    #[error("what listens at {endpoint} does not speak HTTP, or only over TLS")]
+    NotHttp {
+        /// Where.
+        endpoint: Endpoint,
     },
     /// No answer in time: whether the command was carried out is not known.
     #[error("array at {endpoint} did not answer within {deadline_ms} ms; whether it did it is not known")]
@@ -79,8 +100,8 @@ impl ArrayError {
         use twintrack_link::manage::RefusalCode::Unavailable;
         match self {
             Self::Refused(refusal) => refusal.code == Unavailable,
-            Self::Unreachable { .. } => false,
-            Self::Timeout { .. } | Self::Cut { .. } | Self::Protocol { .. } => true,
+            Self::Unreachable { .. } | Self::Tls { .. } => false,
+            Self::NotHttp { .. } | Self::Timeout { .. } | Self::Cut { .. } | Self::Protocol { .. } => true,
         }
     }
 }
@@ -88,13 +109,23 @@ impl ArrayError {
 impl<D: Dial> ArrayClient<D> {
     /// Of the array whose management listens there. Connects only when it is called.
     pub fn new(dial: D, endpoint: Endpoint) -> Self {
-        Self { dial, endpoint, deadline: DEADLINE }
+        Self { dial, endpoint, deadline: DEADLINE, authorization: None }
     }
 
     /// With another deadline a call than 30 s.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
+    }
+
+    /// Shows a token with each call, as an array wants it that is reached over TCP.
+    pub fn with_token(self, token: &str) -> Result<Self, TokenError> {
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(TokenError);
+        }
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| TokenError)?;
+        authorization.set_sensitive(true);
+        Ok(Self { authorization: Some(authorization), ..self })
     }
 
     /// Where it connects to.
@@ -134,7 +165,11 @@ impl<D: Dial> ArrayClient<D> {
     }
 
     fn request(&self, method: Method, path: &str) -> hyper::http::request::Builder {
-        Request::builder().method(method).uri(path).header(HOST, "array")
+        let request = Request::builder().method(method).uri(path).header(HOST, "array");
+        match &self.authorization {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        }
     }
 
     fn accepted(&self, status: StatusCode, body: &[u8]) -> Result<(), ArrayError> {
@@ -158,11 +193,20 @@ impl<D: Dial> ArrayClient<D> {
         let stream = tokio::time::timeout_at(deadline, self.dial.dial(&self.endpoint))
             .await
             .map_err(|_| unreachable(io::ErrorKind::TimedOut))?
-            .map_err(|error| unreachable(error.kind()))?;
+            .map_err(|error| match TlsFailure::of(&error) {
+                Some(failure) => {
+                    let failure = Box::new(failure);
+                    ArrayError::Tls { endpoint: self.endpoint.clone(), failure }
+                }
+                None => unreachable(error.kind()),
+            })?;
         let exchange = async {
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| cut())?;
             let answer = async move {
-                let response = sender.send_request(request).await.map_err(|_| cut())?;
+                let response = sender.send_request(request).await.map_err(|error| {
+                    let endpoint = self.endpoint.clone();
+                    if error.is_parse() { ArrayError::NotHttp { endpoint } } else { cut() }
+                })?;
                 let status = response.status();
                 match Limited::new(response.into_body(), bytes_max).collect().await {
                     Ok(body) => Ok((status, body.to_bytes())),

@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+#[cfg(feature = "tls")]
+use tokio_rustls::client::TlsStream;
 use twintrack_link::Endpoint;
 
 /// Makes connections. The command gives it sockets ([`TokioDial`]), the simulator simulated ones, a test pipes.
@@ -28,17 +30,19 @@ impl Dial for TokioDial {
     async fn dial(&self, endpoint: &Endpoint) -> io::Result<Socket> {
         Ok(Socket(match endpoint {
             Endpoint::Unix(path) => Inner::Unix(UnixStream::connect(path).await?),
-            Endpoint::Tcp(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                // Requests are small and wait for answers.
-                stream.set_nodelay(true)?;
-                Inner::Tcp(stream)
-            }
+            Endpoint::Tcp(host, port) => Inner::Tcp(tcp(host, *port).await?),
         }))
     }
 }
 
-/// A Unix or TCP socket.
+pub(crate) async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    // Requests are small and wait for answers.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A Unix or TCP socket, perhaps encrypted.
 #[derive(Debug)]
 pub struct Socket(Inner);
 
@@ -46,6 +50,15 @@ pub struct Socket(Inner);
 enum Inner {
     Unix(UnixStream),
     Tcp(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+#[cfg(feature = "tls")]
+impl From<TlsStream<TcpStream>> for Socket {
+    fn from(stream: TlsStream<TcpStream>) -> Self {
+        Self(Inner::Tls(Box::new(stream)))
+    }
 }
 
 impl AsyncRead for Socket {
@@ -57,6 +70,8 @@ impl AsyncRead for Socket {
         match &mut self.0 {
             Inner::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Inner::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -66,6 +81,8 @@ impl AsyncWrite for Socket {
         match &mut self.0 {
             Inner::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Inner::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -77,6 +94,8 @@ impl AsyncWrite for Socket {
         match &mut self.0 {
             Inner::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Inner::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -88,6 +107,8 @@ impl AsyncWrite for Socket {
         match &mut self.0 {
             Inner::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Inner::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -95,6 +116,8 @@ impl AsyncWrite for Socket {
         match &mut self.0 {
             Inner::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Inner::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -5,8 +5,9 @@
 //! and the simulator's network. Every wait has an end: management calls have a deadline each, and an NBD call may be
 //! dropped at any time.
 //!
+//! The feature `tls` adds encrypted connections: `TlsDial` for management over `https`, `NbdClient::connect_tls` for devices.
 //! The feature `cli`, on by default, adds the command `twintrack`, which is written over this library; the library is the same
-//! without it.
+//! without it, but for `tls`, which the command needs.
 //!
 //! # Reading and writing a device
 //!
@@ -47,6 +48,29 @@
 //! # }
 //! ```
 //!
+//! # Over a network
+//!
+//! With the feature `tls`; the array's settings say which certificate it shows and where its token is.
+//!
+//! ```no_run
+//! # #[cfg(feature = "tls")]
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use twintrack_host::{ArrayClient, ClientTls, Dial, NbdClient, NbdOptions, TlsDial, TokioDial};
+//!
+//! let ca = std::fs::read("ca.crt")?;
+//! let token = std::fs::read_to_string("token")?;
+//! let dial = TlsDial::new(ClientTls::new(&ca)?);
+//! let array = ArrayClient::new(dial, "tcp:array.example:7000".parse()?).with_token(token.trim())?;
+//! println!("{}", array.array_show().await?.serial);
+//!
+//! let tls = ClientTls::with_identity(&ca, &std::fs::read("host.crt")?, &std::fs::read("host.key")?)?;
+//! let stream = TokioDial.dial(&"tcp:array.example:10809".parse()?).await?;
+//! let db = NbdClient::connect_tls(stream, &tls, "array.example", "db", &NbdOptions::default()).await?;
+//! db.flush().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Establish
 //!
 //! ```no_run
@@ -68,10 +92,16 @@ mod commands;
 mod dial;
 mod establish;
 mod nbd;
+#[cfg(feature = "tls")]
+mod tls;
+mod tls_failure;
 
-pub use array::{ANSWER_BYTES_MAX, ArrayClient, ArrayError, TRACK_BYTES_MAX};
+pub use array::{ANSWER_BYTES_MAX, ArrayClient, ArrayError, TRACK_BYTES_MAX, TokenError};
 pub use dial::{Dial, Socket, TokioDial};
 pub use establish::{EstablishError, EstablishStep, Leftover, Pair, establish};
 pub use nbd::{Lost, NbdClient, NbdError, NbdOptions, describe_export, list_exports};
+#[cfg(feature = "tls")]
+pub use tls::{ClientTls, ClientTlsError, TlsDial};
+pub use tls_failure::TlsFailure;
 pub use twintrack_link::manage::{self, GroupMode};
 pub use twintrack_link::{Endpoint, EndpointError};

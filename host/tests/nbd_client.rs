@@ -31,7 +31,7 @@ impl Server {
             let step = machine.feed(&mut input, &mut output).unwrap();
             let mut entered = None;
             match step {
-                Some(ServerStep::Aborted) => {
+                Some(ServerStep::Aborted | ServerStep::StartTls) => {
                     stream.write_all_buf(&mut output).await.ok();
                     return None;
                 }

@@ -313,6 +313,8 @@ pub struct Refusal {
 pub enum RefusalCode {
     /// The request itself is not one (400).
     BadRequest,
+    /// The token is missing or wrong (401).
+    Unauthorized,
     /// There is no such thing (404).
     NotFound,
     /// The name is taken (409).

@@ -18,6 +18,7 @@ enum Outcome {
     More,
     Entered(Negotiated),
     Aborted,
+    StartTls,
     Failed(HandshakeError),
 }
 
@@ -27,9 +28,19 @@ impl Server {
         Self { machine: ServerHandshake::start(&mut output), input: BytesMut::new(), output }
     }
 
+    /// One that serves nothing without TLS.
+    fn over_tls() -> Self {
+        let mut output = BytesMut::new();
+        Self { machine: ServerHandshake::over_tls(&mut output), input: BytesMut::new(), output }
+    }
+
     /// One that has seen the client flags, with its greeting taken away.
     fn greeted() -> Self {
-        let mut server = Self::new();
+        Self::new().greet()
+    }
+
+    fn greet(self) -> Self {
+        let mut server = self;
         server.output.clear();
         assert_eq!(server.take(&3u32.to_be_bytes()), Outcome::More);
         server
@@ -42,6 +53,7 @@ impl Server {
                 Err(error) => return Outcome::Failed(error),
                 Ok(None) => return Outcome::More,
                 Ok(Some(ServerStep::Aborted)) => return Outcome::Aborted,
+                Ok(Some(ServerStep::StartTls)) => return Outcome::StartTls,
                 Ok(Some(ServerStep::List)) => {
                     self.machine.answer_list(["db", "off", "ro"], &mut self.output);
                 }
@@ -412,4 +424,91 @@ fn requests_and_replies_cross() {
         let data = assembly.finish().unwrap();
         assert_eq!(data, [vec![1; 4096], vec![0; 4096], vec![2; 1024], vec![3; 3072]].concat());
     }
+}
+
+/// Before TLS nothing is told, whatever is asked; after it everything, and of what was negotiated before nothing counts.
+#[test]
+fn where_tls_is_required_nothing_is_served_without_it() {
+    let mut server = Server::over_tls().greet();
+    for option in [option::LIST, option::STRUCTURED_REPLY, option::EXTENDED_HEADERS, 4711] {
+        assert_eq!(server.option(option, b""), Outcome::More);
+        assert_eq!(server.error(), OptionErrorKind::TlsRequired, "{option}");
+    }
+    for (option, data) in [(option::GO, go("db")), (option::INFO, go("none")), (option::LIST, go("db"))] {
+        assert_eq!(server.option(option, &data), Outcome::More);
+        assert_eq!(server.error(), OptionErrorKind::TlsRequired, "{option}");
+    }
+    assert_eq!(server.option(option::STARTTLS, b"x"), Outcome::More);
+    assert_eq!(server.error(), OptionErrorKind::Invalid);
+    assert_eq!(server.option(option::STARTTLS, b""), Outcome::StartTls);
+    assert_eq!(server.replies(), [(option::STARTTLS, OptionReply::Ack)]);
+    server.machine.encrypted();
+    server.option(option::STARTTLS, b"");
+    assert_eq!(server.error(), OptionErrorKind::Invalid, "once is enough");
+    assert!(matches!(server.option(option::GO, &go("db")), Outcome::Entered(_)));
+
+    let mut server = Server::over_tls().greet();
+    assert_eq!(server.option(option::EXPORT_NAME, b"db"), Outcome::Failed(HandshakeError::TlsRequired));
+    assert!(server.output.is_empty(), "this option has no reply for errors");
+    assert_eq!(Server::over_tls().greet().option(option::ABORT, b""), Outcome::Aborted);
+}
+
+/// What stands behind STARTTLS, or behind its reply, came over the open network: it must not count as encrypted.
+#[test]
+fn plain_text_behind_starttls_is_refused() {
+    let mut server = Server::over_tls().greet();
+    let mut bytes = BytesMut::new();
+    option::encode(option::STARTTLS, b"", &mut bytes);
+    option::encode(option::LIST, b"", &mut bytes);
+    assert_eq!(server.take(&bytes), Outcome::Failed(HandshakeError::BeforeTls));
+
+    let mut client = ClientHandshake::over_tls(enter("db", true, true));
+    let mut server = Server::over_tls();
+    let (mut input, mut output) = (server.output.split(), BytesMut::new());
+    assert_eq!(client.feed(&mut input, &mut output), Ok(None));
+    assert_eq!(server.take(&output.split()), Outcome::StartTls);
+    input.extend_from_slice(&server.output.split());
+    OptionReply::Ack.encode(option::STRUCTURED_REPLY, &mut input);
+    assert_eq!(client.feed(&mut input, &mut output), Err(HandshakeError::BeforeTls));
+}
+
+#[test]
+fn both_sides_agree_over_tls() {
+    let mut client = ClientHandshake::over_tls(enter("db", true, true));
+    let mut server = Server::over_tls();
+    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    let mut served = Outcome::More;
+    for _ in 0..100 {
+        input.extend_from_slice(&server.output.split());
+        match client.feed(&mut input, &mut output) {
+            Ok(None) => {}
+            Ok(Some(HandshakeEnd::StartTls)) => {
+                assert_eq!(served, Outcome::StartTls);
+                server.machine.encrypted();
+                client.encrypted(&mut output);
+            }
+            Ok(Some(HandshakeEnd::Entered(negotiated))) => {
+                assert_eq!(served, Outcome::Entered(negotiated.clone()));
+                assert!(negotiated.structured && negotiated.allocation.is_some());
+                return;
+            }
+            other => panic!("{other:?}"),
+        }
+        served = server.take(&output.split());
+    }
+    panic!("stuck");
+}
+
+/// A server without TLS says so, and a client that wants it goes.
+#[test]
+fn a_client_that_wants_tls_does_not_do_without() {
+    let mut client = ClientHandshake::over_tls(ClientWish::List);
+    let mut server = Server::new();
+    let (mut input, mut output) = (server.output.split(), BytesMut::new());
+    assert_eq!(client.feed(&mut input, &mut output), Ok(None));
+    server.take(&output.split());
+    input.extend_from_slice(&server.output.split());
+    let end = client.feed(&mut input, &mut output);
+    let Err(HandshakeError::Refused { option: option::STARTTLS, kind, .. }) = end else { panic!("{end:?}") };
+    assert_eq!(kind, OptionErrorKind::Unsupported);
 }

@@ -351,7 +351,8 @@ proptest! {
             _ => b"",
         };
         let bytes = [magic, &bytes[..]].concat();
-        let mut server = ServerHandshake::start(&mut BytesMut::new());
+        let greet = if step % 2 == 0 { ServerHandshake::over_tls } else { ServerHandshake::start };
+        let mut server = greet(&mut BytesMut::new());
         let wish = ClientWish::Enter { export: "db".to_owned(), structured: true, allocation: true };
         let mut client = ClientHandshake::new(wish);
         let mut requests = RequestDecoder::new(&negotiated(true, false));
@@ -370,7 +371,7 @@ proptest! {
                         failed[0] |= server.answer_export(question, answer, &mut output).is_err();
                     }
                     Ok(Some(ServerStep::List)) => server.answer_list(["db"], &mut output),
-                    Ok(Some(ServerStep::Aborted)) => failed[0] = true,
+                    Ok(Some(ServerStep::Aborted | ServerStep::StartTls)) => failed[0] = true,
                     Ok(None) => break,
                     Err(_) => { failed[0] = true; break; }
                 }

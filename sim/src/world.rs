@@ -168,6 +168,7 @@ impl World {
         let config = Config {
             nbd: vec![Endpoint::Tcp(ARRAY.into(), NBD_PORT)],
             control: vec![Endpoint::Tcp(ARRAY.into(), MANAGE_PORT)],
+            control_token: None,
             pools: vec![PoolConfig {
                 name: "pool".into(),
                 stores: plan.world.stores.iter().map(|store| store.name.clone()).collect(),

@@ -1,4 +1,4 @@
-//! A store over a file or a block device, through the page cache.
+//! A store over a file or a block device, through the page cache or past it (`direct`).
 //!
 //! What the page cache can answer at once is done in the caller's task: reads that it holds, and writes, which it
 //! takes in. What would wait for the device goes to a thread that may block, but for syncs on a device that does them
@@ -17,6 +17,8 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2, retry_on_intr};
 
 use tokio::time::Instant;
 
+use super::direct::Direct;
+use super::settings::StoreIo;
 use crate::shell::Disk;
 
 /// Pieces that one system call takes (`IOV_MAX`).
@@ -29,6 +31,8 @@ const SHORT_SYNC_US: u64 = 500;
 pub struct FileDisk {
     file: Arc<File>,
     size: u64,
+    /// `None`: through the page cache.
+    direct: Option<Direct>,
     /// A block device is left as it is: what `discard` leaves behind is undefined anyway.
     punches_holes: bool,
     /// Whether the file system can read, and write, only what it can at once.
@@ -39,7 +43,7 @@ pub struct FileDisk {
 
 impl FileDisk {
     /// Opens a store; with `create_bytes` creates it as a sparse file of that size if it is not there, or empty.
-    pub fn open(path: &Path, create_bytes: Option<u64>) -> io::Result<Self> {
+    pub fn open(path: &Path, create_bytes: Option<u64>, io: StoreIo) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         let is_device = match fs::metadata(path) {
@@ -67,6 +71,10 @@ impl FileDisk {
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
+        let direct = match io {
+            StoreIo::PageCache => None,
+            StoreIo::Direct => Some(Direct::new(&file)?),
+        };
         // The length of a device is not in its metadata.
         let mut size = file.seek(SeekFrom::End(0))?;
         if let Some(bytes) = create_bytes.filter(|_| !is_device && size == 0) {
@@ -75,9 +83,13 @@ impl FileDisk {
             super::sync_folder_of(path)?;
             size = bytes;
         }
+        if let Some(direct) = &direct {
+            size -= size % direct.unit();
+        }
         Ok(Self {
             file: Arc::new(file),
             size,
+            direct,
             punches_holes: !is_device,
             reads_nowait: AtomicBool::new(true),
             writes_nowait: AtomicBool::new(true),
@@ -150,6 +162,10 @@ impl Disk for FileDisk {
     }
 
     async fn read(&self, offset: u64, length: u32) -> io::Result<Bytes> {
+        if let Some(direct) = &self.direct {
+            let unit = direct.unit();
+            return self.blocking(move |file| Direct::read(file, unit, offset, length)).await;
+        }
         let mut buffer = vec![0; length as usize];
         let done = self.read_cached(offset, &mut buffer)?;
         if done < buffer.len() {
@@ -163,6 +179,10 @@ impl Disk for FileDisk {
     }
 
     async fn write(&self, offset: u64, data: Vec<Bytes>) -> io::Result<()> {
+        if let Some(direct) = &self.direct {
+            let turn = direct.turn(offset, data.iter().map(Bytes::len).sum()).await?;
+            return self.blocking(move |file| turn.write(file, offset, &data)).await;
+        }
         let Some(done) = self.write_cached(offset, &data)? else { return Ok(()) };
         self.blocking(move |file| write_rest(file, offset, &data, done)).await
     }
@@ -218,10 +238,14 @@ mod tests {
 
     const SIZE: u64 = 16 << 20;
 
+    fn cached(path: &Path, create_bytes: Option<u64>) -> io::Result<FileDisk> {
+        FileDisk::open(path, create_bytes, StoreIo::PageCache)
+    }
+
     #[tokio::test]
     async fn what_is_written_is_read() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = FileDisk::open(&folder.path().join("store"), Some(SIZE)).unwrap();
+        let disk = cached(&folder.path().join("store"), Some(SIZE)).unwrap();
         assert_eq!(disk.size(), SIZE);
         // More pieces than a system call takes, an empty one among them.
         let data: Vec<_> = (0..3000u32).map(|n| Bytes::from(vec![n as u8; (n % 5) as usize])).collect();
@@ -237,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_a_file_is_an_error_and_no_growth() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = FileDisk::open(&folder.path().join("store"), Some(SIZE)).unwrap();
+        let disk = cached(&folder.path().join("store"), Some(SIZE)).unwrap();
         let error = disk.read(SIZE - 10, 11).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
@@ -247,7 +271,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
-        let disk = FileDisk::open(&path, Some(SIZE)).unwrap();
+        let disk = cached(&path, Some(SIZE)).unwrap();
         disk.write(1 << 20, vec![Bytes::from(vec![7; 4 << 20])]).await.unwrap();
         disk.sync().await.unwrap();
         let before = fs::metadata(&path).unwrap().blocks();
@@ -277,11 +301,11 @@ mod tests {
     fn a_store_is_created_only_if_it_may_be_and_opened_by_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
-        assert_eq!(FileDisk::open(&path, None).unwrap_err().kind(), io::ErrorKind::NotFound);
-        let disk = FileDisk::open(&path, Some(SIZE)).unwrap();
-        assert_eq!(FileDisk::open(&path, None).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(cached(&path, None).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let disk = cached(&path, Some(SIZE)).unwrap();
+        assert_eq!(cached(&path, None).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
         drop(disk);
-        assert_eq!(FileDisk::open(&path, Some(2 * SIZE)).unwrap().size(), SIZE, "it keeps its size");
-        assert!(FileDisk::open(folder.path(), None).is_err());
+        assert_eq!(cached(&path, Some(2 * SIZE)).unwrap().size(), SIZE, "it keeps its size");
+        assert!(cached(folder.path(), None).is_err());
     }
 }

@@ -6,6 +6,7 @@
 //! metadata.new      metadata while the array is formatted
 //! metadata          metadata; there when formatting is complete, by renaming
 //! store-0           the first store, unless the settings say otherwise
+//! token             for commands over TCP, if the settings have such a socket
 //! nbd.sock, control.sock
 //! ```
 //!
@@ -23,6 +24,8 @@ use twintrack_core::{StoreId, StoreRecord};
 
 use super::disk::FileDisk;
 use super::metadata_file::MetadataFile;
+use super::metadata_look::MetadataLook;
+use super::settings::StoreIo;
 use super::{DaemonError, sync_folder};
 use crate::shell::metadata::{ArrayRecord, Metadata};
 use crate::shell::superblock::Superblock;
@@ -34,6 +37,8 @@ pub const SETTINGS: &str = "twintrack.toml";
 pub const NBD_SOCKET: &str = "nbd.sock";
 /// Where commands are taken, unless the settings say otherwise.
 pub const CONTROL_SOCKET: &str = "control.sock";
+/// The token for commands over TCP, unless the settings say otherwise.
+pub const TOKEN: &str = "token";
 
 const LOCK: &str = "lock";
 const METADATA: &str = "metadata";
@@ -63,6 +68,8 @@ pub struct Folder {
     path: PathBuf,
     /// Sizes of the stores that are created if they are not there.
     creatable: BTreeMap<String, u64>,
+    /// Stores that are used past the page cache.
+    direct: BTreeSet<String>,
     /// One piece of work on the metadata at a time.
     working: Arc<Mutex<()>>,
     _lock: File,
@@ -86,7 +93,23 @@ impl Folder {
             }
         }
         let lock = lock(&path)?;
-        Ok(Self { path, creatable: BTreeMap::new(), working: Arc::default(), _lock: lock })
+        Ok(Self {
+            path,
+            creatable: BTreeMap::new(),
+            direct: BTreeSet::new(),
+            working: Arc::default(),
+            _lock: lock,
+        })
+    }
+
+    /// Uses these stores past the page cache.
+    pub(super) fn use_direct(&mut self, stores: BTreeSet<String>) {
+        self.direct = stores;
+    }
+
+    /// How a store is used.
+    pub(super) fn io(&self, store: &str) -> StoreIo {
+        if self.direct.contains(store) { StoreIo::Direct } else { StoreIo::PageCache }
     }
 
     /// Where it is.
@@ -105,9 +128,11 @@ impl Folder {
         Ok(Standing::Formatted { array: metadata.array(), stores })
     }
 
-    /// Opens the metadata of a formatted array.
+    /// Opens the metadata of a formatted array to look at them: the file stays as it is, should it be damaged or of a
+    /// newer format.
     pub(super) fn open_metadata(&self) -> Result<Metadata, DaemonError> {
-        let file = self.metadata().map_err(|source| self.failed(source))?;
+        let file = File::open(self.path.join(METADATA)).and_then(MetadataLook::new);
+        let file = file.map_err(|source| self.failed(source))?;
         Metadata::open(file).map_err(|source| self.unreadable(source))
     }
 
@@ -153,8 +178,10 @@ impl Cabinet for Folder {
     type Metadata = MetadataFile;
 
     async fn open(&self, store: &str) -> io::Result<FileDisk> {
-        let (path, size) = (self.path.join(store), self.creatable.get(store).copied());
-        tokio::task::spawn_blocking(move || FileDisk::open(&path, size)).await.map_err(io::Error::other)?
+        let (path, size, io) = (self.path.join(store), self.creatable.get(store).copied(), self.io(store));
+        tokio::task::spawn_blocking(move || FileDisk::open(&path, size, io))
+            .await
+            .map_err(io::Error::other)?
     }
 
     fn is_formatted(&self) -> io::Result<bool> {

@@ -1,17 +1,23 @@
 //! The daemon: an array over the files, disks, sockets and clock of Linux. [`run`] is all of the program `twintrackd`.
 //!
-//! - `settings`: the file `twintrack.toml`; `folder`: the array's folder, what may be in it, and who has it.
-//! - `disk`, `metadata_file`, `net`, `env`: the shell's seams, given real things.
+//! - `settings`: the file `twintrack.toml`; `folder`: the array's folder, what may be in it, and who has it;
+//!   `metadata_look`: a look that changes nothing.
+//! - `disk` (and `direct`), `metadata_file`, `net`, `env`: the shell's seams, given real things.
+//! - `tls`, `token_file`: what keeps others out where they can reach a socket.
 //! - `report`: what `--check` prints. `supervisor`: what systemd is told.
 
+mod direct;
 mod disk;
 mod env;
 mod folder;
 mod metadata_file;
+mod metadata_look;
 mod net;
 mod report;
 mod settings;
 mod supervisor;
+mod tls;
+mod token_file;
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
@@ -27,12 +33,15 @@ use tracing::{info, warn};
 pub use disk::FileDisk;
 pub use env::SystemEnv;
 use folder::Standing;
-pub use folder::{CONTROL_SOCKET, Folder, NBD_SOCKET, SETTINGS};
+pub use folder::{CONTROL_SOCKET, Folder, NBD_SOCKET, SETTINGS, TOKEN};
 pub use metadata_file::MetadataFile;
 pub use net::{Listener, Stream, TokioNet};
 pub use settings::{
-    Address, Door, Format, Log, LogFormat, LogLevel, Pool, Settings, SettingsError, Size, SizeError, Store,
+    Address, Control, ControlTls, Format, Log, LogFormat, LogLevel, Nbd, NbdTls, Pool, Settings,
+    SettingsError, Size, SizeError, Store, StoreIo,
 };
+pub use tls::{ServerTls, TlsError};
+pub use token_file::TokenFileError;
 
 use crate::shell::metadata::MetadataError;
 use crate::shell::{ServeError, serve};
@@ -104,6 +113,12 @@ pub enum DaemonError {
         /// What is wrong.
         source: SettingsError,
     },
+    /// Certificates or a key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The token cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenFileError),
     /// A store that is to be created needs a size.
     #[error(
         "store {name} is not there, or is an empty file: correct the path, or give it a size to have it created as a \
@@ -189,13 +204,23 @@ fn start(options: &Options) -> Result<(), DaemonError> {
     let mut folder = Folder::take(&options.folder, !options.check)?;
     let standing = folder.standing()?;
     let settings = read_settings(&folder, options, &standing)?;
+    let tls = tls::load(&settings, folder.path())?;
+    let token_file = settings.token_file(folder.path());
+    let token = match &token_file {
+        None => None,
+        Some(path) => token_file::open(path, !options.check, &SystemEnv)?,
+    };
+    folder.use_direct(settings.direct_stores());
     let added = folder.adopt(&standing, settings.stores())?;
+    let config = settings.config(folder.path(), token);
     if options.check {
-        return report::print(&folder, &standing, &settings, &added);
+        return report::print(&folder, &standing, &config, &tls, &added);
     }
     start_log(settings.log);
     raise_file_limit();
-    let config = settings.config(folder.path());
+    if let Some(path) = token_file {
+        info!(token_file = %path.display(), "commands over TCP need the token");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -209,6 +234,7 @@ fn start(options: &Options) -> Result<(), DaemonError> {
             info!(folder = %folder_path.display(), "ready");
             supervisor::tell("READY=1");
         });
+        let net = net.with_tls(tls);
         // As a task, so that it runs where the connections do.
         let serving = tokio::spawn(serve(net, folder, SystemEnv, config, shutdown));
         match serving.await {

@@ -1,5 +1,6 @@
-//! Unix and TCP sockets of the operating system.
+//! Unix and TCP sockets of the operating system, those over TCP perhaps encrypted.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -13,8 +14,11 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use twintrack_link::Endpoint;
 
+use super::tls::ServerTls;
 use crate::shell::Net;
 
 /// A silent TCP peer is asked whether it is there after so long, …
@@ -30,6 +34,7 @@ const SOCKET_MODE: u32 = 0o600;
 #[derive(Clone)]
 pub struct TokioNet {
     ready: Arc<Ready>,
+    tls: Arc<BTreeMap<Endpoint, ServerTls>>,
 }
 
 struct Ready {
@@ -40,7 +45,16 @@ struct Ready {
 impl TokioNet {
     /// Calls `ready` once, when the first connection could be taken: everything is open and loaded by then.
     pub fn new(ready: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { ready: Arc::new(Ready { told: AtomicBool::new(false), tell: Box::new(ready) }) }
+        Self {
+            ready: Arc::new(Ready { told: AtomicBool::new(false), tell: Box::new(ready) }),
+            tls: Arc::default(),
+        }
+    }
+
+    /// With TLS on these TCP addresses: there nothing is served without.
+    #[must_use]
+    pub fn with_tls(self, tls: BTreeMap<Endpoint, ServerTls>) -> Self {
+        Self { tls: Arc::new(tls), ..self }
     }
 }
 
@@ -51,7 +65,7 @@ pub struct Listener(Bound);
 #[derive(Debug)]
 enum Bound {
     Unix(UnixListener, PathBuf),
-    Tcp(TcpListener),
+    Tcp(TcpListener, Option<ServerTls>),
 }
 
 impl Drop for Listener {
@@ -70,7 +84,10 @@ impl Net for TokioNet {
     async fn bind(&self, endpoint: &Endpoint) -> io::Result<Listener> {
         Ok(Listener(match endpoint {
             Endpoint::Unix(path) => Bound::Unix(bind_unix(path)?, path.clone()),
-            Endpoint::Tcp(host, port) => Bound::Tcp(TcpListener::bind((host.as_str(), *port)).await?),
+            Endpoint::Tcp(host, port) => {
+                let listener = TcpListener::bind((host.as_str(), *port)).await?;
+                Bound::Tcp(listener, self.tls.get(endpoint).cloned())
+            }
         }))
     }
 
@@ -79,15 +96,30 @@ impl Net for TokioNet {
             (self.ready.tell)();
         }
         // Nothing is awaited after the accept itself: a connection that was taken is returned.
-        Ok(match &listener.0 {
-            Bound::Unix(listener, _) => Stream::Unix(listener.accept().await?.0),
-            Bound::Tcp(listener) => {
+        Ok(Stream(match &listener.0 {
+            Bound::Unix(listener, _) => Socket::Unix(listener.accept().await?.0),
+            Bound::Tcp(listener, tls) => {
                 let stream = listener.accept().await?.0;
                 // A peer that is gone already shows with the first read.
                 let _ = tune(&stream);
-                Stream::Tcp(stream)
+                match tls {
+                    None => Socket::Tcp(stream),
+                    Some(tls) => Socket::BeforeTls(stream, tls.clone()),
+                }
             }
-        })
+        }))
+    }
+
+    fn requires_encryption(&self, stream: &Stream) -> bool {
+        matches!(stream.0, Socket::BeforeTls(..))
+    }
+
+    async fn encrypt(&self, stream: Stream) -> io::Result<Stream> {
+        let Socket::BeforeTls(stream, ServerTls(config)) = stream.0 else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        Ok(Stream(Socket::Tls(Encrypted(Box::new(stream)))))
     }
 }
 
@@ -128,27 +160,59 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 
 /// A connection.
 #[derive(Debug)]
-pub enum Stream {
-    /// Of this machine.
+pub struct Stream(Socket);
+
+#[derive(Debug)]
+enum Socket {
     Unix(UnixStream),
-    /// From anywhere.
     Tcp(TcpStream),
+    /// Nothing is to be served on it as it is.
+    BeforeTls(TcpStream, ServerTls),
+    Tls(Encrypted),
+}
+
+/// Says goodbye when it is dropped, so that a client can tell the end from a cut.
+#[derive(Debug)]
+struct Encrypted(Box<TlsStream<TcpStream>>);
+
+impl Drop for Encrypted {
+    fn drop(&mut self) {
+        let (socket, session) = self.0.get_mut();
+        session.send_close_notify();
+        // As far as the socket takes it at once: a client that does not read is not waited for.
+        let _ = session.write_tls(&mut AtOnce(socket));
+    }
+}
+
+/// Writes without waiting.
+struct AtOnce<'a>(&'a TcpStream);
+
+impl io::Write for AtOnce<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.try_write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+        match &mut self.get_mut().0 {
+            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Tcp(stream) | Socket::BeforeTls(stream, _) => Pin::new(stream).poll_read(cx, buf),
+            Socket::Tls(stream) => Pin::new(&mut *stream.0).poll_read(cx, buf),
         }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+        match &mut self.get_mut().0 {
+            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Socket::Tcp(stream) | Socket::BeforeTls(stream, _) => Pin::new(stream).poll_write(cx, buf),
+            Socket::Tls(stream) => Pin::new(&mut *stream.0).poll_write(cx, buf),
         }
     }
 
@@ -157,9 +221,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        match &mut self.get_mut().0 {
+            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Socket::Tcp(stream) | Socket::BeforeTls(stream, _) => {
+                Pin::new(stream).poll_write_vectored(cx, bufs)
+            }
+            Socket::Tls(stream) => Pin::new(&mut *stream.0).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -168,16 +235,18 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().0 {
+            Socket::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Socket::Tcp(stream) | Socket::BeforeTls(stream, _) => Pin::new(stream).poll_flush(cx),
+            Socket::Tls(stream) => Pin::new(&mut *stream.0).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().0 {
+            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Tcp(stream) | Socket::BeforeTls(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Socket::Tls(stream) => Pin::new(&mut *stream.0).poll_shutdown(cx),
         }
     }
 }

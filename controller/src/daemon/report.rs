@@ -1,31 +1,32 @@
 //! What `--check` prints: the settings, and the array that is there.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 
 use twintrack_core::layout::SUPERBLOCK_BYTES;
 use twintrack_core::{StoreId, StoreRecord, Tables};
+use twintrack_link::Endpoint;
 
 use super::folder::{Folder, Standing};
-use super::settings::{Settings, Size};
-use super::{DaemonError, FileDisk};
+use super::settings::{Size, StoreIo};
+use super::{DaemonError, FileDisk, ServerTls};
 use crate::shell::superblock::Superblock;
-use crate::shell::{Disk, ServeError};
+use crate::shell::{Config, Disk, ServeError};
 
 /// Reads everything that a start would read, and says what is there; an error is what a start would say.
 pub(super) fn print(
     folder: &Folder,
     standing: &Standing,
-    settings: &Settings,
+    config: &Config,
+    tls: &BTreeMap<Endpoint, ServerTls>,
     added: &[String],
 ) -> Result<(), DaemonError> {
-    let config = settings.config(folder.path());
     println!("folder   {}", folder.path().display());
-    for endpoint in &config.nbd {
-        println!("nbd      {endpoint}");
-    }
-    for endpoint in &config.control {
-        println!("control  {endpoint}");
+    for (name, endpoints) in [("nbd    ", &config.nbd), ("control", &config.control)] {
+        for endpoint in endpoints {
+            println!("{name}  {endpoint}{}", if tls.contains_key(endpoint) { ", TLS" } else { "" });
+        }
     }
     match standing {
         Standing::Empty => println!("array    none yet: the next start formats one"),
@@ -64,7 +65,7 @@ fn check_store(folder: &Folder, id: StoreId, record: &StoreRecord, serial: u64) 
     let name = || record.name.clone();
     let failed = |source| DaemonError::Store { name: name(), source };
     let path = folder.path().join(&record.name);
-    let disk = FileDisk::open(&path, None).map_err(failed)?;
+    let disk = FileDisk::open(&path, None, folder.io(&record.name)).map_err(failed)?;
     let mut start = Vec::new();
     File::open(&path)
         .and_then(|f| f.take(SUPERBLOCK_BYTES.into()).read_to_end(&mut start))
@@ -76,6 +77,10 @@ fn check_store(folder: &Folder, id: StoreId, record: &StoreRecord, serial: u64) 
             ServeError::ForeignStore { name: name(), serial: found.serial, store: found.store }.into()
         );
     }
-    println!("store    {}, {}", record.name, Size(disk.size()));
+    let io = match folder.io(&record.name) {
+        StoreIo::PageCache => "",
+        StoreIo::Direct => ", direct I/O",
+    };
+    println!("store    {}, {}{io}", record.name, Size(disk.size()));
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! The file `twintrack.toml`: what it may say, and what that means for an array.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
@@ -11,7 +11,7 @@ use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 use twintrack_link::Endpoint;
 
-use crate::shell::{Config, PoolConfig};
+use crate::shell::{Config, PoolConfig, Token};
 
 /// What is written at the first start, but for the size of the first store.
 const TEMPLATE: &str = include_str!("twintrack.toml");
@@ -21,9 +21,9 @@ const TEMPLATE: &str = include_str!("twintrack.toml");
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// Where hosts connect.
-    pub nbd: Door,
+    pub nbd: Nbd,
     /// Where commands are taken.
-    pub control: Door,
+    pub control: Control,
     /// The log.
     pub log: Log,
     /// What counts at format.
@@ -32,14 +32,53 @@ pub struct Settings {
     pub pool: Vec<Pool>,
 }
 
-/// Sockets of one kind.
+/// Sockets of hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Door {
+pub struct Nbd {
     /// Where to listen; `None`: on the Unix socket in the array's folder.
     pub listen: Option<Vec<Address>>,
-    /// Whether other machines may connect, unencrypted and unauthenticated.
+    /// Whether other machines may connect without showing who they are.
     pub insecure: bool,
+    /// Encryption over TCP; with it nothing is served without.
+    pub tls: Option<NbdTls>,
+}
+
+/// Files in PEM format; relative paths are in the array's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NbdTls {
+    /// The array's certificate, and those between it and its CA.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Whose certificates hosts have to show; `None`: none.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Sockets for commands.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Control {
+    /// Where to listen; `None`: on the Unix socket in the array's folder.
+    pub listen: Option<Vec<Address>>,
+    /// Whether others may send commands over TCP without encryption and without a token.
+    pub insecure: bool,
+    /// Encryption over TCP; with it nothing is answered without.
+    pub tls: Option<ControlTls>,
+    /// The file of the token that commands over TCP have to show; created if it is not there.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Files in PEM format; relative paths are in the array's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControlTls {
+    /// The array's certificate, and those between it and its CA.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// Where to listen.
@@ -96,9 +135,23 @@ pub struct Format {
 pub struct Pool {
     /// Unique.
     pub name: String,
+    /// How its stores are read and written.
+    #[serde(default)]
+    pub io: StoreIo,
     /// Its stores.
     #[serde(default)]
     pub store: Vec<Store>,
+}
+
+/// How a store is read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoreIo {
+    /// Through the page cache: memory that nobody else needs keeps what was read, and takes in what is written.
+    #[default]
+    PageCache,
+    /// Past it: what hosts keep in memory is not kept here once more.
+    Direct,
 }
 
 /// A store.
@@ -146,18 +199,24 @@ pub enum SettingsError {
     /// Not TOML, or not what is expected there.
     #[error("{0}")]
     Syntax(#[from] toml::de::Error),
-    /// A socket that others than the owner reach.
+    /// A socket that others than the owner reach, and that asks nobody who they are.
     #[error(
-        "{endpoint} can be reached by {by}, and there is neither encryption nor authentication yet: listen on a Unix \
-         socket, or set insecure = true in [{table}] if everyone there may do everything"
+        "{endpoint} can be reached by other machines: {remedy}, or listen on a Unix socket, or set insecure = true in \
+         [{table}] if everyone there may do everything"
     )]
     Exposed {
         /// Where.
         endpoint: Endpoint,
         /// In which table.
         table: &'static str,
-        /// Whom.
-        by: &'static str,
+        /// What makes it safe.
+        remedy: &'static str,
+    },
+    /// An address stands there twice.
+    #[error("{endpoint} is listened on twice: give each its own port")]
+    ListenTwice {
+        /// Where.
+        endpoint: Endpoint,
     },
 }
 
@@ -165,32 +224,55 @@ impl Settings {
     /// Reads settings.
     pub fn parse(text: &str) -> Result<Self, SettingsError> {
         let settings: Self = toml::from_str(text)?;
-        for (table, door) in [("nbd", &settings.nbd), ("control", &settings.control)] {
-            for Address(endpoint) in door.listen.iter().flatten().filter(|_| !door.insecure) {
-                let by = match (endpoint, table) {
-                    (Endpoint::Unix(_), _) => continue,
-                    (Endpoint::Tcp(host, _), "nbd") if is_loopback(host) => continue,
-                    // A page in a browser can send a command there, though not read the answer.
-                    (Endpoint::Tcp(host, _), _) if is_loopback(host) => {
-                        "all users and browsers of this machine"
-                    }
-                    (Endpoint::Tcp(..), _) => "other machines",
-                };
-                return Err(SettingsError::Exposed { endpoint: endpoint.clone(), table, by });
+        let nbd = tcp(&settings.nbd.listen);
+        let control = tcp(&settings.control.listen);
+        let mut seen = BTreeSet::new();
+        if let Some(endpoint) = nbd.iter().chain(&control).find(|endpoint| !seen.insert(**endpoint)) {
+            return Err(SettingsError::ListenTwice { endpoint: (*endpoint).clone() });
+        }
+        let exposed = |endpoints: Vec<&Endpoint>, table, remedy| {
+            let exposed = endpoints.into_iter().find(|endpoint| !is_of_this_machine(endpoint));
+            exposed.map_or(Ok(()), |endpoint| {
+                Err(SettingsError::Exposed { endpoint: endpoint.clone(), table, remedy })
+            })
+        };
+        match &settings.nbd {
+            Nbd { insecure: true, .. } | Nbd { tls: Some(NbdTls { client_ca: Some(_), .. }), .. } => {}
+            Nbd { tls: Some(_), .. } => {
+                let remedy = "set client-ca in [nbd.tls], so that hosts show who they are";
+                exposed(nbd, "nbd", remedy)?;
             }
+            Nbd { tls: None, .. } => exposed(nbd, "nbd", "set certificate, key and client-ca in [nbd.tls]")?,
+        }
+        if !settings.control.insecure && settings.control.tls.is_none() {
+            exposed(control, "control", "set certificate and key in [control.tls]")?;
         }
         Ok(settings)
     }
 
+    /// Where the token is that commands over TCP have to show; `None`: they need none.
+    pub fn token_file(&self, folder: &Path) -> Option<PathBuf> {
+        let Control { listen, insecure, token_file, .. } = &self.control;
+        let default = || (!insecure).then(|| PathBuf::from(super::TOKEN));
+        let wanted = token_file.clone().or_else(default).filter(|_| !tcp(listen).is_empty());
+        wanted.map(|path| folder.join(path))
+    }
+
+    /// The TCP addresses of hosts, and those of commands.
+    pub(super) fn tcp(&self) -> (Vec<&Endpoint>, Vec<&Endpoint>) {
+        (tcp(&self.nbd.listen), tcp(&self.control.listen))
+    }
+
     /// What the array is told; relative paths of sockets are in `folder`.
-    pub fn config(&self, folder: &Path) -> Config {
+    pub fn config(&self, folder: &Path, token: Option<Token>) -> Config {
         let pool = |pool: &Pool| PoolConfig {
             name: pool.name.clone(),
             stores: pool.store.iter().map(|store| store.path.clone()).collect(),
         };
         Config {
-            nbd: self.nbd.endpoints(folder, super::NBD_SOCKET),
-            control: self.control.endpoints(folder, super::CONTROL_SOCKET),
+            nbd: endpoints(&self.nbd.listen, folder, super::NBD_SOCKET),
+            control: endpoints(&self.control.listen, folder, super::CONTROL_SOCKET),
+            control_token: token,
             pools: self.pool.iter().map(pool).collect(),
             // One that is too large is no track size either.
             track_bytes: u32::try_from(self.format.track.0).unwrap_or(u32::MAX),
@@ -202,21 +284,26 @@ impl Settings {
         let stores = self.pool.iter().flat_map(|pool| &pool.store);
         stores.map(|store| (store.path.clone(), store.size.map(|size| size.0))).collect()
     }
+
+    /// The stores, by path, that are not to be used through the page cache.
+    pub fn direct_stores(&self) -> BTreeSet<String> {
+        let direct = self.pool.iter().filter(|pool| pool.io == StoreIo::Direct);
+        direct.flat_map(|pool| &pool.store).map(|store| store.path.clone()).collect()
+    }
 }
 
-impl Door {
-    fn endpoints(&self, folder: &Path, default: &str) -> Vec<Endpoint> {
-        match &self.listen {
-            None => vec![Endpoint::Unix(folder.join(default))],
-            Some(addresses) => {
-                let within = |address: &Address| match &address.0 {
-                    Endpoint::Unix(path) => Endpoint::Unix(folder.join(path)),
-                    tcp => tcp.clone(),
-                };
-                addresses.iter().map(within).collect()
-            }
-        }
-    }
+fn endpoints(listen: &Option<Vec<Address>>, folder: &Path, default: &str) -> Vec<Endpoint> {
+    let Some(addresses) = listen else { return vec![Endpoint::Unix(folder.join(default))] };
+    let within = |address: &Address| match &address.0 {
+        Endpoint::Unix(path) => Endpoint::Unix(folder.join(path)),
+        tcp => tcp.clone(),
+    };
+    addresses.iter().map(within).collect()
+}
+
+fn tcp(listen: &Option<Vec<Address>>) -> Vec<&Endpoint> {
+    let all = listen.iter().flatten().map(|Address(endpoint)| endpoint);
+    all.filter(|endpoint| matches!(endpoint, Endpoint::Tcp(..))).collect()
 }
 
 /// The text of the file at a first start, with one sparse file as store.
@@ -224,8 +311,13 @@ pub fn first_settings(store_bytes: u64) -> String {
     TEMPLATE.replace("{size}", &Size(store_bytes).to_string())
 }
 
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+fn is_of_this_machine(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Unix(_) => true,
+        Endpoint::Tcp(host, _) => {
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Address {
@@ -314,7 +406,7 @@ mod tests {
         assert!(first.contains("size = \"100 GiB\""));
         let plain = Settings::parse(&first).unwrap();
         let store = Store { path: "store-0".to_owned(), size: Some(Size(100 << 30)) };
-        let pool = Pool { name: "default".to_owned(), store: vec![store] };
+        let pool = Pool { name: "default".to_owned(), io: StoreIo::PageCache, store: vec![store] };
         assert_eq!(plain, Settings { pool: vec![pool], ..Settings::default() });
 
         let spelled_out: String = first
@@ -325,7 +417,7 @@ mod tests {
         assert!(spelled_out.nbd.listen.is_some());
         assert_eq!((spelled_out.log, spelled_out.format), (plain.log, plain.format));
         let folder = Path::new("/array");
-        assert_eq!(spelled_out.config(folder), plain.config(folder));
+        assert_eq!(spelled_out.config(folder, None), plain.config(folder, None));
     }
 
     #[test]
@@ -342,17 +434,44 @@ mod tests {
 
     #[test]
     fn others_are_kept_out() {
-        for host in ["127.0.0.1", "localhost", "[::1]"] {
-            assert!(Settings::parse(&format!("nbd.listen = [\"tcp:{host}:10809\"]")).is_ok());
+        for table in ["nbd", "control"] {
+            for host in ["127.0.0.1", "localhost", "[::1]"] {
+                assert!(Settings::parse(&format!("{table}.listen = [\"tcp:{host}:10809\"]")).is_ok());
+            }
+            for host in ["0.0.0.0", "[::]", "example.org", "localhost.example.org"] {
+                let listen = format!("{table}.listen = [\"unix:a\", \"tcp:{host}:10809\"]\n");
+                let text = error(&listen);
+                assert!(text.contains(&format!("insecure = true in [{table}]")), "{text}");
+                assert!(text.contains(&format!("[{table}.tls]")), "{text}");
+                assert!(Settings::parse(&format!("{listen}{table}.insecure = true")).is_ok());
+                let tls = format!("{listen}{table}.tls = {{ certificate = \"c\", key = \"k\" }}");
+                assert_eq!(
+                    Settings::parse(&tls).is_ok(),
+                    table == "control",
+                    "who sends commands has a token"
+                );
+            }
         }
-        for (table, host) in
-            [("nbd", "0.0.0.0"), ("nbd", "[::]"), ("control", "example.org"), ("control", "127.0.0.1")]
-        {
-            let text = error(&format!("{table}.listen = [\"tcp:{host}:10809\"]"));
-            assert!(text.contains(&format!("insecure = true in [{table}]")), "{text}");
-            let trusted = format!("{table}.listen = [\"tcp:{host}:10809\"]\n{table}.insecure = true");
-            assert!(Settings::parse(&trusted).is_ok());
-        }
+        let listen = "nbd.listen = [\"tcp:0.0.0.0:10809\"]\n";
+        let tls = "nbd.tls = { certificate = \"c\", key = \"k\", client-ca = \"a\" }";
+        assert!(Settings::parse(&format!("{listen}{tls}")).is_ok());
+        let text = error(&format!("{listen}{}", tls.replace(", client-ca = \"a\"", "")));
+        assert!(text.contains("set client-ca in [nbd.tls]"), "{text}");
+        let twice = "nbd.listen = [\"tcp:localhost:1\"]\ncontrol.listen = [\"tcp:localhost:1\"]";
+        assert!(error(twice).contains("tcp:localhost:1 is listened on twice"));
+    }
+
+    #[test]
+    fn a_token_is_needed_over_tcp() {
+        let token = |text: &str| Settings::parse(text).unwrap().token_file(Path::new("/array"));
+        assert_eq!(token(""), None);
+        assert_eq!(token("control.token-file = \"t\""), None, "nobody is asked for it");
+        let listen = "control.listen = [\"tcp:localhost:1\"]\n";
+        assert_eq!(token(listen), Some("/array/token".into()));
+        assert_eq!(token(&format!("{listen}control.token-file = \"/etc/t\"")), Some("/etc/t".into()));
+        assert_eq!(token(&format!("{listen}control.insecure = true")), None);
+        let both = format!("{listen}control.insecure = true\ncontrol.token-file = \"t\"");
+        assert_eq!(token(&both), Some("/array/t".into()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use twintrack_link::Endpoint;
 
 use super::metadata::MetadataError;
 use super::superblock::SuperblockError;
+use super::token::Token;
 
 /// What an array serves, and from what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Config {
     pub nbd: Vec<Endpoint>,
     /// Where commands are taken.
     pub control: Vec<Endpoint>,
+    /// What has to be known to command the array over TCP; `None`: nothing. Who reaches a Unix socket needs none.
+    pub control_token: Option<Token>,
     /// The pools with their stores. What the array already has stays, whether it is listed or not; what is new is
     /// added, empty.
     pub pools: Vec<PoolConfig>,

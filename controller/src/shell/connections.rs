@@ -1,5 +1,6 @@
 //! Sockets: listening, accepting, and the tasks of the connections.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use twintrack_link::Endpoint;
 use super::array::Array;
 use super::config::{Config, ServeError};
 use super::seams::{Disk, Env, Net};
+use super::token::Token;
 use super::{control, nbd};
 
 /// NBD connections of an array.
@@ -30,19 +32,36 @@ pub(super) struct Doors<N: Net> {
 }
 
 /// What is spoken on a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Nbd,
+    /// From the array's owner.
     Control,
+    /// From anybody: with the token, if there is one.
+    ControlOverTcp,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nbd => "Nbd",
+            Self::Control | Self::ControlOverTcp => "Control",
+        })
+    }
 }
 
 impl<N: Net> Doors<N> {
     pub(super) async fn bind(net: N, config: &Config) -> Result<Self, ServeError> {
         let mut doors = Self { net, listeners: Vec::new() };
-        for (kind, endpoints) in [(Kind::Nbd, &config.nbd), (Kind::Control, &config.control)] {
-            for endpoint in endpoints {
-                doors.bind_one(kind, endpoint).await?;
-            }
+        for endpoint in &config.nbd {
+            doors.bind_one(Kind::Nbd, endpoint).await?;
+        }
+        for endpoint in &config.control {
+            let kind = match endpoint {
+                Endpoint::Unix(_) => Kind::Control,
+                Endpoint::Tcp(..) => Kind::ControlOverTcp,
+            };
+            doors.bind_one(kind, endpoint).await?;
         }
         Ok(doors)
     }
@@ -50,7 +69,7 @@ impl<N: Net> Doors<N> {
     async fn bind_one(&mut self, kind: Kind, endpoint: &Endpoint) -> Result<(), ServeError> {
         match self.net.bind(endpoint).await {
             Ok(listener) => {
-                info!(%endpoint, ?kind, "listening");
+                info!(%endpoint, %kind, "listening");
                 self.listeners.push((kind, listener));
                 Ok(())
             }
@@ -63,16 +82,22 @@ impl<N: Net> Doors<N> {
 pub(super) struct Connections<D> {
     array: Arc<Array<D>>,
     router: Router,
+    /// The same behind the token.
+    guarded: Router,
     closing: watch::Sender<bool>,
     hosts: JoinSet<()>,
     callers: JoinSet<()>,
 }
 
 impl<D: Disk> Connections<D> {
-    pub(super) fn new<E: Env>(array: Arc<Array<D>>, env: E) -> Self {
+    pub(super) fn new<E: Env>(array: Arc<Array<D>>, env: E, token: Option<&Token>) -> Self {
         let router = control::router(Arc::clone(&array), env);
+        let guarded = match token {
+            Some(token) => control::guarded(router.clone(), token.clone()),
+            None => router.clone(),
+        };
         let closing = watch::Sender::new(false);
-        Self { array, router, closing, hosts: JoinSet::new(), callers: JoinSet::new() }
+        Self { array, router, guarded, closing, hosts: JoinSet::new(), callers: JoinSet::new() }
     }
 
     /// Takes connections, for ever.
@@ -87,7 +112,7 @@ impl<D: Disk> Connections<D> {
                 Some(ended) = self.callers.join_next() => reap(ended),
                 Some((kind, listener, accepted)) = accepts.next() => {
                     if let Ok(stream) = accepted {
-                        self.welcome::<N>(kind, stream);
+                        self.welcome(net, kind, stream);
                     }
                     accepts.push(accept_one(net, kind, listener));
                 }
@@ -96,16 +121,20 @@ impl<D: Disk> Connections<D> {
         }
     }
 
-    fn welcome<N: Net>(&mut self, kind: Kind, stream: N::Stream) {
+    fn welcome<N: Net>(&mut self, net: &N, kind: Kind, stream: N::Stream) {
         let closing = self.closing.subscribe();
         match kind {
             Kind::Nbd if self.hosts.len() < HOSTS_MAX => {
-                self.hosts.spawn(nbd::serve_connection(Arc::clone(&self.array), stream, closing));
+                let array = Arc::clone(&self.array);
+                self.hosts.spawn(nbd::serve_connection(array, net.clone(), stream, closing));
             }
-            Kind::Control if self.callers.len() < CALLERS_MAX => {
-                self.callers.spawn(control::serve_connection(self.router.clone(), stream, closing));
+            Kind::Control | Kind::ControlOverTcp if self.callers.len() < CALLERS_MAX => {
+                let router = if kind == Kind::Control { &self.router } else { &self.guarded };
+                self.callers.spawn(control::serve_connection(router.clone(), net.clone(), stream, closing));
             }
-            Kind::Nbd | Kind::Control => debug!(?kind, "too many connections: one is refused"),
+            Kind::Nbd | Kind::Control | Kind::ControlOverTcp => {
+                debug!(%kind, "too many connections: one is refused");
+            }
         }
     }
 
@@ -134,7 +163,7 @@ async fn accept_one<'a, N: Net>(
 ) -> (Kind, &'a mut N::Listener, io::Result<N::Stream>) {
     let accepted = net.accept(listener).await;
     if let Err(error) = &accepted {
-        warn!(?kind, %error, "accept failed");
+        warn!(%kind, %error, "accept failed");
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
     (kind, listener, accepted)

@@ -7,8 +7,11 @@
 //! | `GET /v1/health` | 200, `{"status":"up"}` |
 //! | `GET /metrics` | 200, text for Prometheus |
 //!
-//! Whatever fails is answered with a [`Refusal`] and the status of its code.
+//! Whatever fails is answered with a [`Refusal`] and the status of its code. Over TCP every request shows the token, as
+//! `authorization: Bearer TOKEN`. A command has to be `application/json`: that a page of another site cannot make a browser
+//! send.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,21 +19,22 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::{debug, info};
 use twintrack_link::manage::{COMMAND_BYTES_MAX, COMMAND_PATH, Command, Refusal, RefusalCode};
 
 use super::array::Array;
 use super::metrics::CONTENT_TYPE;
-use super::seams::{Disk, Env};
+use super::seams::{Disk, Env, Net};
+use super::token::Token;
 use crate::firmware::Segment;
 
 /// How long a client may take for the head of a request, the time before it begins included.
@@ -38,11 +42,28 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client may take for the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a client may take for the TLS handshake.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Serves one connection to its end. When `closing` changes, it ends with the request that is under way.
-pub(super) async fn serve_connection<S>(router: Router, stream: S, mut closing: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+pub(super) async fn serve_connection<N: Net>(
+    router: Router,
+    net: N,
+    mut stream: N::Stream,
+    mut closing: watch::Receiver<bool>,
+) {
+    if net.requires_encryption(&stream) {
+        let encrypted = tokio::select! {
+            biased;
+            encrypted = net.encrypt(stream) => encrypted,
+            () = tokio::time::sleep(TLS_TIMEOUT) => Err(io::ErrorKind::TimedOut.into()),
+            _ = closing.changed() => return,
+        };
+        stream = match encrypted {
+            Ok(encrypted) => encrypted,
+            Err(error) => return info!(%error, "management connection refused: no TLS, or one that fails"),
+        };
+    }
     let connection = http1::Builder::new()
         // It would be wall time, and differ from run to run.
         .auto_date_header(false)
@@ -75,6 +96,29 @@ pub(super) fn router<D: Disk, E: Env>(array: Arc<Array<D>>, env: E) -> Router {
         .with_state(Context { array, env })
 }
 
+/// The same for those who know the token.
+pub(super) fn guarded(router: Router, token: Token) -> Router {
+    let check = move |request: Request, next: Next| {
+        let knows = knows(request.headers(), &token);
+        async move { if knows { next.run(request).await } else { refused(&unauthorized()) } }
+    };
+    router.layer(middleware::from_fn(check))
+}
+
+fn knows(headers: &HeaderMap, token: &Token) -> bool {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return false };
+    let Some((scheme, shown)) = value.as_bytes().split_at_checked(b"Bearer ".len()) else { return false };
+    scheme.eq_ignore_ascii_case(b"Bearer ") && token.is(shown.trim_ascii())
+}
+
+fn unauthorized() -> Refusal {
+    let reason =
+        "over TCP the array takes requests with its token only, and this one has none, or a wrong one: \
+                  send it as `authorization: Bearer TOKEN`"
+            .to_owned();
+    Refusal { code: RefusalCode::Unauthorized, reason }
+}
+
 struct Context<D, E> {
     array: Arc<Array<D>>,
     env: E,
@@ -87,6 +131,9 @@ impl<D, E: Clone> Clone for Context<D, E> {
 }
 
 async fn command<D: Disk, E: Env>(State(context): State<Context<D, E>>, request: Request) -> Response {
+    if !is_json(request.headers()) {
+        return refused(&bad_request("a command has the header `content-type: application/json`".to_owned()));
+    }
     let command = match read_command(request.into_body()).await {
         Ok(command) => command,
         Err(refusal) => return refused(&refusal),
@@ -95,6 +142,12 @@ async fn command<D: Disk, E: Env>(State(context): State<Context<D, E>>, request:
         Ok(answer) => json(StatusCode::OK, &answer),
         Err(refusal) => refused(&refusal),
     }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 async fn read_command(body: Body) -> Result<Command, Refusal> {
@@ -165,12 +218,18 @@ fn bad_request(reason: String) -> Refusal {
 fn refused(refusal: &Refusal) -> Response {
     let status = match refusal.code {
         RefusalCode::BadRequest => StatusCode::BAD_REQUEST,
+        RefusalCode::Unauthorized => StatusCode::UNAUTHORIZED,
         RefusalCode::NotFound => StatusCode::NOT_FOUND,
         RefusalCode::Exists | RefusalCode::WrongState | RefusalCode::Limit => StatusCode::CONFLICT,
         RefusalCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         RefusalCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     };
-    json(status, refusal)
+    let mut response = json(status, refusal);
+    if status == StatusCode::UNAUTHORIZED {
+        // As HTTP wants it.
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response {

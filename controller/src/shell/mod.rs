@@ -28,6 +28,7 @@ mod nbd;
 mod seams;
 mod stores;
 pub(crate) mod superblock;
+mod token;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use metadata::Metadata;
 pub use seams::{Cabinet, Disk, Env, Net};
 use stores::Stores;
 pub use superblock::SuperblockError;
+pub use token::{Token, TokenError};
 pub use twintrack_link::Endpoint;
 
 /// How long requests under way may take when the array is told to end.
@@ -64,10 +66,12 @@ pub async fn serve<N: Net, C: Cabinet, E: Env>(
     let (mut metadata, stores) = boot::open(&cabinet, &env, &config).await?;
     let stores = Arc::new(stores);
     let mut doors = Doors::bind(net, &config).await?;
+    let token = config.control_token;
     tokio::pin!(shutdown);
     loop {
         let end;
-        (metadata, end) = live(&cabinet, metadata, &stores, &env, &mut doors, shutdown.as_mut()).await?;
+        (metadata, end) =
+            live(&cabinet, metadata, &stores, &env, &mut doors, token.as_ref(), shutdown.as_mut()).await?;
         boot::close(&cabinet, metadata).await;
         match end {
             End::Clean => {
@@ -98,11 +102,12 @@ async fn live<N: Net, C: Cabinet, E: Env>(
     stores: &Arc<Stores<C::Disk>>,
     env: &E,
     doors: &mut Doors<N>,
+    token: Option<&Token>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(Metadata, End), ServeError> {
     let (metadata, firmware) = boot::load(cabinet, metadata).await?;
     let (array, queues) = Array::new(firmware, Arc::clone(stores));
-    let mut connections = Connections::new(Arc::clone(&array), env.clone());
+    let mut connections = Connections::new(Arc::clone(&array), env.clone(), token);
     let mut end = End::Reload;
     let serving = async {
         tokio::select! {

@@ -20,6 +20,17 @@ pub trait Net: Clone + Send + Sync + 'static {
     fn bind(&self, endpoint: &Endpoint) -> impl Future<Output = io::Result<Self::Listener>> + Send;
     /// The next connection. May be dropped before it is ready, and then loses none.
     fn accept(&self, listener: &mut Self::Listener) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Whether nothing may be served on a fresh connection before it is encrypted. A network without encryption leaves
+    /// it at that.
+    fn requires_encryption(&self, _stream: &Self::Stream) -> bool {
+        false
+    }
+    /// Does the server's part of a TLS handshake, which the client begins, and checks the client. A deadline is the
+    /// caller's. An encrypted stream may hold back what was written until it is flushed.
+    fn encrypt(&self, _stream: Self::Stream) -> impl Future<Output = io::Result<Self::Stream>> + Send {
+        std::future::ready(Err(io::ErrorKind::Unsupported.into()))
+    }
 }
 
 /// One store of blocks. Operations may run at the same time and end in any order; what overlaps is the caller's to

@@ -28,10 +28,15 @@ struct Running {
 }
 
 async fn start(shelf: &Shelf) -> Running {
+    start_with(shelf, None).await
+}
+
+async fn start_with(shelf: &Shelf, control_token: Option<Token>) -> Running {
     let net = Pipes::default();
     let config = Config {
         nbd: vec![endpoint("nbd")],
-        control: vec![endpoint("control")],
+        control: vec![endpoint("control"), remote()],
+        control_token,
         pools: vec![PoolConfig { name: "main".into(), stores: vec!["a".into()] }],
         track_bytes: 1 << 16,
     };
@@ -65,7 +70,11 @@ impl Running {
 
     /// Sends a request, returns status and body.
     async fn ask(&self, request: &str) -> (u16, String) {
-        let mut stream = self.net.connect(&endpoint("control"));
+        self.ask_at(&endpoint("control"), request).await
+    }
+
+    async fn ask_at(&self, endpoint: &Endpoint, request: &str) -> (u16, String) {
+        let mut stream = self.net.connect(endpoint);
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -80,10 +89,19 @@ impl Running {
     }
 }
 
+/// Where others than the owner connect.
+fn remote() -> Endpoint {
+    Endpoint::Tcp("array".to_owned(), 80)
+}
+
 fn post(body: &str) -> String {
+    post_as("content-type: application/json\r\n", body)
+}
+
+fn post_as(headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "POST /v1/command HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        "POST /v1/command HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
     )
 }
 
@@ -110,6 +128,47 @@ async fn what_is_no_command_is_refused() {
     }
     assert_eq!(array.refusal(&get("/v2")).await.0, 404);
     assert_eq!(array.refusal(&get("/v1/command")).await.0, 405);
+    array.stop().await.unwrap();
+}
+
+/// A page of another site can make a browser send text or a form, but not JSON.
+#[tokio::test(start_paused = true)]
+async fn a_command_has_to_say_that_it_is_json() {
+    let array = start(&shelf()).await;
+    let body = r#"{"command":"array-show"}"#;
+    for kind in
+        ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp", "; application/json"]
+    {
+        let headers = if kind.is_empty() { String::new() } else { format!("content-type: {kind}\r\n") };
+        let (status, refusal) = array.refusal(&post_as(&headers, body)).await;
+        assert_eq!((status, refusal.code), (400, RefusalCode::BadRequest), "{kind:?}");
+        assert!(refusal.reason.contains("content-type: application/json"), "{refusal}");
+    }
+    let headers = "content-type: Application/JSON; charset=utf-8\r\n";
+    assert_eq!(array.ask(&post_as(headers, body)).await.0, 200);
+    array.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_tcp_nothing_is_answered_without_the_token() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let array = start_with(&shelf(), Some(Token::new(secret).unwrap())).await;
+    for path in ["/v1/health", "/metrics", "/v1/session/1/track/1", "/nothing", "/v1/command"] {
+        for shown in ["", "authorization: Bearer\r\n", "authorization: Bearer 0123456789abcdef\r\n"] {
+            let request = get(path).replace("host: a\r\n", &format!("host: a\r\n{shown}"));
+            let (status, body) = array.ask_at(&remote(), &request).await;
+            let refusal: Refusal = serde_json::from_str(&body).unwrap();
+            assert_eq!((status, refusal.code), (401, RefusalCode::Unauthorized), "{path} {shown}");
+            assert!(!body.contains("0123"), "{body}");
+        }
+    }
+    let shown = format!("content-type: application/json\r\nauthorization: bearer {secret}\r\n");
+    let request = post_as(&shown, r#"{"command":"array-show"}"#);
+    assert_eq!(array.ask_at(&remote(), &request).await.0, 200);
+    let over_tcp = || ArrayClient::new(array.net.clone(), remote());
+    assert!(over_tcp().with_token(secret).unwrap().array_show().await.is_ok());
+    assert!(over_tcp().array_show().await.is_err());
+    assert_eq!(array.ask(&get("/v1/health")).await.0, 200, "the owner needs none");
     array.stop().await.unwrap();
 }
 

@@ -132,6 +132,37 @@ async fn damage_is_refused() {
     assert_eq!(daemon.array().device_list().await.unwrap().len(), 1, "nothing was changed by all that");
 }
 
+/// As if a later version had upgraded it: this one says so, and leaves every byte as it is.
+#[tokio::test]
+async fn a_newer_format_is_refused_and_left_alone() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    daemon.array().device_create("db", 1 << 20, None).await.unwrap();
+    assert!(daemon.terminate().await.success());
+    let metadata = place.folder().join("metadata");
+    let set_format = |format: u32| {
+        let database = redb::Database::open(&metadata).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let meta: redb::TableDefinition<&str, &[u8]> = redb::TableDefinition::new("meta");
+        transaction.open_table(meta).unwrap().insert("format", format.to_le_bytes().as_slice()).unwrap();
+        transaction.commit().unwrap();
+    };
+    set_format(2);
+    let before = [fs::read(&metadata).unwrap(), fs::read(place.folder().join("store")).unwrap()];
+    for arguments in [&[][..], &["--check"]] {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let text = said(&output);
+        assert!(text.contains("format version 2, this program knows versions up to 1"), "{text}");
+        assert!(text.contains("start the newer twintrackd that wrote it"), "{text}");
+    }
+    let after = [fs::read(&metadata).unwrap(), fs::read(place.folder().join("store")).unwrap()];
+    assert!(before == after, "something was changed");
+    set_format(1);
+    let daemon = place.start().await;
+    assert_eq!(daemon.array().device_list().await.unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn pools_and_stores_are_added_by_a_start() {
     let place = Place::new();

@@ -2,4 +2,7 @@
 
 mod clients;
 mod folders;
+mod pki;
 mod process;
+mod stores;
+mod tls;

@@ -5,6 +5,8 @@ use std::io;
 use thiserror::Error;
 use twintrack_link::nbd::{Errno, HandshakeError, ReadError, TransmissionError};
 
+use crate::tls_failure::TlsFailure;
+
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NbdError {
@@ -14,6 +16,9 @@ pub enum NbdError {
         /// As the stream said.
         kind: io::ErrorKind,
     },
+    /// The connection could not be encrypted, or the server or this side is not trusted. Nothing was asked.
+    #[error(transparent)]
+    Tls(TlsFailure),
     /// The server refused the export, or does not speak the protocol.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
@@ -62,6 +67,11 @@ pub enum NbdError {
 }
 
 impl NbdError {
+    /// From an error of the stream during the handshake.
+    pub(super) fn connect(error: io::Error) -> Self {
+        TlsFailure::of(&error).map_or(Self::Connect { kind: error.kind() }, Self::Tls)
+    }
+
     /// Whether the request may have been carried out all the same.
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, Self::OutcomeUnknown { .. } | Self::Remote { .. } | Self::Unanswered)

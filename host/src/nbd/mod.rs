@@ -21,6 +21,9 @@ use twintrack_link::nbd::{
 use connection::{FailOnEnd, Finished, Shared, ToSend};
 pub use error::{Lost, NbdError};
 
+#[cfg(feature = "tls")]
+use crate::tls::ClientTls;
+
 /// How a client connects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NbdOptions {
@@ -46,6 +49,16 @@ impl Default for NbdOptions {
     }
 }
 
+impl NbdOptions {
+    fn wish(&self, export: &str) -> ClientWish {
+        ClientWish::Enter {
+            export: export.to_owned(),
+            structured: self.structured,
+            allocation: self.block_status,
+        }
+    }
+}
+
 /// A connection to an export. Clones share it; once the last is gone, the connection ends politely.
 #[derive(Debug, Clone)]
 pub struct NbdClient {
@@ -65,12 +78,46 @@ impl NbdClient {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut stream = stream;
-        let wish = ClientWish::Enter {
-            export: export.to_owned(),
-            structured: options.structured,
-            allocation: options.block_status,
+        let (end, rest) = handshake(&mut stream, options.wish(export), options.handshake_deadline).await?;
+        Self::start(stream, end, rest, options)
+    }
+
+    /// The same, encrypted: asks for TLS, checks that the server is `host` (a name or an address), and tells nothing
+    /// before that.
+    #[cfg(feature = "tls")]
+    pub async fn connect_tls<S>(
+        stream: S,
+        tls: &ClientTls,
+        host: &str,
+        export: &str,
+        options: &NbdOptions,
+    ) -> Result<Self, NbdError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut machine = ClientHandshake::over_tls(options.wish(export));
+        let encrypted = async {
+            let mut stream = stream;
+            let (mut input, mut output) = buffers();
+            match talk(&mut stream, &mut machine, &mut input, &mut output).await? {
+                HandshakeEnd::StartTls => {}
+                _ => return Err(NbdError::HandshakeEnd),
+            }
+            let mut stream = tls.encrypt(stream, host).await.map_err(NbdError::connect)?;
+            machine.encrypted(&mut output);
+            send(&mut stream, &mut output).await.map_err(NbdError::connect)?;
+            let end = talk(&mut stream, &mut machine, &mut input, &mut output).await?;
+            Ok((stream, end, input))
         };
-        let (end, rest) = handshake(&mut stream, wish, options.handshake_deadline).await?;
+        let (stream, end, rest) = within(options.handshake_deadline, encrypted).await?;
+        Self::start(stream, end, rest, options)
+    }
+
+    /// Starts the connection's task.
+    fn start<S>(stream: S, end: HandshakeEnd, rest: BytesMut, options: &NbdOptions) -> Result<Self, NbdError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let HandshakeEnd::Entered(negotiated) = end else { return Err(NbdError::HandshakeEnd) };
         let in_flight_max = options.in_flight_max.clamp(1, 1 << 16);
         // A place in the queue for every request in flight, and one for the disconnect: sending never waits.
@@ -195,7 +242,9 @@ where
     let mut stream = stream;
     match handshake(&mut stream, ClientWish::List, deadline).await?.0 {
         HandshakeEnd::Listed(exports) => Ok(exports),
-        HandshakeEnd::Entered(_) | HandshakeEnd::Described(_) => Err(NbdError::HandshakeEnd),
+        HandshakeEnd::Entered(_) | HandshakeEnd::Described(_) | HandshakeEnd::StartTls => {
+            Err(NbdError::HandshakeEnd)
+        }
     }
 }
 
@@ -208,7 +257,9 @@ where
     let wish = ClientWish::Describe { export: export.to_owned() };
     match handshake(&mut stream, wish, deadline).await?.0 {
         HandshakeEnd::Described(info) => Ok(info),
-        HandshakeEnd::Entered(_) | HandshakeEnd::Listed(_) => Err(NbdError::HandshakeEnd),
+        HandshakeEnd::Entered(_) | HandshakeEnd::Listed(_) | HandshakeEnd::StartTls => {
+            Err(NbdError::HandshakeEnd)
+        }
     }
 }
 
@@ -222,35 +273,58 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut machine = ClientHandshake::new(wish);
-    let (mut input, mut output) = (BytesMut::with_capacity(4096), BytesMut::new());
-    let talk = async {
-        loop {
-            let end = machine.feed(&mut input, &mut output);
-            if !output.is_empty() {
-                let written = async {
-                    stream.write_all_buf(&mut output).await?;
-                    stream.flush().await
-                };
-                // A server may close as soon as it has said no; what it said counts more.
-                match (&end, written.await) {
-                    (Ok(None) | Ok(Some(HandshakeEnd::Entered(_))), Err(error)) => {
-                        return Err(NbdError::Connect { kind: error.kind() });
-                    }
-                    _ => output.clear(),
+    let (mut input, mut output) = buffers();
+    let end = within(deadline, talk(stream, &mut machine, &mut input, &mut output)).await?;
+    Ok((end, input))
+}
+
+/// What has arrived, and what is to be sent.
+fn buffers() -> (BytesMut, BytesMut) {
+    (BytesMut::with_capacity(4096), BytesMut::new())
+}
+
+async fn within<T>(
+    deadline: Duration,
+    work: impl Future<Output = Result<T, NbdError>>,
+) -> Result<T, NbdError> {
+    tokio::time::timeout(deadline, work)
+        .await
+        .map_err(|_| NbdError::Connect { kind: std::io::ErrorKind::TimedOut })?
+}
+
+/// Until the machine ends or pauses.
+async fn talk<S>(
+    stream: &mut S,
+    machine: &mut ClientHandshake,
+    input: &mut BytesMut,
+    output: &mut BytesMut,
+) -> Result<HandshakeEnd, NbdError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        let end = machine.feed(input, output);
+        if !output.is_empty() {
+            // A server may close as soon as it has said no; what it said counts more.
+            match (&end, send(stream, output).await) {
+                (Ok(None) | Ok(Some(HandshakeEnd::Entered(_))), Err(error)) => {
+                    return Err(NbdError::connect(error));
                 }
-            }
-            if let Some(end) = end? {
-                return Ok(end);
-            }
-            match stream.read_buf(&mut input).await {
-                Ok(0) => return Err(NbdError::Connect { kind: std::io::ErrorKind::UnexpectedEof }),
-                Ok(_) => {}
-                Err(error) => return Err(NbdError::Connect { kind: error.kind() }),
+                _ => output.clear(),
             }
         }
-    };
-    let end = tokio::time::timeout(deadline, talk)
-        .await
-        .map_err(|_| NbdError::Connect { kind: std::io::ErrorKind::TimedOut })??;
-    Ok((end, input))
+        if let Some(end) = end? {
+            return Ok(end);
+        }
+        match stream.read_buf(input).await {
+            Ok(0) => return Err(NbdError::Connect { kind: std::io::ErrorKind::UnexpectedEof }),
+            Ok(_) => {}
+            Err(error) => return Err(NbdError::connect(error)),
+        }
+    }
+}
+
+async fn send(stream: &mut (impl AsyncWrite + Unpin), output: &mut BytesMut) -> std::io::Result<()> {
+    stream.write_all_buf(output).await?;
+    stream.flush().await
 }

@@ -94,7 +94,10 @@ impl Array {
 /// The command, with arguments divided by spaces, and no array in its environment.
 pub fn twintrack(line: &str) -> Process {
     let mut process = Process::new(env!("CARGO_BIN_EXE_twintrack"));
-    process.args(line.split_whitespace()).env_remove("TWINTRACK_ARRAY");
+    process.args(line.split_whitespace());
+    for variable in ["TWINTRACK_ARRAY", "TWINTRACK_CA", "TWINTRACK_TOKEN_FILE"] {
+        process.env_remove(variable);
+    }
     process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     process
 }

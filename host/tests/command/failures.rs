@@ -29,6 +29,7 @@ fn a_refusal_says_why_and_what_to_do() {
         ("group process 2", RefusalCode::NotFound, "there is no open grp-2: begin a group first"),
         ("device create db 1G", RefusalCode::NoSpace, "pool main is full"),
         ("session remove 4", RefusalCode::Unavailable, "the metadata failed"),
+        ("device list", RefusalCode::Unauthorized, "this request has no token"),
     ] {
         said += &failed(&Array::refuses(code, reason), line, 1);
     }
@@ -55,6 +56,8 @@ fn a_refusal_says_why_and_what_to_do() {
       next: see `twintrack pool list`; remove sessions or devices, or add a store to the pool
     error: the metadata failed
       next: see `twintrack array show`, and `twintrack session list` for whether it was done
+    error: this request has no token
+      next: copy the file that control.token-file of the array's settings names (by default `token` in its folder), and name the copy by --token-file or TWINTRACK_TOKEN_FILE
     "#);
 }
 

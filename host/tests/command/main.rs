@@ -4,3 +4,4 @@ mod array;
 mod commands;
 mod failures;
 mod generated;
+mod tls;

@@ -63,15 +63,21 @@ pub enum HandshakeEnd {
     Described(ExportInfo),
     /// The same.
     Listed(Vec<ListedExport>),
+    /// TLS begins: [`ClientHandshake::encrypted`].
+    StartTls,
 }
 
 /// The client's side of the handshake.
 ///
 /// Read some bytes into `input`, [`feed`](Self::feed), write out what was appended to `output`; until it ends. After an
 /// error too, write out `output` (a polite goodbye, if the server refused) and close. A deadline is the caller's.
+///
+/// One that was begun by [`over_tls`](Self::over_tls) pauses at [`HandshakeEnd::StartTls`]: do the TLS handshake on the
+/// same connection, and go on over the encrypted one with [`encrypted`](Self::encrypted).
 #[derive(Debug)]
 pub struct ClientHandshake {
     wish: ClientWish,
+    tls: bool,
     state: State,
     no_zeroes: bool,
     structured: bool,
@@ -105,6 +111,7 @@ impl ClientHandshake {
     pub fn new(wish: ClientWish) -> Self {
         Self {
             wish,
+            tls: false,
             state: State::Greeting,
             no_zeroes: false,
             structured: false,
@@ -112,6 +119,17 @@ impl ClientHandshake {
             replies_bytes: 0,
             found: Found::default(),
         }
+    }
+
+    /// Begins; says nothing about the wish before the connection is encrypted.
+    pub fn over_tls(wish: ClientWish) -> Self {
+        Self { tls: true, ..Self::new(wish) }
+    }
+
+    /// Goes on after [`HandshakeEnd::StartTls`], when the connection is encrypted.
+    pub fn encrypted(&mut self, output: &mut BytesMut) {
+        self.tls = false;
+        self.begin(output);
     }
 
     /// Takes what it can from `input`. `Ok(None)`: it needs more.
@@ -130,6 +148,9 @@ impl ClientHandshake {
                 }
                 State::Replies { option } => {
                     let Some(reply) = self.next_reply(option, input)? else { return Ok(None) };
+                    if option == option::STARTTLS && reply == OptionReply::Ack && !input.is_empty() {
+                        return Err(HandshakeError::BeforeTls);
+                    }
                     if let Some(end) = self.reply(option, reply, output)? {
                         return Ok(Some(end));
                     }
@@ -162,13 +183,21 @@ impl ClientHandshake {
         }
         self.no_zeroes = offered & FLAG_NO_ZEROES != 0;
         output.put_u32(offered & (FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES));
+        if self.tls {
+            self.send(option::STARTTLS, &[], output);
+        } else {
+            self.begin(output);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, output: &mut BytesMut) {
         match &self.wish {
             ClientWish::Enter { structured: true, .. } => self.send(option::STRUCTURED_REPLY, &[], output),
             ClientWish::Enter { .. } => self.ask_export(option::GO, output),
             ClientWish::Describe { .. } => self.ask_export(option::INFO, output),
             ClientWish::List => self.send(option::LIST, &[], output),
         }
-        Ok(())
     }
 
     fn ask_export(&mut self, option: u32, output: &mut BytesMut) {
@@ -257,6 +286,7 @@ impl ClientHandshake {
         output: &mut BytesMut,
     ) -> Result<Option<HandshakeEnd>, HandshakeError> {
         match option {
+            option::STARTTLS => Ok(Some(HandshakeEnd::StartTls)),
             option::STRUCTURED_REPLY => {
                 self.structured = true;
                 self.after_structured(output);

@@ -103,6 +103,12 @@ pub enum HandshakeError {
         /// Why not.
         refusal: ExportRefusal,
     },
+    /// `NBD_OPT_EXPORT_NAME` where TLS is required; it has no error reply.
+    #[error("an export was asked for without TLS, which is required")]
+    TlsRequired,
+    /// More was sent behind `NBD_OPT_STARTTLS`, or its reply, before TLS began: it may be somebody else's.
+    #[error("plain text was sent where TLS had to begin")]
+    BeforeTls,
     /// To a client: the server refused an option that it cannot do without.
     #[error("server refused option {option} ({kind}): {message}")]
     Refused {

@@ -22,6 +22,9 @@
 //! client: 0            4
 //!         client-flags                         the same two bits; any other ends the connection
 //! ```
+//!
+//! With TLS the client's first option is `STARTTLS`. The TLS handshake follows its acknowledgement, and then options
+//! as if none had been sent before. The machines say when; the encryption is their callers'.
 
 mod client;
 mod error;

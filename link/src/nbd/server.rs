@@ -22,21 +22,34 @@ const ALLOCATION_CONTEXT: u32 = 1;
 
 /// The server's side of the handshake.
 ///
-/// [`start`](Self::start), then again and again: write out what was appended to `output`, read some bytes into
+/// [`start`](Self::start) or [`over_tls`](Self::over_tls), then again and again: write out what was appended to `output`, read some bytes into
 /// `input`, [`feed`](Self::feed) until it wants more. A question is to be answered before the next `feed`. It ends
 /// when an answer returns [`Negotiated`] (what is left in `input` belongs to the transmission), with
 /// [`ServerStep::Aborted`], or with an error; in the last two cases write out `output` and close. A deadline for the
 /// whole handshake is the caller's.
 ///
+/// At [`ServerStep::StartTls`] write out `output`, do the TLS handshake on the same connection, and go on over the
+/// encrypted one with [`encrypted`](Self::encrypted): the negotiation begins anew, without another greeting.
+///
 /// It keeps no more than the name of one export. `input` need not hold more than 32 KiB and a header.
 #[derive(Debug)]
 pub struct ServerHandshake {
     state: State,
+    tls: Tls,
     options: u32,
     no_zeroes: bool,
     structured: bool,
     /// The export for which the client selected `base:allocation`.
     allocation_for: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tls {
+    /// `STARTTLS` is refused, everything else is served.
+    Absent,
+    /// Nothing is served before it (the protocol's mode FORCEDTLS).
+    Required,
+    Established,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +73,7 @@ enum Skipped {
     Abort,
     Unsupported,
     TooBig,
+    TlsRequired,
 }
 
 /// What the handshake wants of its caller.
@@ -69,6 +83,8 @@ pub enum ServerStep {
     Export(ExportQuestion),
     /// To know all exports: [`ServerHandshake::answer_list`].
     List,
+    /// TLS begins: [`ServerHandshake::encrypted`].
+    StartTls,
     /// The client has ended it: close.
     Aborted,
 }
@@ -109,11 +125,17 @@ impl ServerHandshake {
         output.put_u16((FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES) as u16);
         Self {
             state: State::ClientFlags,
+            tls: Tls::Absent,
             options: 0,
             no_zeroes: false,
             structured: false,
             allocation_for: None,
         }
+    }
+
+    /// Greets, and serves nothing before the connection is encrypted.
+    pub fn over_tls(output: &mut BytesMut) -> Self {
+        Self { tls: Tls::Required, ..Self::start(output) }
     }
 
     /// Takes what it can from `input`. `Ok(None)`: it needs more.
@@ -145,6 +167,10 @@ impl ServerHandshake {
                     }
                     let data = input.split_to(length as usize);
                     self.state = State::Header;
+                    if option == option::STARTTLS && self.tls == Tls::Required && !input.is_empty() {
+                        // Whoever put it there, it would count as said under TLS.
+                        return Err(HandshakeError::BeforeTls);
+                    }
                     if let Some(step) = self.option(option, &data, output)? {
                         return Ok(Some(step));
                     }
@@ -168,6 +194,10 @@ impl ServerHandshake {
                         }
                         Skipped::TooBig => {
                             refuse(option, OptionErrorKind::TooBig, "option is over 32 KiB", output);
+                        }
+                        Skipped::TlsRequired => {
+                            let message = "this server is used over TLS only: begin with STARTTLS";
+                            refuse(option, OptionErrorKind::TlsRequired, message, output);
                         }
                     }
                 }
@@ -255,6 +285,13 @@ impl ServerHandshake {
         OptionReply::Ack.encode(option::LIST, output);
     }
 
+    /// Goes on after [`ServerStep::StartTls`], when the connection is encrypted. What was negotiated before is void.
+    pub fn encrypted(&mut self) {
+        self.tls = Tls::Established;
+        self.structured = false;
+        self.allocation_for = None;
+    }
+
     fn header(&mut self, input: &mut BytesMut) -> Result<(), HandshakeError> {
         let magic = input.get_u64();
         if magic != MAGIC_OPTION {
@@ -267,10 +304,14 @@ impl ServerHandshake {
         let option = input.get_u32();
         let length = input.get_u32();
         self.state = match option {
+            option::EXPORT_NAME if self.tls == Tls::Required => return Err(HandshakeError::TlsRequired),
             option::EXPORT_NAME if length as usize > TEXT_BYTES_MAX => {
                 return Err(HandshakeError::ExportName { max: TEXT_BYTES_MAX });
             }
             option::ABORT => State::Skip { option, left: length, then: Skipped::Abort },
+            _ if self.tls == Tls::Required && option != option::STARTTLS => {
+                State::Skip { option, left: length, then: Skipped::TlsRequired }
+            }
             option::EXPORT_NAME
             | option::LIST
             | option::STARTTLS
@@ -315,10 +356,17 @@ impl ServerHandshake {
                 invalid("this option takes no data", output)
             }
             option::LIST => Ok(Some(ServerStep::List)),
-            option::STARTTLS => {
-                refuse(option, OptionErrorKind::Unsupported, "TLS is not supported", output);
-                Ok(None)
-            }
+            option::STARTTLS => match self.tls {
+                Tls::Required => {
+                    OptionReply::Ack.encode(option, output);
+                    Ok(Some(ServerStep::StartTls))
+                }
+                Tls::Absent => {
+                    refuse(option, OptionErrorKind::Unsupported, "TLS is not supported here", output);
+                    Ok(None)
+                }
+                Tls::Established => invalid("TLS is in use already", output),
+            },
             option::STRUCTURED_REPLY => {
                 self.structured = true;
                 OptionReply::Ack.encode(option, output);

@@ -10,6 +10,7 @@ fn config(pools: &[(&str, &[&str])]) -> Config {
     Config {
         nbd: Vec::new(),
         control: Vec::new(),
+        control_token: None,
         pools: pools.iter().map(pool).collect(),
         track_bytes: 1 << 14,
     }

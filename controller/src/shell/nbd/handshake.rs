@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::BytesMut;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use twintrack_link::nbd::{
     ExportInfo, ExportPurpose, ExportRefusal, HandshakeError, Negotiated, ServerHandshake, ServerStep,
 };
@@ -12,13 +12,15 @@ use twintrack_link::nbd::{
 use super::HANDSHAKE_TIMEOUT;
 use crate::firmware::AttachError;
 use crate::shell::array::{Array, Host, ToHost};
-use crate::shell::seams::Disk;
+use crate::shell::seams::{Disk, Net};
 
 /// What is read at a time.
 const READ_BYTES: usize = 4096;
 
 /// The client has chosen.
-pub(super) struct Entered {
+pub(super) struct Entered<S> {
+    pub(super) stream: S,
+    pub(super) encrypted: bool,
     pub(super) negotiated: Negotiated,
     /// What it has sent beyond the handshake.
     pub(super) input: BytesMut,
@@ -31,41 +33,55 @@ pub(super) enum Failure {
     Protocol(#[from] HandshakeError),
     #[error(transparent)]
     Socket(#[from] io::Error),
+    #[error("TLS: {0}")]
+    Tls(#[source] io::Error),
     #[error("it took longer than {} s", HANDSHAKE_TIMEOUT.as_secs())]
     TooSlow,
 }
 
 /// Talks until the client has chosen an export, which then is in `attached`; `None`: it left.
-pub(super) async fn shake<D, S>(
+pub(super) async fn shake<D, N>(
     array: &Array<D>,
-    stream: &mut S,
+    net: &N,
+    mut stream: N::Stream,
     attached: &mut Option<Host>,
-) -> Result<Option<Entered>, Failure>
+) -> Result<Option<Entered<N::Stream>>, Failure>
 where
     D: Disk,
-    S: AsyncRead + AsyncWrite + Unpin,
+    N: Net,
 {
     let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
-    let mut machine = ServerHandshake::start(&mut output);
+    let mut encrypted = false;
+    let mut machine = if net.requires_encryption(&stream) {
+        ServerHandshake::over_tls(&mut output)
+    } else {
+        ServerHandshake::start(&mut output)
+    };
     loop {
         let step = match machine.feed(&mut input, &mut output) {
             Ok(step) => step,
             Err(error) => {
-                stream.write_all_buf(&mut output).await?;
+                send(&mut stream, encrypted, &mut output).await?;
                 return Err(error.into());
             }
         };
         match step {
             None => {
-                stream.write_all_buf(&mut output).await?;
+                send(&mut stream, encrypted, &mut output).await?;
                 input.reserve(READ_BYTES);
                 if stream.read_buf(&mut input).await? == 0 {
                     return Ok(None);
                 }
             }
             Some(ServerStep::Aborted) => {
-                stream.write_all_buf(&mut output).await?;
+                send(&mut stream, encrypted, &mut output).await?;
                 return Ok(None);
+            }
+            Some(ServerStep::StartTls) => {
+                send(&mut stream, encrypted, &mut output).await?;
+                stream = net.encrypt(stream).await.map_err(Failure::Tls)?;
+                encrypted = true;
+                machine.encrypted();
             }
             Some(ServerStep::List) => {
                 let exports = array.exports();
@@ -77,14 +93,26 @@ where
                     leave(array, attached);
                 }
                 if let Some(negotiated) = machine.answer_export(question, answer, &mut output)? {
-                    stream.write_all_buf(&mut output).await?;
-                    return Ok(Some(Entered { negotiated, input }));
+                    send(&mut stream, encrypted, &mut output).await?;
+                    return Ok(Some(Entered { stream, encrypted, negotiated, input }));
                 }
                 // What was not entered is not kept.
                 leave(array, attached);
             }
         }
     }
+}
+
+async fn send<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    encrypted: bool,
+    output: &mut BytesMut,
+) -> io::Result<()> {
+    stream.write_all_buf(output).await?;
+    if encrypted {
+        stream.flush().await?;
+    }
+    Ok(())
 }
 
 /// Asks the firmware for a device; on success it is in `attached`.

@@ -7,15 +7,15 @@ mod transmission;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tracing::{debug, info};
 
 use super::array::Array;
-use super::seams::Disk;
+use super::seams::{Disk, Net};
 use handshake::Entered;
+use outbox::Outbox;
 
-/// How long a client may take to choose an export.
+/// How long a client may take to choose an export, TLS included.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests of one connection that are not answered yet, or whose answers are not written yet.
 const REQUESTS_MAX: usize = 128;
@@ -27,27 +27,30 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves one connection to its end, and what it has asked for beyond that. When `closing` changes, a handshake is
 /// given up; a transmission learns it from the array.
-pub(super) async fn serve_connection<D, S>(
+pub(super) async fn serve_connection<D, N>(
     array: Arc<Array<D>>,
-    mut stream: S,
+    net: N,
+    stream: N::Stream,
     mut closing: watch::Receiver<bool>,
 ) where
     D: Disk,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    N: Net,
 {
     // Outside of what the timeout drops, so that a connection that was attached is detached.
     let mut attached = None;
     let entered = tokio::select! {
         biased;
-        entered = handshake::shake(&array, &mut stream, &mut attached) => entered,
+        entered = handshake::shake(&array, &net, stream, &mut attached) => entered,
         () = tokio::time::sleep(HANDSHAKE_TIMEOUT) => Err(handshake::Failure::TooSlow),
         _ = closing.changed() => Ok(None),
     };
     match (entered, attached) {
-        (Ok(Some(Entered { negotiated, input })), Some(host)) => {
-            info!(conn = host.conn.0, export = %negotiated.export, "host connected");
+        (Ok(Some(Entered { stream, encrypted, negotiated, input })), Some(host)) => {
+            let how = if encrypted { "host connected over TLS" } else { "host connected" };
+            info!(conn = host.conn.0, export = %negotiated.export, "{how}");
             let conn = host.conn;
-            let end = transmission::run(array, stream, host, &negotiated, input).await;
+            let outbox = Outbox::new(encrypted);
+            let end = transmission::run(array, stream, host, &negotiated, input, outbox).await;
             info!(conn = conn.0, %end, "host disconnected");
         }
         (result, attached) => {
@@ -56,6 +59,8 @@ pub(super) async fn serve_connection<D, S>(
             }
             match result {
                 Ok(_) => debug!("handshake ended without an export"),
+                // Who is kept out shows: it may be a certificate that has expired.
+                Err(error @ handshake::Failure::Tls(_)) => info!(%error, "host refused"),
                 Err(error) => debug!(%error, "handshake failed"),
             }
         }

@@ -10,8 +10,12 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 const SLICES_MAX: usize = 64;
 
 /// Replies in order, as segments.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
+    /// The stream may hold back what it has taken: it is to be flushed.
+    flushes: bool,
+    /// What the stream has taken is with the client, as far as the stream knows.
+    flushed: bool,
     segments: VecDeque<Bytes>,
     /// Bytes in `segments`.
     bytes: usize,
@@ -23,6 +27,19 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// Empty. `flushes`: its stream may hold back what it has taken.
+    pub(super) fn new(flushes: bool) -> Self {
+        Self {
+            flushes,
+            flushed: true,
+            segments: VecDeque::new(),
+            bytes: 0,
+            put: 0,
+            written: 0,
+            ends: VecDeque::new(),
+        }
+    }
+
     /// Takes the segments of one reply.
     pub(super) fn push(&mut self, segments: &mut Vec<Bytes>) {
         for segment in segments.drain(..).filter(|segment| !segment.is_empty()) {
@@ -43,13 +60,18 @@ impl Outbox {
         self.bytes
     }
 
-    /// Whether everything is written.
+    /// Whether everything is written, and nothing held back.
     pub(super) fn is_empty(&self) -> bool {
-        self.segments.is_empty()
+        self.segments.is_empty() && self.flushed
     }
 
     /// Writes some of it; may be dropped at any time without harm.
     pub(super) async fn write(&mut self, socket: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        if self.segments.is_empty() {
+            socket.flush().await?;
+            self.flushed = true;
+            return Ok(());
+        }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut count = 0;
         for (slice, segment) in slices.iter_mut().zip(&self.segments) {
@@ -60,6 +82,7 @@ impl Outbox {
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
+        self.flushed = !self.flushes;
         self.advance(written);
         Ok(())
     }
@@ -92,7 +115,7 @@ mod tests {
     #[tokio::test]
     async fn replies_come_out_whole_and_in_order() {
         let (mut near, mut far) = tokio::io::duplex(7);
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(false);
         for n in 0..100u8 {
             outbox.push(&mut vec![Bytes::from(vec![n; 3]), Bytes::new(), Bytes::from(vec![n; 2])]);
         }
@@ -108,9 +131,23 @@ mod tests {
         assert_eq!((outbox.replies(), outbox.bytes()), (0, 0));
     }
 
+    #[tokio::test]
+    async fn what_a_stream_holds_back_is_flushed() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut near = tokio::io::BufWriter::new(near);
+        let mut outbox = Outbox::new(true);
+        outbox.push(&mut vec![Bytes::from_static(b"reply")]);
+        while !outbox.is_empty() {
+            outbox.write(&mut near).await.unwrap();
+        }
+        let mut got = [0; 5];
+        far.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"reply");
+    }
+
     #[test]
     fn a_reply_counts_until_its_last_byte() {
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(false);
         outbox.push(&mut vec![Bytes::from_static(b"abc")]);
         outbox.advance(2);
         assert_eq!((outbox.replies(), outbox.bytes()), (1, 1));

@@ -62,13 +62,14 @@ pub(super) async fn run<D, S>(
     mut host: Host,
     negotiated: &Negotiated,
     mut input: BytesMut,
+    outbox: Outbox,
 ) -> End
 where
     D: Disk,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut transmission = Transmission::new(Arc::clone(&array), host.conn, negotiated);
+    let mut transmission = Transmission::new(Arc::clone(&array), host.conn, negotiated, outbox);
     let mut operations = FuturesUnordered::new();
     let stall = tokio::time::sleep(STALL_TIMEOUT);
     tokio::pin!(stall);
@@ -155,7 +156,7 @@ struct Pending {
 }
 
 impl<D: Disk> Transmission<D> {
-    fn new(array: Arc<Array<D>>, conn: ConnId, negotiated: &Negotiated) -> Self {
+    fn new(array: Arc<Array<D>>, conn: ConnId, negotiated: &Negotiated, outbox: Outbox) -> Self {
         Self {
             array,
             conn,
@@ -166,7 +167,7 @@ impl<D: Disk> Transmission<D> {
             pending: BTreeMap::new(),
             pending_bytes: 0,
             last_tag: 0,
-            outbox: Outbox::default(),
+            outbox,
             progress: Instant::now(),
             work: Vec::new(),
             segments: Vec::new(),

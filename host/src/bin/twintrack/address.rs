@@ -6,8 +6,6 @@ use std::str::FromStr;
 
 use twintrack_host::{Endpoint, EndpointError};
 
-/// The environment variable that names the array.
-pub const VARIABLE: &str = "TWINTRACK_ARRAY";
 /// The management socket in a daemon's folder.
 const CONTROL_SOCKET: &str = "control.sock";
 /// The NBD socket in a daemon's folder.
@@ -20,16 +18,20 @@ pub enum Address {
     Folder(PathBuf),
     /// Where its management listens.
     Endpoint(Endpoint),
+    /// The same over TLS.
+    Https(Endpoint),
 }
 
 /// The text names no array.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Nothing was given.
-    #[error("it is empty: write the folder of a daemon, unix:PATH or tcp:HOST:PORT")]
+    #[error("it is empty: write the folder of a daemon, unix:PATH, https://HOST:PORT or tcp:HOST:PORT")]
     Empty,
     /// A URL of another kind.
-    #[error("a URL is not understood: write the folder of a daemon, unix:PATH or tcp:HOST:PORT")]
+    #[error(
+        "that URL is not understood: write the folder of a daemon, unix:PATH, https://HOST:PORT or tcp:HOST:PORT"
+    )]
     Url,
     /// An endpoint, but none that can be.
     #[error(transparent)]
@@ -41,7 +43,7 @@ impl Address {
     pub fn endpoint(&self) -> Endpoint {
         match self {
             Self::Folder(folder) => Endpoint::Unix(folder.join(CONTROL_SOCKET)),
-            Self::Endpoint(endpoint) => endpoint.clone(),
+            Self::Endpoint(endpoint) | Self::Https(endpoint) => endpoint.clone(),
         }
     }
 
@@ -50,19 +52,6 @@ impl Address {
         let Self::Folder(folder) = self else { return None };
         let socket = folder.canonicalize().ok()?.join(NBD_SOCKET);
         socket.exists().then(|| format!("nbd+unix:///{device}?socket={}", escaped(&socket)))
-    }
-
-    /// The options that name this array once more, for a command to type; nothing if the environment does.
-    pub fn options(&self) -> String {
-        let text = self.to_string();
-        if std::env::var(VARIABLE).is_ok_and(|named| named == text) {
-            return String::new();
-        }
-        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:+@,".contains(c);
-        if text.chars().all(plain) {
-            return format!(" -a {text}");
-        }
-        format!(" -a '{}'", text.replace('\'', r"'\''"))
     }
 }
 
@@ -76,6 +65,10 @@ impl FromStr for Address {
         if text.starts_with("unix:") || text.starts_with("tcp:") {
             return Ok(Self::Endpoint(text.parse()?));
         }
+        if let Some(place) = text.strip_prefix("https://") {
+            let place = place.strip_suffix('/').unwrap_or(place);
+            return format!("tcp:{place}").parse().map(Self::Https).map_err(|_| AddressError::Url);
+        }
         if text.contains("://") {
             return Err(AddressError::Url);
         }
@@ -88,6 +81,7 @@ impl fmt::Display for Address {
         match self {
             Self::Folder(folder) => write!(f, "{}", folder.display()),
             Self::Endpoint(endpoint) => write!(f, "{endpoint}"),
+            Self::Https(endpoint) => write!(f, "https://{}", endpoint.to_string().trim_start_matches("tcp:")),
         }
     }
 }
@@ -116,16 +110,10 @@ mod tests {
         assert_eq!(endpoint("a:b"), "unix:a:b/control.sock");
         assert_eq!(endpoint("unix:/run/control.sock"), "unix:/run/control.sock");
         assert_eq!(endpoint("tcp:[::1]:7000"), "tcp:[::1]:7000");
-        for text in ["", "http://localhost", "tcp:localhost", "unix:"] {
+        assert_eq!(endpoint("https://[::1]:7000/"), "tcp:[::1]:7000");
+        for text in ["", "http://localhost", "https://localhost", "https://h:1/x", "tcp:localhost", "unix:"] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn options_can_be_typed() {
-        let options = |text: &str| text.parse::<Address>().unwrap().options();
-        assert_eq!(options("/srv/a"), " -a /srv/a");
-        assert_eq!(options("it's"), r" -a 'it'\''s'");
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use twintrack_host::manage::{Refusal, RefusalCode};
 
-use crate::address::Address;
-
 /// Where a command's failures lead: the commands that show what it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advice {
@@ -22,9 +20,9 @@ impl Advice {
         Self { command, things: owned(things), states: owned(states) }
     }
 
-    /// To be typed for that array.
-    pub fn of(self, address: Option<&Address>) -> Steps {
-        let program = format!("twintrack{}", address.map(Address::options).unwrap_or_default());
+    /// To be typed with the options that name the array.
+    pub fn of(self, options: &str) -> Steps {
+        let program = format!("twintrack{options}");
         Steps { advice: self, program }
     }
 }
@@ -41,6 +39,11 @@ impl Steps {
     pub fn after(&self, refusal: &Refusal) -> String {
         match refusal.code {
             RefusalCode::BadRequest => self.usage(),
+            RefusalCode::Unauthorized => {
+                "copy the file that control.token-file of the array's settings names (by default `token` in its \
+                 folder), and name the copy by --token-file or TWINTRACK_TOKEN_FILE"
+                    .to_owned()
+            }
             RefusalCode::NotFound => format!("see {}", self.things()),
             RefusalCode::Exists | RefusalCode::WrongState => format!("see {}", self.states()),
             RefusalCode::Limit => format!("remove what is not needed any more: see {}", self.states()),

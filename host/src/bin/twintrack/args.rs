@@ -9,15 +9,16 @@ use thiserror::Error;
 use twintrack_core::{GroupId, SessionId};
 use twintrack_host::Pair;
 
-use crate::address::{Address, VARIABLE};
 use crate::advice::Advice;
 use crate::array::{ArrayCommand, PoolCommand};
 use crate::device::DeviceCommand;
 use crate::group::GroupCommand;
+use crate::reach::Reach;
 use crate::session::SessionCommand;
 
 const AFTER: &str = "\
-Array: if -a does not name it, TWINTRACK_ARRAY does.
+Array: if -a does not name it, TWINTRACK_ARRAY does; TWINTRACK_CA stands for --ca,
+TWINTRACK_TOKEN_FILE for --token-file.
 Sizes: 512, 64K, 64KiB, 10G, 1TiB; units are powers of 1024.
 Exit codes:
   0  it was done
@@ -34,9 +35,9 @@ tracks to a full pool: remove it.";
 #[derive(Debug, Parser)]
 #[command(name = "twintrack", version, after_help = AFTER)]
 pub struct Cli {
-    /// The array: its daemon's folder, unix:PATH or tcp:HOST:PORT
-    #[arg(short = 'a', long, global = true, env = VARIABLE, value_name = "ARRAY", value_hint = ValueHint::DirPath)]
-    pub array: Option<Address>,
+    /// Which array.
+    #[command(flatten)]
+    pub reach: Reach,
     /// Prints answers and errors as JSON
     #[arg(long, global = true)]
     pub json: bool,

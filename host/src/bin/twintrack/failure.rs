@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use twintrack_host::manage::Refusal;
-use twintrack_host::{ArrayError, Endpoint, EstablishStep, Leftover};
+use twintrack_host::{ArrayError, Endpoint, EstablishStep, Leftover, TlsFailure};
 
 use crate::advice::Steps;
 use crate::table::printable;
@@ -129,16 +129,18 @@ impl Failure {
     }
 }
 
-/// A refusal's own, `unreachable` or `no-answer`.
+/// A refusal's own, `unreachable`, `tls` or `no-answer`.
 fn code(error: &ArrayError) -> String {
     match error {
         ArrayError::Refused(Refusal { code, .. }) => {
             serde_json::to_string(code).unwrap_or_default().trim_matches('"').to_owned()
         }
         ArrayError::Unreachable { .. } => "unreachable".to_owned(),
-        ArrayError::Timeout { .. } | ArrayError::Cut { .. } | ArrayError::Protocol { .. } => {
-            "no-answer".to_owned()
-        }
+        ArrayError::Tls { .. } => "tls".to_owned(),
+        ArrayError::NotHttp { .. }
+        | ArrayError::Timeout { .. }
+        | ArrayError::Cut { .. }
+        | ArrayError::Protocol { .. } => "no-answer".to_owned(),
     }
 }
 
@@ -167,11 +169,41 @@ fn next(error: &ArrayError, steps: &Steps) -> String {
     match error {
         ArrayError::Refused(refusal) => steps.after(refusal),
         ArrayError::Unreachable { endpoint, kind } => unreachable(endpoint, *kind),
+        ArrayError::Tls { endpoint, failure } => tls(endpoint, failure),
+        ArrayError::NotHttp { endpoint } => {
+            format!("if it listens with TLS, write {}", https(endpoint))
+        }
         ArrayError::Timeout { .. } => format!("{}, or give it longer by --timeout", steps.look()),
         ArrayError::Cut { .. } => steps.look(),
         ArrayError::Protocol { .. } => {
             "check that management listens there, and compare its version with `twintrack --version`"
                 .to_owned()
+        }
+    }
+}
+
+/// How it is named if it listens with TLS.
+fn https(endpoint: &Endpoint) -> String {
+    let place = endpoint.to_string();
+    format!("`-a https://{} --ca FILE`", place.trim_start_matches("tcp:"))
+}
+
+fn tls(endpoint: &Endpoint, failure: &TlsFailure) -> String {
+    match failure {
+        TlsFailure::UnknownIssuer => {
+            "name the certificate of the CA that signed the array's (or its own, if it is its own CA) by --ca or \
+             TWINTRACK_CA"
+                .to_owned()
+        }
+        TlsFailure::WrongName { .. } => {
+            "name the array by a name or address that its certificate has as subject alternative name".to_owned()
+        }
+        TlsFailure::NotValidNow => {
+            "compare the clocks; see the dates by `openssl x509 -dates -noout -in CERTIFICATE`".to_owned()
+        }
+        TlsFailure::NotTls => format!("if it listens without TLS, write `-a {endpoint}`"),
+        TlsFailure::CertificateRefused | TlsFailure::Other { .. } => {
+            "see the array's log, with log.level = \"debug\" in its settings".to_owned()
         }
     }
 }

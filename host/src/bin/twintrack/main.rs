@@ -13,6 +13,7 @@ mod failure;
 mod generate;
 mod group;
 mod output;
+mod reach;
 mod session;
 mod size;
 mod table;
@@ -22,41 +23,38 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use twintrack_host::{ArrayClient, TokioDial};
+use twintrack_host::ArrayClient;
 
 use address::Address;
 use args::{Cli, Noun};
 use failure::Failure;
 use output::Output;
+use reach::{Dialer, Reach};
 
 /// What every command works with.
 struct Context {
-    array: ArrayClient<TokioDial>,
+    array: ArrayClient<Dialer>,
     address: Address,
     output: Output,
 }
 
 fn main() -> ExitCode {
-    let Cli { array, json, timeout_s, noun } = Cli::parse();
+    let Cli { reach, json, timeout_s, noun } = Cli::parse();
     let advice = noun.advice();
-    let address = array.clone();
     let done = match noun {
         Noun::Completions { shell } => generate::completions(shell),
         Noun::Man { folder } => generate::man(&folder),
-        noun => manage(array, json, timeout_s, noun),
+        noun => manage(&reach, json, timeout_s, noun),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(&advice.of(address.as_ref()), json),
+        Err(failure) => failure.report(&advice.of(&reach.options()), json),
     }
 }
 
-fn manage(array: Option<Address>, json: bool, timeout_s: u64, noun: Noun) -> Result<(), Failure> {
-    let address = array.ok_or_else(|| {
-        Failure::Usage("no array is named: use `-a DIR`, or set TWINTRACK_ARRAY".to_owned())
-    })?;
-    let deadline = Duration::from_secs(timeout_s);
-    let array = ArrayClient::new(TokioDial, address.endpoint()).with_deadline(deadline);
+fn manage(reach: &Reach, json: bool, timeout_s: u64, noun: Noun) -> Result<(), Failure> {
+    let (address, array) = reach.client()?;
+    let array = array.with_deadline(Duration::from_secs(timeout_s));
     let context = Context { array, address, output: Output { json } };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::Runtime)?.block_on(async {
