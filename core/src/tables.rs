@@ -472,7 +472,7 @@ impl Tables {
             }
         }
         if device.live.is_empty() {
-            device.table.shrink(false);
+            device.table.shrink();
         }
     }
 
