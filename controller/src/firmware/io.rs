@@ -443,7 +443,8 @@ impl Firmware {
     }
 
     /// No physical track is free for a write. What commits and reclaims can free is waited for; then, for a standard
-    /// device, sessions are failed, oldest first: a host's write to it never fails because of them.
+    /// device, sessions are failed, oldest first: a host's write to it never fails because of them. In a pool that
+    /// refuses writes instead, the write fails, and the tables are as they were.
     fn out_of_space(&mut self, id: OpId, pool: PoolId) {
         /// Under steady load every commit frees something, for others; after so many it is our turn.
         const COMMITS_MAX: u32 = 4;
@@ -471,8 +472,8 @@ impl Firmware {
             return;
         }
         let victim = match owner {
-            Owner::Device(_) => self.tables.oldest_failable(pool),
-            Owner::Session(_) => None,
+            Owner::Device(_) if self.may_fail_sessions(pool) => self.tables.oldest_failable(pool),
+            Owner::Device(_) | Owner::Session(_) => None,
         };
         match victim {
             Some(session) if self.tables.fail_session(session).is_ok() => {

@@ -66,7 +66,9 @@ pub(super) async fn reopen<C: Cabinet>(cabinet: &Arc<C>) -> Result<Metadata, Ser
 pub(super) async fn load<C: Cabinet>(
     cabinet: &Arc<C>,
     mut metadata: Metadata,
+    config: &Config,
 ) -> Result<(Metadata, Firmware), ServeError> {
+    let policies: Vec<_> = config.pools.iter().map(|pool| (pool.name.clone(), pool.policy)).collect();
     blocking(cabinet, move |_| {
         let array = metadata.array();
         let mut damage = None;
@@ -83,7 +85,8 @@ pub(super) async fn load<C: Cabinet>(
             track_bytes = array.geometry.track_bytes(),
             "booted"
         );
-        Ok((metadata, Firmware::new(identity, tables)))
+        let policies = policies.iter().map(|(name, policy)| (name.as_str(), *policy));
+        Ok((metadata, Firmware::new(identity, tables).with_policies(policies)))
     })
     .await
 }

@@ -10,6 +10,7 @@ use twintrack_link::Endpoint;
 
 use super::metadata::MetadataError;
 use super::superblock::SuperblockError;
+use crate::firmware::PoolPolicy;
 
 /// What an array serves, and from what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct PoolConfig {
     pub name: String,
     /// Its stores, by the names under which the cabinet opens them: unique in the array, 1 to 4096 bytes.
     pub stores: Vec<String>,
+    /// What it does when it runs full, and when it warns. Not part of the metadata: each start says it anew.
+    pub policy: PoolPolicy,
 }
 
 /// Why an array cannot start, or had to stop.

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+pub use crate::firmware::{PoolPolicy, Threshold};
 use array::Array;
 pub use config::{Config, PoolConfig, ServeError};
 use connections::{Connections, Doors};
@@ -67,7 +68,8 @@ pub async fn serve<N: Net, C: Cabinet, E: Env>(
     tokio::pin!(shutdown);
     loop {
         let end;
-        (metadata, end) = live(&cabinet, metadata, &stores, &env, &mut doors, shutdown.as_mut()).await?;
+        (metadata, end) =
+            live(&cabinet, metadata, &stores, &env, &config, &mut doors, shutdown.as_mut()).await?;
         boot::close(&cabinet, metadata).await;
         match end {
             End::Clean => {
@@ -97,10 +99,11 @@ async fn live<N: Net, C: Cabinet, E: Env>(
     metadata: Metadata,
     stores: &Arc<Stores<C::Disk>>,
     env: &E,
+    config: &Config,
     doors: &mut Doors<N>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(Metadata, End), ServeError> {
-    let (metadata, firmware) = boot::load(cabinet, metadata).await?;
+    let (metadata, firmware) = boot::load(cabinet, metadata, config).await?;
     let (array, queues) = Array::new(firmware, Arc::clone(stores));
     let mut connections = Connections::new(Arc::clone(&array), env.clone());
     let mut end = End::Reload;

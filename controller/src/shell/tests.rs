@@ -32,7 +32,11 @@ async fn start(shelf: &Shelf) -> Running {
     let config = Config {
         nbd: vec![endpoint("nbd")],
         control: vec![endpoint("control")],
-        pools: vec![PoolConfig { name: "main".into(), stores: vec!["a".into()] }],
+        pools: vec![PoolConfig {
+            name: "main".into(),
+            stores: vec!["a".into()],
+            policy: PoolPolicy::default(),
+        }],
         track_bytes: 1 << 16,
     };
     let (stop, stopped) = oneshot::channel::<()>();

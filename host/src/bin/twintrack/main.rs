@@ -14,7 +14,6 @@ mod generate;
 mod group;
 mod output;
 mod session;
-mod size;
 mod table;
 mod time;
 
