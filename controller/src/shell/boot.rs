@@ -194,6 +194,9 @@ async fn claim<D: Disk>(
     let track_bytes = array.geometry.track_bytes();
     let superblock = Superblock { serial: array.serial, store: id, track_bytes, tracks: record.tracks };
     let failed = |source| ServeError::Store { name: record.name.clone(), source };
+    // What a flush writes beside the tracks finds room even where data does not any more.
+    let headers = StoreLayout::with_tracks(array.geometry, record.tracks).track_offset(0);
+    store.disk.reserve(0, headers).await.map_err(failed)?;
     store.disk.write(0, vec![Bytes::from(superblock.encode())]).await.map_err(failed)?;
     store.disk.sync().await.map_err(failed)
 }

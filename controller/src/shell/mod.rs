@@ -10,6 +10,7 @@
 //! - `engine`: the task with the timer, the commits, and disk operations of nobody else's.
 //! - `nbd`, `control`: the front ends, one task for each connection.
 //! - `metrics`: what Prometheus is told.
+//! - `troubles`: one line in the log for one cause.
 //! - `boot`: format, open, load. [`metadata`]: what is durable. `stores`: the disks. `superblock`: whose a disk is.
 //!
 //! A failed commit (crash rule 9) ends in a reload: everything under way is carried to its end and unanswered, all
@@ -28,6 +29,7 @@ mod nbd;
 mod seams;
 mod stores;
 pub(crate) mod superblock;
+mod troubles;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -40,7 +42,7 @@ use array::Array;
 pub use config::{Config, PoolConfig, ServeError};
 use connections::{Connections, Doors};
 use metadata::Metadata;
-pub use seams::{Cabinet, Disk, Env, Net};
+pub use seams::{Cabinet, Disk, Env, Net, Thin};
 use stores::Stores;
 pub use superblock::SuperblockError;
 pub use twintrack_link::Endpoint;

@@ -2,4 +2,5 @@
 
 mod clients;
 mod folders;
+mod full;
 mod process;

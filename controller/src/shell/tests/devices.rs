@@ -243,3 +243,40 @@ async fn a_client_that_is_gone_holds_up_nothing() {
     }
     array.stop().await.unwrap();
 }
+
+/// A sparse store whose file system is full: data find no room, what was acknowledged is flushed all the same, and once
+/// there is room everything goes on.
+#[tokio::test(start_paused = true)]
+async fn a_store_without_room_harms_no_flush() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("db", 4 * MIB, None).await.unwrap();
+    assert!(array.array().array_show().await.unwrap().warnings.is_empty());
+    let db = array.attach("db").await;
+    for track in 0..16 {
+        db.write(track << 16, fill(track as u8 + 1, 1 << 16), false).await.unwrap();
+    }
+    shelf.fill_up("a", true);
+    for _ in 0..100 {
+        assert_eq!(errno(db.write(2 * MIB, fill(7, 4096), false).await), Errno::NoSpace);
+    }
+    db.write(4096, fill(9, 4096), false).await.unwrap();
+    // Its headers were never written before.
+    db.flush().await.unwrap();
+    establish(&array.array(), &[Pair::new("db", "copy")], manage::GroupMode::Synchronous).await.unwrap();
+    let warnings = array.array().array_show().await.unwrap().warnings;
+    assert!(warnings[0].contains("under store a has 0 B free, and may have to give"), "{warnings:?}");
+    array.kill().await;
+
+    let array = start(&shelf).await;
+    let (db, copy) = (array.attach("db").await, array.attach("copy").await);
+    for track in 1..16 {
+        for device in [&db, &copy] {
+            assert_eq!(device.read(track << 16, 1 << 16).await.unwrap(), fill(track as u8 + 1, 1 << 16));
+        }
+    }
+    assert_eq!(errno(db.write(2 * MIB, fill(7, 4096), false).await), Errno::NoSpace);
+    shelf.fill_up("a", false);
+    db.write(2 * MIB, fill(7, 4096), true).await.unwrap();
+    array.stop().await.unwrap();
+}
