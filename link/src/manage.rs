@@ -127,7 +127,8 @@ pub enum Command {
         #[serde(default)]
         options: Vec<Activation>,
     },
-    /// Ends a group and activates nothing; its sessions stay, in no group: [`Answer::Done`].
+    /// Ends a group and activates nothing; its sessions stay, in no group, to be activated or removed by themselves:
+    /// [`Answer::Sessions`] says which.
     GroupCancel {
         /// The group.
         group: u32,

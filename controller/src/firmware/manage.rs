@@ -151,8 +151,10 @@ impl Firmware {
                 return self.process_group(call, wall_ms, GroupId(group), mode, options);
             }
             Command::GroupCancel { group } => {
+                let sessions = self.tables.group_sessions(GroupId(group))?;
                 self.tables.close_group(GroupId(group))?;
-                Outcome::Durable(Answer::Done)
+                let infos = sessions.into_iter().filter_map(|id| self.session_info(id));
+                Outcome::Durable(Answer::Sessions(infos.collect()))
             }
             Command::GroupList {} => {
                 Outcome::Now(Answer::Groups(self.tables.groups().map(|group| group.0).collect()))

@@ -107,7 +107,7 @@ fn commands_on_sessions_are_sent() {
 fn commands_on_groups_are_sent() {
     assert_eq!(asked("group begin", Answer::Group(2)), r#"{"command":"group-begin"}"#);
     assert_eq!(asked("group list", Answer::Groups(vec![])), r#"{"command":"group-list"}"#);
-    assert_eq!(asked("group cancel 2", Answer::Done), r#"{"command":"group-cancel","group":2}"#);
+    assert_eq!(asked("group cancel 2", Answer::Sessions(vec![])), r#"{"command":"group-cancel","group":2}"#);
     for (line, expected) in [
         ("group process 2", r#"{"command":"group-process","group":2,"mode":"synchronous","options":[]}"#),
         (
