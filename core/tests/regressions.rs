@@ -4,7 +4,8 @@ mod common;
 
 use common::{Durable, formatted};
 use twintrack_core::{
-    ActivateSession, BlockMask, DeviceId, Geometry, Owner, Place, PoolId, SessionId, Tables, TrackNo,
+    ActivateSession, BlockMask, DeviceId, Geometry, Owner, Place, PoolId, SessionId, Tables, TrackNo, Victim,
+    VictimSearch,
 };
 
 const POOL: PoolId = PoolId(0);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
 use twintrack_core::layout::StoreLayout;
 use twintrack_core::{
-    BLOCK_BYTES, BlockMask, Entry, Owner, PhysicalTrack, Place, PoolId, StoreId, Tables, WriteError,
+    BLOCK_BYTES, BlockMask, Entry, Owner, PhysicalTrack, Place, PoolId, StoreId, Tables, Victim, WriteError,
     WritePlan,
 };
 
@@ -463,7 +463,8 @@ impl Firmware {
         let Some(op) = self.ops.get_mut(&id) else { return };
         let mut coming = self.tables.has_reclaim() || self.jobs.is_discarding();
         if !coming && (self.tables.owes_space() || self.jobs.is_merging()) {
-            op.waits += 1;
+            // Once a search goes on, steady load must not make it go on for ever.
+            op.waits += u32::from(!self.searches.contains_key(&pool));
             coming = op.waits % (COMMITS_MAX + 1) != 0;
         }
         if coming {
@@ -472,16 +473,20 @@ impl Firmware {
             return;
         }
         let victim = match owner {
-            Owner::Device(_) if self.may_fail_sessions(pool) => self.tables.oldest_failable(pool),
-            Owner::Device(_) | Owner::Session(_) => None,
+            Owner::Device(_) => self.victim(id, pool),
+            Owner::Session(_) => Victim::Nobody,
         };
         match victim {
-            Some(session) if self.tables.fail_session(session).is_ok() => {
+            Victim::Session(session) if self.tables.fail_session(session).is_ok() => {
                 self.command_unit = self.tables.last_unit();
                 self.starving.push_back(id);
                 self.jobs.hurry();
             }
-            _ => self.end_op(id, Err(HostError::NoSpace)),
+            Victim::Looking => {
+                self.starving.push_back(id);
+                self.jobs.hurry();
+            }
+            Victim::Session(_) | Victim::Nobody => self.end_op(id, Err(HostError::NoSpace)),
         }
     }
 

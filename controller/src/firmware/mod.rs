@@ -66,6 +66,7 @@ pub struct Firmware {
     starving: VecDeque<io::OpId>,
     /// What the pools do when they run full; those that are not there do as by default.
     policies: BTreeMap<PoolId, PoolPolicy>,
+    searches: BTreeMap<PoolId, policy::Search>,
     /// Stores whose sync failed (crash rule 9).
     offline: BTreeSet<StoreId>,
     durability: durability::Durability,
@@ -114,6 +115,7 @@ impl Firmware {
             io: BTreeMap::new(),
             starving: VecDeque::new(),
             policies: BTreeMap::new(),
+            searches: BTreeMap::new(),
             offline: BTreeSet::new(),
             durability: durability::Durability::new(&tables),
             round: None,
