@@ -4,8 +4,7 @@ mod common;
 
 use common::{Durable, formatted};
 use twintrack_core::{
-    ActivateSession, BlockMask, DeviceId, Geometry, Owner, Place, PoolId, SessionId, Tables, TrackNo, Victim,
-    VictimSearch,
+    ActivateSession, BlockMask, DeviceId, Geometry, Owner, Place, PoolId, SessionId, Tables, TrackNo,
 };
 
 const POOL: PoolId = PoolId(0);
