@@ -63,9 +63,9 @@ pub struct Folder {
     path: PathBuf,
     /// Sizes of the stores that are created if they are not there.
     creatable: BTreeMap<String, u64>,
-    /// One piece of work on the metadata at a time.
-    working: Arc<Mutex<()>>,
-    _lock: File,
+    /// What the folder is locked by. One piece of work on the metadata at a time has it, to its end, should even the
+    /// array be given up before.
+    lock: Arc<Mutex<File>>,
 }
 
 impl Folder {
@@ -86,7 +86,7 @@ impl Folder {
             }
         }
         let lock = lock(&path)?;
-        Ok(Self { path, creatable: BTreeMap::new(), working: Arc::default(), _lock: lock })
+        Ok(Self { path, creatable: BTreeMap::new(), lock: Arc::new(Mutex::new(lock)) })
     }
 
     /// Where it is.
@@ -178,7 +178,7 @@ impl Cabinet for Folder {
     }
 
     async fn blocking<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> R {
-        let turn = Arc::clone(&self.working).lock_owned().await;
+        let turn = Arc::clone(&self.lock).lock_owned().await;
         let run = move || {
             let result = work();
             drop(turn);

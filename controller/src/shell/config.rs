@@ -146,6 +146,17 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// Something that the array had begun does not end.
+    #[error(
+        "gave up after {seconds} s of waiting for {waiting}: look at the disk; what was flushed is safe, and the array \
+         can be started again once the operating system has ended this process"
+    )]
+    Stuck {
+        /// What did not end.
+        waiting: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The array was told to end and could not make durable all that it had answered.
     #[error("the array ended before everything written was durable")]
     UncleanEnd,

@@ -16,6 +16,9 @@
 //! A failed commit (crash rule 9) ends in a reload: everything under way is carried to its end and unanswered, all
 //! connections are closed, the metadata are opened anew, and a new firmware is loaded from them; listeners stay bound.
 //! A store whose sync failed stays offline all the same.
+//!
+//! A disk operation that never ends would hold up a reload, and the end, for ever: after a time it is given up, and the
+//! array with it, as by a kill.
 
 mod array;
 mod boot;
@@ -126,7 +129,7 @@ async fn live<N: Net, C: Cabinet, E: Env>(
     let engine = engine::run(&array, cabinet, metadata, queues);
     let metadata = tokio::select! {
         biased;
-        metadata = engine => metadata,
+        metadata = engine => metadata?,
         () = serving => unreachable!("it waits for the engine"),
     };
     connections.drop_all().await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tracing::error;
@@ -21,6 +21,13 @@ impl<D> Stores<D> {
     /// The stores by name, and whether each is offline.
     pub(super) fn offline(&self) -> impl Iterator<Item = (&str, bool)> {
         self.0.values().map(|store| (store.name.as_str(), store.offline.load(Ordering::Relaxed)))
+    }
+
+    /// The stores with operations that have not ended, and how many.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = (&str, usize)> {
+        let each =
+            self.0.values().map(|store| (store.name.as_str(), store.under_way.load(Ordering::Relaxed)));
+        each.filter(|(_, count)| *count > 0)
     }
 }
 
@@ -51,6 +58,15 @@ impl<D: Disk> Stores<D> {
     }
 }
 
+/// Counts an operation as under way.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One open store.
 pub(super) struct Store<D> {
     pub(super) name: String,
@@ -59,6 +75,8 @@ pub(super) struct Store<D> {
     /// sync reports success; so nothing is taken from or given to the store until a restart (crash rule 9).
     offline: AtomicBool,
     troubles: Troubles,
+    /// Operations that have not ended.
+    under_way: AtomicUsize,
 }
 
 /// A disk operation that the firmware asked for.
@@ -98,10 +116,18 @@ impl DiskWork {
 
 impl<D: Disk> Store<D> {
     pub(super) fn new(name: String, disk: D) -> Self {
-        Self { name, disk, offline: AtomicBool::new(false), troubles: Troubles::default() }
+        Self {
+            name,
+            disk,
+            offline: AtomicBool::new(false),
+            troubles: Troubles::default(),
+            under_way: AtomicUsize::new(0),
+        }
     }
 
     async fn perform(&self, op: DiskOp) -> Result<Bytes, DiskError> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let _under_way = UnderWay(&self.under_way);
         if self.offline.load(Ordering::Acquire) {
             return Err(DiskError::Failed);
         }

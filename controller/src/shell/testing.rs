@@ -36,6 +36,7 @@ struct File {
     /// Blocks of 4 KiB that have their room; only these can be written when it is full.
     room: BTreeSet<u64>,
     full: bool,
+    hangs: bool,
 }
 
 fn blocks(offset: u64, length: u64) -> std::ops::Range<u64> {
@@ -176,6 +177,21 @@ impl Shelf {
         self.0.lock().unwrap().files.get_mut(name).unwrap().full = full;
     }
 
+    /// Writes to a store, or of the metadata, do not end from now on.
+    pub(crate) fn hang(&self, name: &str) {
+        self.0.lock().unwrap().files.get_mut(name).unwrap().hangs = true;
+    }
+
+    /// Writes end again.
+    pub(crate) fn unstuck(self, name: &str) -> Self {
+        self.0.lock().unwrap().files.get_mut(name).unwrap().hangs = false;
+        self
+    }
+
+    fn hangs(&self, name: &str) -> bool {
+        self.0.lock().unwrap().files.get(name).is_some_and(|file| file.hangs)
+    }
+
     /// The next sync fails.
     pub(crate) fn fail_one_sync(&self, name: &str) {
         self.0.lock().unwrap().sick.insert(name.to_owned(), true);
@@ -222,6 +238,9 @@ impl Cabinet for Shelf {
     }
 
     async fn blocking<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> R {
+        if self.hangs(METADATA) {
+            std::future::pending::<()>().await;
+        }
         work()
     }
 }
@@ -246,6 +265,9 @@ impl Disk for Drawer {
     }
 
     async fn write(&self, offset: u64, data: Vec<Bytes>) -> io::Result<()> {
+        if self.shelf.hangs(&self.name) {
+            std::future::pending::<()>().await;
+        }
         let (mut drawers, data) = (self.shelf.0.lock().unwrap(), data.concat());
         if let Some(file) = drawers.files.get_mut(&self.name) {
             let mut touched = blocks(offset, data.len() as u64);

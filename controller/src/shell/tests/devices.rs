@@ -280,3 +280,55 @@ async fn a_store_without_room_harms_no_flush() {
     db.write(2 * MIB, fill(7, 4096), true).await.unwrap();
     array.stop().await.unwrap();
 }
+
+/// A write that never ends: the array ends all the same, says what it waited for, and has what was flushed.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_never_ends_is_given_up() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("db", 4 * MIB, None).await.unwrap();
+    let db = array.attach("db").await;
+    db.write(0, fill(1, 65536), true).await.unwrap();
+    shelf.hang("a");
+    let other = db.clone();
+    let stuck = tokio::spawn(async move { other.write(MIB, fill(2, 4096), false).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let began = tokio::time::Instant::now();
+    let error = array.stop().await.unwrap_err();
+    assert!(error.to_string().contains("waiting for 1 operations of store a"), "{error}");
+    assert!((20..=85).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert!(stuck.await.unwrap().is_err());
+    drop(db);
+
+    let shelf = shelf.unstuck("a");
+    let array = start(&shelf).await;
+    assert_eq!(array.attach("db").await.read(0, 65536).await.unwrap(), fill(1, 65536));
+    array.stop().await.unwrap();
+}
+
+/// The same for a commit, and for a write that holds up a reload.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_waited_for_without_end() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("db", 4 * MIB, None).await.unwrap();
+    shelf.hang(METADATA);
+    let client = array.array();
+    let stuck = tokio::spawn(async move { client.device_create("other", MIB, None).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let error = array.stop().await.unwrap_err();
+    assert!(error.to_string().contains("waiting for a commit of the metadata"), "{error}");
+    assert!(stuck.await.unwrap().is_err());
+
+    let shelf = shelf.unstuck(METADATA);
+    let array = start(&shelf).await;
+    let db = array.attach("db").await;
+    shelf.hang("a");
+    let stuck = tokio::spawn(async move { db.write(MIB, fill(2, 4096), false).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    shelf.fail_syncs(METADATA, true);
+    assert!(array.array().device_create("other", MIB, None).await.is_err());
+    let error = array.served.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("store a"), "{error}");
+    assert!(stuck.await.unwrap().is_err());
+}
