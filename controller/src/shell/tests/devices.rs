@@ -332,3 +332,73 @@ async fn nothing_is_waited_for_without_end() {
     assert!(error.to_string().contains("store a"), "{error}");
     assert!(stuck.await.unwrap().is_err());
 }
+
+/// Clients that do not read cannot take all that there is for payload: others' small requests pass them, and large ones
+/// have their turn when the idle are cut off.
+#[tokio::test(start_paused = true)]
+async fn payload_is_shared_by_all_connections() {
+    const LENGTH: u32 = 32 << 20;
+    let array = start(&shelf()).await;
+    // Never written: it reads as zeros, which take no memory.
+    array.array().device_create("db", u64::from(LENGTH), None).await.unwrap();
+    let db = array.attach("db").await;
+    let request =
+        Request::Read { offset: 0, length: LENGTH, dont_fragment: false }.header(Cookie(1)).encode();
+    let mut greedy = Vec::new();
+    for _ in 0..20 {
+        let mut stream = raw(&array).await;
+        stream.write_all(&request).await.unwrap();
+        stream.write_all(&request).await.unwrap();
+        greedy.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let started = tokio::time::Instant::now();
+    db.write(0, fill(7, 4096), false).await.unwrap();
+    assert_eq!(db.read(0, 1 << 20).await.unwrap()[..4096], fill(7, 4096));
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert_eq!(db.read(4096, LENGTH - 4096).await.unwrap(), fill(0, LENGTH as usize - 4096));
+    assert!((59..=61).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+    drop(greedy);
+    array.stop().await.unwrap();
+}
+
+/// A plain connection to "db".
+async fn raw(array: &Running) -> DuplexStream {
+    let mut stream = array.net.connect(&endpoint("nbd"));
+    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    let wish = ClientWish::Enter { export: "db".into(), structured: false, allocation: false };
+    let mut client = ClientHandshake::new(wish);
+    while client.feed(&mut input, &mut output).unwrap().is_none() {
+        stream.write_all_buf(&mut output).await.unwrap();
+        stream.read_buf(&mut input).await.unwrap();
+    }
+    stream
+}
+
+/// Who has begun to send a large write may take his time, but not for ever.
+#[tokio::test(start_paused = true)]
+async fn a_large_write_may_be_slow_but_not_stop() {
+    const LENGTH: usize = 3 << 20;
+    let array = start(&shelf()).await;
+    array.array().device_create("db", 4 * MIB, None).await.unwrap();
+    let mut stream = raw(&array).await;
+    let write = Request::Write { offset: 0, data: fill(7, LENGTH), fua: false };
+    let header = write.header(Cookie(1)).encode();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    stream.write_all(&header).await.unwrap();
+    for piece in fill(7, LENGTH).chunks(1 << 19) {
+        stream.write_all(piece).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(50)).await;
+    }
+    let mut reply = [0; 16];
+    stream.read_exact(&mut reply).await.unwrap();
+    assert_eq!(reply[4..8], [0; 4]);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    stream.write_all(&header).await.unwrap();
+    stream.write_all(&fill(8, 2 << 20)).await.unwrap();
+    let stopped = tokio::time::Instant::now();
+    assert_eq!(read_to_end(stream).await, 0);
+    assert_eq!(stopped.elapsed().as_secs(), 60);
+    assert_eq!(array.attach("db").await.read(0, LENGTH as u32).await.unwrap(), fill(7, LENGTH));
+    array.stop().await.unwrap();
+}
