@@ -8,7 +8,7 @@
 //! - `tracks`: who may write to which track, and the gate that a point in time closes;
 //! - `durability` and `rounds`: which alone issue syncs and commits; `headers` go with them;
 //! - `points`: activate, deactivate and remove, which wait for writes in flight;
-//! - `manage`: the other commands; `jobs`: reclaim, discard, merge.
+//! - `manage`: the other commands; `jobs`: reclaim, discard, merge; `policy`: what a pool does when it is full.
 
 mod durability;
 mod event;

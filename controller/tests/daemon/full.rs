@@ -32,7 +32,7 @@ async fn a_full_file_system_harms_no_flush() {
     let data = |fill: u64| Bytes::from(vec![fill as u8; 1 << 16]);
     let mut written = Vec::new();
     let mut refused = 0;
-    for n in 0..256 * MIB >> 16 {
+    for n in 0..(256 * MIB) >> 16 {
         match db.write(n << 16, data(n), false).await {
             Ok(()) => written.push(n),
             Err(error) => {

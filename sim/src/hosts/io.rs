@@ -238,8 +238,17 @@ impl Io {
             Ok(Err(error)) => End::Unknown(Some(error)),
             Err(_) => End::Unknown(None),
         };
+        self.judge(&end);
+        if let End::Failed(NbdError::Remote { errno: Errno::NoSpace, .. }) = end {
+            self.judge_refusal().await;
+        }
+        end
+    }
+
+    fn judge<T>(&self, end: &End<T>) {
+        let bound_ms = self.host.shared.deadlines.answer_ms;
         let mut ledger = self.host.shared.ledger();
-        match &end {
+        match end {
             End::Done(_) => ledger.counts.done += 1,
             End::Failed(error) => {
                 ledger.counts.failed += 1;
@@ -271,11 +280,6 @@ impl Io {
                 }
             }
         }
-        drop(ledger);
-        if let End::Failed(NbdError::Remote { errno: Errno::NoSpace, .. }) = end {
-            self.judge_refusal().await;
-        }
-        end
     }
 
     /// No room: rightly, if no session of the pool could have given way.
