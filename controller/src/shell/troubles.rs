@@ -36,11 +36,11 @@ impl Troubles {
         match lasting.get_mut(&(what, error.kind())) {
             None => {
                 lasting.insert((what, error.kind()), Trouble { told: now, untold: 0 });
-                warn!(store, what, %error, "store failed");
+                warn!(%store, what, %error, "store failed");
             }
             Some(trouble) if now.duration_since(trouble.told) < EVERY => trouble.untold += 1,
             Some(trouble) => {
-                warn!(store, what, %error, times = trouble.untold + 1, "store goes on failing");
+                warn!(%store, what, %error, times = trouble.untold + 1, "store goes on failing");
                 *trouble = Trouble { told: now, untold: 0 };
             }
         }
@@ -56,7 +56,7 @@ impl Troubles {
         lasting.retain(|(operation, kind), trouble| {
             let over = *operation == what && now.duration_since(trouble.told) >= EVERY;
             if over {
-                info!(store, what, %kind, times = trouble.untold, "store works again");
+                info!(%store, what, %kind, times = trouble.untold, "store works again");
             }
             !over
         });
@@ -106,11 +106,11 @@ mod tests {
         troubles.failed("a", "write", &ErrorKind::StorageFull.into());
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         insta::assert_snapshot!(text, @r#"
-        WARN store failed store="a" what="write" error=no storage space
-        WARN store failed store="a" what="read" error=invalid data
-        WARN store goes on failing store="a" what="write" error=no storage space times=72
-        INFO store works again store="a" what="write" kind=no storage space times=1
-        WARN store failed store="a" what="write" error=no storage space
+        WARN store failed store=a what="write" error=no storage space
+        WARN store failed store=a what="read" error=invalid data
+        WARN store goes on failing store=a what="write" error=no storage space times=72
+        INFO store works again store=a what="write" kind=no storage space times=1
+        WARN store failed store=a what="write" error=no storage space
         "#);
     }
 }
