@@ -7,7 +7,7 @@ use crate::ids::{DeviceId, Generation, PoolId, SessionId, TrackNo};
 use crate::tables::{Device, Tables};
 
 /// Entries that one step looks at, and devices and sessions that have none.
-const LOOKS: usize = 1 << 14;
+const LOOKS: usize = 1 << 12;
 
 /// A search under way; [`Tables::find_victim`] goes on with it.
 #[derive(Debug, Clone)]
