@@ -2,7 +2,8 @@
 //!
 //! Over stores that keep no data: memory of a 1 TiB device, unwritten and fully written; time to activate a session at
 //! 1 GiB and at 1 TiB, with no other session and with 1,000, without the disk's own sync; start-up with 1 TiB mapped,
-//! after a clean end and after a kill. Each figure stands beside what it must keep to, and one that does not ends the
+//! after a clean end and after a kill; and the longest steps that look for something among 4,096 devices with 1,024
+//! sessions each on one of them, each of which keeps tracks. Each figure stands beside what it must keep to, and one that does not ends the
 //! run with an error.
 
 use std::path::Path;
@@ -15,7 +16,8 @@ use twintrack_controller::firmware::{CallId, Effect, Event, Firmware, Identity};
 use twintrack_controller::shell::metadata::{ArrayRecord, Metadata};
 use twintrack_core::{
     Change, DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, PhysicalTrack, PoolId,
-    PoolRecord, StoreId, StoreRecord, Tables, TrackNo,
+    PoolRecord, SessionId, SessionRecord, SessionState, StoreId, StoreRecord, Tables, TrackNo, Victim,
+    VictimSearch,
 };
 use twintrack_link::manage::{Activation, Answer, Command};
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     memory(&mut report);
     activation(&mut report);
     start_up(&mut report);
+    many_sessions(&mut report);
     if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
@@ -109,6 +112,63 @@ fn start_up(report: &mut Report) {
         );
         assert_eq!(tables.used_tracks(), TIB >> 16);
     }
+}
+
+/// What looks for a session must not look at all of them within a step.
+fn many_sessions(report: &mut Report) {
+    const SESSIONS: u32 = 1024;
+    const TRACKS: u32 = 1024;
+    let mut tables = Tables::load(Geometry::default(), crowd(SESSIONS, TRACKS)).expect("loads");
+    let group = tables.begin_group().expect("a group").0;
+    let waiting = tables.register(DeviceId(2), Some(group)).expect("a session").0;
+    let start = now();
+    assert_eq!(tables.group_sessions(group), Ok(vec![waiting]));
+    report.line("sessions of a group, among 1,024", start.elapsed().as_secs_f64() * 1e3, 1.0, "ms");
+    let mut search = VictimSearch::new(PoolId(0));
+    let (mut longest, mut steps, whole) = (Duration::ZERO, 0, now());
+    let found = loop {
+        let start = now();
+        let found = tables.find_victim(&mut search);
+        longest = longest.max(start.elapsed());
+        steps += 1;
+        if found != Victim::Looking {
+            break found;
+        }
+    };
+    assert_eq!(found, Victim::Session(SessionId(5000)), "the oldest");
+    let name = format!("session to fail: longest of {steps} steps");
+    report.line(&name, longest.as_secs_f64() * 1e3, 10.0, "ms");
+    report.line("session to fail: all steps", whole.elapsed().as_secs_f64() * 1e3, 10_000.0, "ms");
+}
+
+/// 4,096 devices; on the first so many sessions, for each of which each of so many tracks has a version.
+fn crowd(sessions: u32, tracks: u32) -> impl Iterator<Item = Change> {
+    let device = move |id: u32| {
+        let generation = Generation(if id == 1 { sessions } else { 0 });
+        let kind = DeviceKind::Standard { pool: PoolId(0), generation, deleting: false };
+        let record = DeviceRecord { name: format!("d{id}"), kind, size_bytes: GIB, online: true };
+        Change::Device(DeviceId(id), Some(record))
+    };
+    let session = |n: u32| {
+        let state = SessionState::Active { activated: Generation(n + 1) };
+        let record =
+            SessionRecord { standard: DeviceId(1), virtual_device: None, state, activated_ms: n.into() };
+        Change::Session(SessionId(5000 + n), Some(record))
+    };
+    let store = StoreRecord { name: "s".into(), pool: PoolId(0), first: 1, tracks: sessions * tracks + 1 };
+    let head = [
+        Change::Pool(PoolId(0), PoolRecord { name: "p".into() }),
+        Change::Store(StoreId(0), store),
+        Change::NextId(10_000),
+    ];
+    let versions = (0..tracks).flat_map(move |track| {
+        (0..sessions).map(move |n| {
+            let physical = PhysicalTrack::new(track * sessions + n + 1).expect("not 0");
+            let entry = Some(Entry::whole(physical));
+            Change::Version(DeviceId(1), TrackNo(track), Generation(n + 1), entry)
+        })
+    });
+    head.into_iter().chain((1..=4095).map(device)).chain((0..sessions).map(session)).chain(versions)
 }
 
 /// A firmware whose disk and metadata take no time and keep nothing.

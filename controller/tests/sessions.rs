@@ -166,7 +166,10 @@ fn groups() {
         rig.command(Command::DeviceOnline { name: "y-monday".into(), online: true }).unwrap();
         assert_eq!(rig.firmware.exports(), ["x", "vx", "y", "y-monday", "z"]);
         assert_eq!(code(rig.command(process(one, vec![]))), RefusalCode::NotFound, "closed");
-        rig.command(Command::GroupCancel { group: two }).unwrap();
+        let cancelled = rig.command(Command::GroupCancel { group: two }).unwrap();
+        let Answer::Sessions(left) = cancelled else { panic!("{cancelled:?}") };
+        assert_eq!((left.len(), left[0].id, left[0].group), (1, list[2], None), "it says what it leaves");
+        assert_eq!(left[0].state, SessionInfoState::Related);
         rig.command(activate(list[2])).unwrap();
         assert_eq!(rig.command(Command::GroupList {}).unwrap(), Answer::Groups(vec![]));
     }

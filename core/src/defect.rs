@@ -56,6 +56,8 @@ defects! {
     RestOfBlockZeroed "rest-of-block-zeroed" "D4: a write of less than a block zeroes the rest of it";
     WindowEndIgnored "window-end-ignored" "D15: a deactivated session sees versions made after its end";
     OwnNotReturned "own-not-returned" "D6: a removed session's own tracks are not given back";
+    PolicyIgnored "policy-ignored" "out of log space: a session fails though its pool refuses writes instead";
+    WriteRefused "write-refused" "out of log space: a write is refused though a session could be failed for it";
     TailNotZeroed "tail-not-zeroed" "what lies behind the end of a device is not zeros when it grows";
 }
 

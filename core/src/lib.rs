@@ -17,6 +17,7 @@ mod space;
 mod table;
 mod tables;
 mod unit;
+mod victim;
 mod write;
 
 pub use audit::{AuditError, EntryPlace};
@@ -33,4 +34,5 @@ pub use records::{
 pub use session::{ActivateSession, CommandError};
 pub use space::PoolSpace;
 pub use tables::{LoadError, Tables};
+pub use victim::{Victim, VictimSearch};
 pub use write::{WriteError, WritePlan};

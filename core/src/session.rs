@@ -9,7 +9,7 @@ use crate::records::{
     Change, DEVICES_MAX, DeviceKind, DeviceRecord, GROUPS_MAX, NAME_BYTES_MAX, SESSIONS_PER_DEVICE_MAX,
     SessionRecord, SessionState,
 };
-use crate::tables::{Device, Tables};
+use crate::tables::Tables;
 
 /// Why a command was refused; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -313,8 +313,7 @@ impl Tables {
         if !self.groups.contains(&group) {
             return Err(CommandError::NoGroup { group });
         }
-        let of_group = self.sessions().filter(|(_, record)| record.state.group() == Some(group));
-        Ok(of_group.map(|(id, _)| id).collect())
+        Ok(self.waiting.get(&group).into_iter().flatten().copied().collect())
     }
 
     /// Ends a group without activating anything; its sessions stay, in no group.
@@ -455,41 +454,6 @@ impl Tables {
             return Err(wrong_state(session, record.state, "active or deactivated", "failed"));
         }
         Ok(self.end_session(session, SessionState::Failed))
-    }
-
-    /// The session whose failure frees log space of a pool: the oldest that alone refers to a physical track, else the
-    /// oldest that needs one together with others. `None`: no session of the pool takes any space.
-    ///
-    /// Looks at all that is kept for the sessions of the pool, once.
-    pub fn oldest_failable(&self, pool: PoolId) -> Option<SessionId> {
-        let (mut freeing, mut needing) = (None, None);
-        for (id, device) in self.devices.iter().filter(|(_, device)| device.pool() == Some(pool)) {
-            let own = device.points.iter().flat_map(|(_, session)| {
-                self.sessions[session].own.values().map(|entry| (*session, true, *entry))
-            });
-            for (session, alone, entry) in own.chain(self.kept_versions(*id, device)) {
-                let age = Some((self.sessions[&session].record.activated_ms, session));
-                let frees = |track| self.space.count(track) == Some(1);
-                if alone && (freeing.is_none() || age < freeing) && entry.tracks().any(frees) {
-                    freeing = age;
-                }
-                if (needing.is_none() || age < needing) && !entry.is_zeros() {
-                    needing = age;
-                }
-            }
-        }
-        freeing.or(needing).map(|(_, session)| session)
-    }
-
-    /// The versions of a device, each with the first session that needs it, and whether no other does.
-    fn kept_versions(&self, id: DeviceId, device: &Device) -> impl Iterator<Item = (SessionId, bool, Entry)> {
-        let mut before = (TrackNo(u32::MAX), Generation(0));
-        device.versions.iter().filter_map(move |((track, upto), entry)| {
-            let after = if before.0 == *track { before.1 } else { Generation(0) };
-            before = (*track, *upto);
-            let mut needing = self.needed_by(id, *track, after, *upto);
-            Some((needing.next()?, needing.next().is_none(), *entry))
-        })
     }
 
     /// Whether [`Self::reclaim`] has something to do.
@@ -639,14 +603,25 @@ impl Tables {
         after: Generation,
         upto: Generation,
     ) -> impl Iterator<Item = SessionId> {
-        // `after` is less than `upto`, unless the metadata are damaged.
-        let first = Generation(after.0.saturating_add(1).min(upto.0));
-        let points = self.devices[&id].points.range((first, SessionId(0))..=(upto, SessionId(u32::MAX)));
-        let sessions = points.map(|(_, session)| *session);
+        let sessions = self.activated_between(id, after, upto);
         sessions.filter(move |session| self.ends_at(*session, track, upto))
     }
 
-    fn ends_at(&self, session: SessionId, track: TrackNo, upto: Generation) -> bool {
+    /// The sessions activated after one generation and not after another.
+    pub(crate) fn activated_between(
+        &self,
+        id: DeviceId,
+        after: Generation,
+        upto: Generation,
+    ) -> impl Iterator<Item = SessionId> {
+        // `after` is less than `upto`, unless the metadata are damaged.
+        let first = Generation(after.0.saturating_add(1).min(upto.0));
+        let points = self.devices[&id].points.range((first, SessionId(0))..=(upto, SessionId(u32::MAX)));
+        points.map(|(_, session)| *session)
+    }
+
+    /// Whether a session's look-up of the track, if it gets to the version up to `upto`, ends there.
+    pub(crate) fn ends_at(&self, session: SessionId, track: TrackNo, upto: Generation) -> bool {
         let session = &self.sessions[&session];
         let until = session.record.state.window().and_then(|(_, until)| until);
         !session.own.contains_key(&track) && until.is_none_or(|until| upto <= until)

@@ -98,13 +98,11 @@ impl TrackTable {
         })
     }
 
-    /// Gives back the memory of chunks that hold nothing. Stamps matter only while a session is active.
-    pub(crate) fn shrink(&mut self, stamps_matter: bool) {
+    /// Gives back the stamps, which matter only while a session is active, and the memory of chunks that hold nothing.
+    pub(crate) fn shrink(&mut self) {
         self.chunks.retain(|_, chunk| {
-            if !stamps_matter {
-                chunk.stamps = None;
-            }
-            chunk.stamps.is_some() || chunk.mapped > 0
+            chunk.stamps = None;
+            chunk.mapped > 0
         });
     }
 
@@ -134,7 +132,7 @@ mod tests {
         assert_eq!(table.mapped(TrackNo(0)).collect::<Vec<_>>(), [(last, entry)]);
         assert_eq!(table.references(), 1);
         table.set(last, Entry::ZEROS);
-        table.shrink(false);
+        table.shrink();
         assert!(table.chunks.is_empty());
     }
 

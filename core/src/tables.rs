@@ -40,6 +40,8 @@ pub struct Tables {
     pub(crate) devices: BTreeMap<DeviceId, Device>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) groups: BTreeSet<GroupId>,
+    /// The sessions that wait in a group.
+    pub(crate) waiting: BTreeMap<GroupId, BTreeSet<SessionId>>,
     pub(crate) next_id: u32,
     pub(crate) log: UnitLog,
     /// Fresh physical tracks of writes between plan and landing: counted once, by the write.
@@ -115,6 +117,7 @@ impl Tables {
             devices: BTreeMap::new(),
             sessions: BTreeMap::new(),
             groups: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             next_id: 1,
             log: UnitLog::default(),
             flying: BTreeSet::new(),
@@ -424,6 +427,17 @@ impl Tables {
             self.shown.insert(shows, id);
         }
         let before = self.sessions.get(&id).map(|session| (session.record.standard, session.record.state));
+        if let Some(group) = before.and_then(|(_, state)| state.group())
+            && let Some(waiting) = self.waiting.get_mut(&group)
+        {
+            waiting.remove(&id);
+            if waiting.is_empty() {
+                self.waiting.remove(&group);
+            }
+        }
+        if let Some(group) = record.as_ref().and_then(|record| record.state.group()) {
+            self.waiting.entry(group).or_default().insert(id);
+        }
         let window = |state: SessionState| state.window().map(|(activated, _)| activated);
         if let Some((standard, state)) = before
             && let Some(device) = self.devices.get_mut(&standard)
@@ -472,7 +486,7 @@ impl Tables {
             }
         }
         if device.live.is_empty() {
-            device.table.shrink(false);
+            device.table.shrink();
         }
     }
 

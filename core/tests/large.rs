@@ -5,7 +5,7 @@ mod common;
 use common::{Durable, Rng, formatted};
 use twintrack_core::{
     ActivateSession, BlockMask, DeviceId, Geometry, Owner, Place, PoolId, SESSIONS_PER_DEVICE_MAX, SessionId,
-    Tables, TrackNo,
+    Tables, TrackNo, Victim, VictimSearch,
 };
 
 const POOL: PoolId = PoolId(0);
@@ -211,4 +211,36 @@ fn the_first_write_is_one_small_unit() {
     let plan = a.tables.plan_write(place, block(1)).expect("it is in place");
     assert!(!plan.fresh() && plan.in_place(1) && !plan.in_place(0));
     assert_eq!(a.tables.land_write(plan), Ok(None));
+}
+
+/// The search for a session to fail goes in steps, and between them the session it had found may be removed.
+#[test]
+fn a_search_outlives_what_it_found() {
+    // More than one step looks at.
+    const TRACKS: u32 = 6 << 13;
+    let mut a = Array::new(2 * TRACKS);
+    let device = a.device(TRACKS);
+    let block = BlockMask::range(0, 1);
+    for track in 0..TRACKS {
+        a.write(Owner::Device(device), track, block);
+    }
+    let (first, second) = (a.session(device), a.session(device));
+    for track in 0..TRACKS {
+        a.write(Owner::Device(device), track, block);
+    }
+    let whole = a.tables.oldest_failable(POOL);
+    assert_eq!(whole, Some(first));
+    let mut search = VictimSearch::new(POOL);
+    assert_eq!(a.tables.find_victim(&mut search), Victim::Looking);
+    a.tables.remove_session(first).expect("an active session");
+    let mut steps = 0;
+    let found = loop {
+        match a.tables.find_victim(&mut search) {
+            Victim::Looking => steps += 1,
+            found => break found,
+        }
+    };
+    assert_eq!(found, Victim::Session(second));
+    assert!(steps > 1, "it began anew");
+    assert_eq!(a.tables.oldest_failable(POOL), Some(second));
 }

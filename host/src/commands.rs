@@ -133,9 +133,9 @@ impl<D: Dial> ArrayClient<D> {
         ask!(self, Command::GroupProcess { group, mode, options }, Sessions)
     }
 
-    /// Ends a group and activates nothing.
-    pub async fn group_cancel(&self, group: u32) -> Result<(), ArrayError> {
-        self.done(&Command::GroupCancel { group }).await
+    /// Ends a group and activates nothing. Its sessions, which stay, in no group.
+    pub async fn group_cancel(&self, group: u32) -> Result<Vec<SessionInfo>, ArrayError> {
+        ask!(self, Command::GroupCancel { group }, Sessions)
     }
 
     /// The open groups.

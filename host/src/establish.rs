@@ -245,7 +245,7 @@ impl<D: Dial> Attempt<'_, D> {
     /// Whether the group is closed now; a *Process group* whose outcome is not known may have done it.
     async fn cancel_group(&self) -> bool {
         match self.array.group_cancel(self.group).await {
-            Ok(()) => true,
+            Ok(_) => true,
             Err(ArrayError::Refused(refusal)) => refusal.code == RefusalCode::NotFound,
             Err(_) => false,
         }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Where an array listens: `unix:/run/twintrack/manage.sock` or `tcp:host:port`.
+/// Where an array listens: `unix:/run/twintrack/control.sock` or `tcp:host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Endpoint {
     /// A Unix socket.

@@ -5,5 +5,6 @@
 mod endpoint;
 pub mod manage;
 pub mod nbd;
+pub mod size;
 
 pub use endpoint::{Endpoint, EndpointError};

@@ -127,7 +127,8 @@ pub enum Command {
         #[serde(default)]
         options: Vec<Activation>,
     },
-    /// Ends a group and activates nothing; its sessions stay, in no group: [`Answer::Done`].
+    /// Ends a group and activates nothing; its sessions stay, in no group, to be activated or removed by themselves:
+    /// [`Answer::Sessions`] says which.
     GroupCancel {
         /// The group.
         group: u32,
@@ -217,6 +218,31 @@ pub struct PoolInfo {
     pub log_bytes: u64,
     /// What nothing takes.
     pub free_bytes: u64,
+    /// What happens when log space runs out.
+    pub when_full: WhenFull,
+    /// With less free than this it is among the warnings.
+    pub warn_below_bytes: u64,
+}
+
+/// What a pool does when a host's write to a standard device finds no free track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// The oldest sessions fail, visibly, until the write finds room.
+    #[default]
+    FailSessions,
+    /// The write is refused; every session stays.
+    RefuseWrites,
+}
+
+impl WhenFull {
+    /// As it is written in settings and shown to people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FailSessions => "fail-sessions",
+            Self::RefuseWrites => "refuse-writes",
+        }
+    }
 }
 
 /// A device.

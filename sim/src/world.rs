@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::layer::SubscriberExt;
 use turmoil::Sim;
-use twintrack_controller::shell::{Config, Endpoint, PoolConfig};
+use twintrack_controller::shell::{Config, Endpoint, PoolConfig, PoolPolicy};
 
 use crate::cabinet::{EPOCH_MS, SimCabinet, SimEnv};
 use crate::disk::{DiskSpec, Enclosure, Survival};
@@ -100,6 +100,7 @@ impl World {
             disks: plan.has_disk_faults(),
             full: plan.scenario == "full" || plan.has_disk_faults(),
             connections: !plan.faults.is_empty(),
+            when_full: world.when_full,
         };
         let (command_cuts, timed): (Vec<_>, Vec<_>) =
             plan.faults.iter().cloned().partition(Fault::waits_for_command);
@@ -172,6 +173,7 @@ impl World {
             pools: vec![PoolConfig {
                 name: "pool".into(),
                 stores: plan.world.stores.iter().map(|store| store.name.clone()).collect(),
+                policy: PoolPolicy { when_full: plan.world.when_full, ..PoolPolicy::default() },
             }],
             track_bytes: plan.world.track_bytes,
         };

@@ -6,20 +6,20 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, IoSliceMut, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::fs::{FallocateFlags, OFlags, fallocate, fstatvfs};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2, retry_on_intr};
 
 use tokio::time::Instant;
 
 use super::direct::Direct;
 use super::settings::StoreIo;
-use crate::shell::Disk;
+use crate::shell::{Disk, Thin};
 
 /// Pieces that one system call takes (`IOV_MAX`).
 const PIECES_MAX: usize = 1024;
@@ -219,6 +219,48 @@ impl Disk for FileDisk {
             self.blocking(sync).await
         }
     }
+
+    async fn reserve(&self, offset: u64, length: u64) -> io::Result<()> {
+        if !self.punches_holes || length == 0 {
+            return Ok(());
+        }
+        let allocate = move |file: &File| match retry_on_intr(|| {
+            fallocate(file, FallocateFlags::KEEP_SIZE, offset, length)
+        }) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP) => write_zeros(file, offset, length),
+            Err(error) => Err(error.into()),
+        };
+        self.blocking(allocate).await
+    }
+
+    async fn thin(&self) -> io::Result<Option<Thin>> {
+        if !self.punches_holes {
+            return Ok(None);
+        }
+        let look = |file: &File| {
+            let metadata = file.metadata()?;
+            // A block is 512 bytes here, whatever the file system's are.
+            let missing_bytes = metadata.len().saturating_sub(metadata.blocks().saturating_mul(512));
+            let space = fstatvfs(file)?;
+            let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
+            Ok((missing_bytes > 0).then(|| Thin { source: metadata.dev(), free_bytes, missing_bytes }))
+        };
+        self.blocking(look).await
+    }
+}
+
+/// For a file system that cannot give room ahead.
+fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    const PIECE: u64 = 1 << 20;
+    let zeros = vec![0; PIECE.min(length) as usize];
+    let mut done = 0;
+    while done < length {
+        let now = PIECE.min(length - done);
+        file.write_all_at(&zeros[..now as usize], offset + done)?;
+        done += now;
+    }
+    Ok(())
 }
 
 /// Writes what comes after the first `done` bytes.
@@ -268,7 +310,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_discard_gives_the_room_back() {
-        use std::os::unix::fs::MetadataExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store");
         let disk = cached(&path, Some(SIZE)).unwrap();
@@ -280,6 +321,24 @@ mod tests {
         let metadata = fs::metadata(&path).unwrap();
         assert!(metadata.blocks() < before);
         assert_eq!(metadata.len(), SIZE);
+    }
+
+    #[tokio::test]
+    async fn reserved_room_is_taken_and_the_rest_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        let disk = cached(&path, Some(SIZE)).unwrap();
+        disk.reserve(0, 2 << 20).await.unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        assert!(metadata.blocks() * 512 >= 2 << 20);
+        assert_eq!(metadata.len(), SIZE);
+        let thin = disk.thin().await.unwrap().unwrap();
+        assert_eq!(thin.missing_bytes, SIZE - metadata.blocks() * 512);
+        assert_eq!(thin.source, metadata.dev());
+        disk.reserve(0, SIZE).await.unwrap();
+        assert_eq!(disk.thin().await.unwrap(), None);
+        write_zeros(&disk.file, 100, 3 << 20).unwrap();
+        assert_eq!(disk.read(0, 4096).await.unwrap(), [0; 4096][..]);
     }
 
     #[test]

@@ -70,9 +70,9 @@ pub struct Folder {
     creatable: BTreeMap<String, u64>,
     /// Stores that are used past the page cache.
     direct: BTreeSet<String>,
-    /// One piece of work on the metadata at a time.
-    working: Arc<Mutex<()>>,
-    _lock: File,
+    /// What the folder is locked by. One piece of work on the metadata at a time has it, to its end, should even the
+    /// array be given up before.
+    lock: Arc<Mutex<File>>,
 }
 
 impl Folder {
@@ -97,8 +97,7 @@ impl Folder {
             path,
             creatable: BTreeMap::new(),
             direct: BTreeSet::new(),
-            working: Arc::default(),
-            _lock: lock,
+            lock: Arc::new(Mutex::new(lock)),
         })
     }
 
@@ -205,7 +204,7 @@ impl Cabinet for Folder {
     }
 
     async fn blocking<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> R {
-        let turn = Arc::clone(&self.working).lock_owned().await;
+        let turn = Arc::clone(&self.lock).lock_owned().await;
         let run = move || {
             let result = work();
             drop(turn);

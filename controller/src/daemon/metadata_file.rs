@@ -7,6 +7,9 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, retry_on_intr};
 
+/// The room that even a small file has.
+const RESERVE_BYTES: u64 = 16 << 20;
+
 /// The open metadata file. That no other process has it is seen to by the lock on the folder.
 #[derive(Debug)]
 pub struct MetadataFile(pub(super) File);
@@ -21,15 +24,15 @@ impl redb::StorageBackend for MetadataFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        // With its room: a file that has grown can be written on a full disk, so that sessions can be removed there.
-        let now = self.0.metadata()?.len();
-        if len > now {
-            match retry_on_intr(|| fallocate(&self.0, FallocateFlags::KEEP_SIZE, now, len - now)) {
-                Ok(()) | Err(Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error.into()),
-            }
+        self.0.set_len(len)?;
+        // With its room and as much again, for as long as there is some: so on a full file system what was acknowledged
+        // can be committed and sessions be removed, the growth included that this takes. redb doubles the file.
+        let reserve =
+            || fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, len.saturating_mul(2).max(RESERVE_BYTES));
+        match retry_on_intr(reserve) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSPC | Errno::DQUOT) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        self.0.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -194,7 +194,8 @@ pub fn run(options: &Options) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("twintrackd: {}", chain(&error));
-            let unclean = matches!(error, DaemonError::Serve(ServeError::UncleanEnd));
+            let unclean =
+                matches!(error, DaemonError::Serve(ServeError::UncleanEnd | ServeError::Stuck { .. }));
             ExitCode::from(if unclean { EXIT_UNCLEAN } else { EXIT_FAILED })
         }
     }
@@ -227,7 +228,7 @@ fn start(options: &Options) -> Result<(), DaemonError> {
         .thread_name("twintrackd")
         .build()
         .map_err(DaemonError::System)?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let shutdown = shutdown().map_err(DaemonError::System)?;
         let folder_path = folder.path().to_owned();
         let net = TokioNet::new(move || {
@@ -244,7 +245,10 @@ fn start(options: &Options) -> Result<(), DaemonError> {
                 Err(error) => Err(DaemonError::System(io::Error::other(error))),
             },
         }
-    })
+    });
+    // A thread that waits for a disk for ever is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 /// The settings of the folder, which are written at the first start, or those that the options name.

@@ -9,9 +9,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, de};
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
-use twintrack_link::Endpoint;
+use twintrack_link::manage::WhenFull;
+use twintrack_link::{Endpoint, size};
 
-use crate::shell::{Config, PoolConfig, Token};
+use crate::shell::{Config, PoolConfig, PoolPolicy, Threshold, Token};
 
 /// What is written at the first start, but for the size of the first store.
 const TEMPLATE: &str = include_str!("twintrack.toml");
@@ -138,6 +139,12 @@ pub struct Pool {
     /// How its stores are read and written.
     #[serde(default)]
     pub io: StoreIo,
+    /// What happens when it has no room for what sessions keep.
+    #[serde(default, rename = "when-full")]
+    pub when_full: WhenFull,
+    /// With less free than this it is among the warnings.
+    #[serde(default, rename = "warn-below")]
+    pub warn_below: Free,
     /// Its stores.
     #[serde(default)]
     pub store: Vec<Store>,
@@ -164,6 +171,10 @@ pub struct Store {
     #[serde(default)]
     pub size: Option<Size>,
 }
+
+/// A part of a pool: `"10%"`, or a [`Size`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Free(pub Threshold);
 
 /// A number of bytes, written `65536`, `"65536"`, `"64 KiB"`, `"64K"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -268,6 +279,7 @@ impl Settings {
         let pool = |pool: &Pool| PoolConfig {
             name: pool.name.clone(),
             stores: pool.store.iter().map(|store| store.path.clone()).collect(),
+            policy: PoolPolicy { when_full: pool.when_full, warn_below: pool.warn_below.0 },
         };
         Config {
             nbd: endpoints(&self.nbd.listen, folder, super::NBD_SOCKET),
@@ -326,42 +338,49 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
-/// The text names no size.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "{text:?} is no size: write a whole number of bytes, or one with KiB, MiB, GiB or TiB, like \"100 GiB\""
-)]
-pub struct SizeError {
-    text: String,
+impl<'de> Deserialize<'de> for Free {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Free;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a part like \"10%\" or a size like \"100 GiB\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Free, E> {
+                match text.strip_suffix('%') {
+                    Some(part) => match part.trim_end().parse::<u8>() {
+                        Ok(part @ 0..=100) => Ok(Free(Threshold::PerCent(part))),
+                        _ => Err(E::custom(format_args!("{text:?} is no part: write \"0%\" to \"100%\""))),
+                    },
+                    None => text.parse().map(|Size(bytes)| Free(Threshold::Bytes(bytes))).map_err(E::custom),
+                }
+            }
+        }
+        deserializer.deserialize_str(Visitor)
+    }
 }
 
-/// Units, the largest first.
-const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+/// The text names no size.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{text:?} is no size: {source}")]
+pub struct SizeError {
+    text: String,
+    source: size::SizeError,
+}
 
 impl FromStr for Size {
     type Err = SizeError;
 
     fn from_str(text: &str) -> Result<Self, SizeError> {
-        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let unit = text[digits.len()..].trim();
-        let shift =
-            UNITS.iter().find(|(name, _)| *name == unit || name[..1] == *unit).map(|(_, shift)| *shift);
-        let shift = if unit.is_empty() { Some(0) } else { shift };
-        let number = digits.parse::<u64>().ok().filter(|_| !digits.starts_with('+'));
-        number
-            .zip(shift)
-            .and_then(|(number, shift)| number.checked_mul(1 << shift))
-            .map(Self)
-            .ok_or_else(|| SizeError { text: text.to_owned() })
+        size::parse(text).map(Self).map_err(|source| SizeError { text: text.to_owned(), source })
     }
 }
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match UNITS.iter().find(|(_, shift)| self.0 >= 1 << shift && self.0.trailing_zeros() >= *shift) {
-            Some((name, shift)) => write!(f, "{} {name}", self.0 >> shift),
-            None => write!(f, "{}", self.0),
-        }
+        f.write_str(&size::exact(self.0))
     }
 }
 
@@ -406,7 +425,13 @@ mod tests {
         assert!(first.contains("size = \"100 GiB\""));
         let plain = Settings::parse(&first).unwrap();
         let store = Store { path: "store-0".to_owned(), size: Some(Size(100 << 30)) };
-        let pool = Pool { name: "default".to_owned(), io: StoreIo::PageCache, store: vec![store] };
+        let pool = Pool {
+            name: "default".to_owned(),
+            io: StoreIo::PageCache,
+            when_full: WhenFull::FailSessions,
+            warn_below: Free(Threshold::PerCent(10)),
+            store: vec![store],
+        };
         assert_eq!(plain, Settings { pool: vec![pool], ..Settings::default() });
 
         let spelled_out: String = first
@@ -430,6 +455,22 @@ mod tests {
         assert!(text.contains("line 5") && text.contains("\"10 GB\" is no size"), "{text}");
         let text = error("[format]\ntrack = -1\n");
         assert!(text.contains("line 2"), "{text}");
+        let text = error("[[pool]]\nname = \"a\"\nwhen-full = \"wait\"\n");
+        assert!(text.contains("line 3") && text.contains("`refuse-writes`"), "{text}");
+        for free in ["101%", "-1%", "x%", "%", "10 GB"] {
+            let text = error(&format!("[[pool]]\nname = \"a\"\nwarn-below = \"{free}\"\n"));
+            assert!(text.contains("line 3") && text.contains(&format!("\"{free}\" is no")), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_pool_does_when_it_is_full() {
+        let text = "[[pool]]\nname = \"a\"\nwhen-full = \"refuse-writes\"\nwarn-below = \"5 GiB\"\n[[pool]]\nname = \"b\"\nwarn-below = \"25%\"\n";
+        let config = Settings::parse(text).unwrap().config(Path::new("/array"), None);
+        let policies: Vec<_> = config.pools.iter().map(|pool| pool.policy).collect();
+        let (when_full, warn_below) = (WhenFull::RefuseWrites, Threshold::Bytes(5 << 30));
+        let second = PoolPolicy { warn_below: Threshold::PerCent(25), ..PoolPolicy::default() };
+        assert_eq!(policies, [PoolPolicy { when_full, warn_below }, second]);
     }
 
     #[test]
@@ -472,20 +513,5 @@ mod tests {
         assert_eq!(token(&format!("{listen}control.insecure = true")), None);
         let both = format!("{listen}control.insecure = true\ncontrol.token-file = \"t\"");
         assert_eq!(token(&both), Some("/array/t".into()));
-    }
-
-    #[test]
-    fn sizes() {
-        for (text, bytes) in
-            [("0", 0), ("65536", 65536), ("64 KiB", 65536), ("64K", 65536), ("2TiB", 2 << 40)]
-        {
-            assert_eq!(text.parse(), Ok(Size(bytes)));
-        }
-        for text in ["", "KiB", "1.5 GiB", "-1", "+1", "1 GB", "99999999 TiB", "1 K i B", "ä"] {
-            assert!(text.parse::<Size>().is_err(), "{text}");
-        }
-        for (bytes, text) in [(0, "0"), (1000, "1000"), (65536, "64 KiB"), (3 << 39, "1536 GiB")] {
-            assert_eq!(Size(bytes).to_string(), text);
-        }
     }
 }

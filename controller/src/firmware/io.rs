@@ -12,7 +12,7 @@ use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
 use twintrack_core::layout::StoreLayout;
 use twintrack_core::{
-    BLOCK_BYTES, BlockMask, Entry, Owner, PhysicalTrack, Place, PoolId, StoreId, Tables, WriteError,
+    BLOCK_BYTES, BlockMask, Entry, Owner, PhysicalTrack, Place, PoolId, StoreId, Tables, Victim, WriteError,
     WritePlan,
 };
 
@@ -443,7 +443,8 @@ impl Firmware {
     }
 
     /// No physical track is free for a write. What commits and reclaims can free is waited for; then, for a standard
-    /// device, sessions are failed, oldest first: a host's write to it never fails because of them.
+    /// device, sessions are failed, oldest first: a host's write to it never fails because of them. In a pool that
+    /// refuses writes instead, the write fails, and the tables are as they were.
     fn out_of_space(&mut self, id: OpId, pool: PoolId) {
         /// Under steady load every commit frees something, for others; after so many it is our turn.
         const COMMITS_MAX: u32 = 4;
@@ -462,7 +463,8 @@ impl Firmware {
         let Some(op) = self.ops.get_mut(&id) else { return };
         let mut coming = self.tables.has_reclaim() || self.jobs.is_discarding();
         if !coming && (self.tables.owes_space() || self.jobs.is_merging()) {
-            op.waits += 1;
+            // Once a search goes on, steady load must not make it go on for ever.
+            op.waits += u32::from(!self.searches.contains_key(&pool));
             coming = op.waits % (COMMITS_MAX + 1) != 0;
         }
         if coming {
@@ -471,16 +473,20 @@ impl Firmware {
             return;
         }
         let victim = match owner {
-            Owner::Device(_) => self.tables.oldest_failable(pool),
-            Owner::Session(_) => None,
+            Owner::Device(_) => self.victim(id, pool),
+            Owner::Session(_) => Victim::Nobody,
         };
         match victim {
-            Some(session) if self.tables.fail_session(session).is_ok() => {
+            Victim::Session(session) if self.tables.fail_session(session).is_ok() => {
                 self.command_unit = self.tables.last_unit();
                 self.starving.push_back(id);
                 self.jobs.hurry();
             }
-            _ => self.end_op(id, Err(HostError::NoSpace)),
+            Victim::Looking => {
+                self.starving.push_back(id);
+                self.jobs.hurry();
+            }
+            Victim::Session(_) | Victim::Nobody => self.end_op(id, Err(HostError::NoSpace)),
         }
     }
 

@@ -121,6 +121,7 @@ impl Firmware {
     /// One step of each job that has something to do.
     pub(super) fn run_jobs(&mut self, fx: &mut Vec<Effect>) {
         self.jobs.due = None;
+        self.search_victims();
         if self.tables.has_reclaim() && self.tables.reclaim().is_some() {
             self.jobs.discardable = true;
             // Overlays that were shared may be a device's own now.

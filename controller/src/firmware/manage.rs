@@ -8,7 +8,7 @@ use twintrack_core::{
 };
 use twintrack_link::manage::{
     Activation, Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, DeviceInfoKind, GroupMode, PAGE_MAX,
-    PoolInfo, Refusal, RefusalCode, SessionInfo, SessionInfoState,
+    PoolInfo, Refusal, RefusalCode, SessionInfo, SessionInfoState, WhenFull,
 };
 
 use super::durability::Waiter;
@@ -151,8 +151,10 @@ impl Firmware {
                 return self.process_group(call, wall_ms, GroupId(group), mode, options);
             }
             Command::GroupCancel { group } => {
+                let sessions = self.tables.group_sessions(GroupId(group))?;
                 self.tables.close_group(GroupId(group))?;
-                Outcome::Durable(Answer::Done)
+                let infos = sessions.into_iter().filter_map(|id| self.session_info(id));
+                Outcome::Durable(Answer::Sessions(infos.collect()))
             }
             Command::GroupList {} => {
                 Outcome::Now(Answer::Groups(self.tables.groups().map(|group| group.0).collect()))
@@ -317,8 +319,11 @@ impl Firmware {
             let used = space.tracks - space.free;
             // Content that two devices share is data once for each, and never more than what is used.
             let data = self.tables.data_tracks(id).min(used);
+            let policy = self.policy(id);
             PoolInfo {
                 name: record.name.clone(),
+                when_full: policy.when_full,
+                warn_below_bytes: policy.warn_below.of(space.tracks * track),
                 size_bytes: space.tracks * track,
                 data_bytes: data * track,
                 log_bytes: (used - data) * track,
@@ -331,10 +336,13 @@ impl Firmware {
     fn array_info(&self) -> ArrayInfo {
         let mut warnings = Vec::new();
         for pool in self.pool_infos() {
-            if pool.free_bytes < pool.size_bytes / 10 {
+            if pool.free_bytes < pool.warn_below_bytes {
+                let before = match pool.when_full {
+                    WhenFull::FailSessions => "the oldest sessions fail and writes find no space",
+                    WhenFull::RefuseWrites => "writes are refused",
+                };
                 warnings.push(format!(
-                    "pool {} has {} of {} bytes free: add a store, or remove sessions or devices, before the oldest \
-                     sessions fail and writes find no space",
+                    "pool {} has {} of {} bytes free: add a store, or remove sessions or devices, before {before}",
                     pool.name, pool.free_bytes, pool.size_bytes
                 ));
             }

@@ -8,7 +8,7 @@
 //! - `tracks`: who may write to which track, and the gate that a point in time closes;
 //! - `durability` and `rounds`: which alone issue syncs and commits; `headers` go with them;
 //! - `points`: activate, deactivate and remove, which wait for writes in flight;
-//! - `manage`: the other commands; `jobs`: reclaim, discard, merge.
+//! - `manage`: the other commands; `jobs`: reclaim, discard, merge; `policy`: what a pool does when it is full.
 
 mod durability;
 mod event;
@@ -18,6 +18,7 @@ mod io;
 mod jobs;
 mod manage;
 mod points;
+mod policy;
 mod rounds;
 mod tracks;
 
@@ -29,7 +30,8 @@ pub use event::{
     AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Extent, HostError, HostOp, IoId,
     Reply, Segment, Tag,
 };
-use twintrack_core::{StoreId, Tables, UnitSeq};
+pub use policy::{PoolPolicy, Threshold};
+use twintrack_core::{PoolId, StoreId, Tables, UnitSeq};
 
 /// What the array is called, and how often it was booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +64,9 @@ pub struct Firmware {
     io: BTreeMap<IoId, io::IoFor>,
     /// Operations that wait for a free physical track.
     starving: VecDeque<io::OpId>,
+    /// What the pools do when they run full; those that are not there do as by default.
+    policies: BTreeMap<PoolId, PoolPolicy>,
+    searches: BTreeMap<PoolId, policy::Search>,
     /// Stores whose sync failed (crash rule 9).
     offline: BTreeSet<StoreId>,
     durability: durability::Durability,
@@ -109,6 +114,8 @@ impl Firmware {
             reads: BTreeMap::new(),
             io: BTreeMap::new(),
             starving: VecDeque::new(),
+            policies: BTreeMap::new(),
+            searches: BTreeMap::new(),
             offline: BTreeSet::new(),
             durability: durability::Durability::new(&tables),
             round: None,
@@ -123,6 +130,18 @@ impl Firmware {
             reloading: false,
             tables,
         }
+    }
+
+    /// With what the pools are to do when they run full, by name. Pools that are not named do as by default. Nothing of it
+    /// is durable, so that it may be another at each start: it says which of two things happens, and each is one unit or
+    /// none.
+    pub fn with_policies<'a>(mut self, policies: impl IntoIterator<Item = (&'a str, PoolPolicy)>) -> Self {
+        let named: BTreeMap<_, _> = policies.into_iter().collect();
+        let of = |(id, record): (PoolId, &twintrack_core::PoolRecord)| {
+            named.get(record.name.as_str()).map(|policy| (id, *policy))
+        };
+        self.policies = self.tables.pools().filter_map(of).collect();
+        self
     }
 
     /// Takes one event, appends what is to be done. `now` is time since any fixed instant and never goes back.

@@ -21,6 +21,7 @@ use twintrack_core::{Change, UnitSeq};
 use twintrack_link::manage::{Answer, Command, Refusal, RefusalCode};
 
 use super::metrics::Counters;
+use super::nbd::{ALL_PAYLOAD_BYTES_MAX, Budget};
 use super::stores::{DiskWork, Stores};
 use crate::firmware::{
     AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Firmware, HostError, Reply, Segment,
@@ -39,6 +40,8 @@ pub(super) struct Array<D> {
     work: mpsc::UnboundedSender<DiskWork>,
     /// As many as the firmware has under way.
     commits: mpsc::UnboundedSender<Commit>,
+    /// What the payload of all host connections has to fit in.
+    payload: Budget,
 }
 
 /// Changes to be made durable.
@@ -131,7 +134,15 @@ impl<D> Array<D> {
             operations: 0,
             armed,
         });
-        let array = Self { state, stores, started: Instant::now(), wake: Notify::new(), work, commits };
+        let array = Self {
+            state,
+            stores,
+            started: Instant::now(),
+            wake: Notify::new(),
+            work,
+            commits,
+            payload: Budget::new(ALL_PAYLOAD_BYTES_MAX),
+        };
         (Arc::new(array), Queues { work: work_queue, commits: commit_queue })
     }
 
@@ -215,6 +226,11 @@ impl<D> Array<D> {
         for operation in work {
             let _ = self.work.send(operation);
         }
+    }
+
+    /// What the payload of all host connections has to fit in.
+    pub(super) fn payload(&self) -> Budget {
+        self.payload.clone()
     }
 
     /// The stores, for running disk operations.

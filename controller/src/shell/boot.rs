@@ -67,7 +67,9 @@ pub(super) async fn reopen<C: Cabinet>(cabinet: &Arc<C>) -> Result<Metadata, Ser
 pub(super) async fn load<C: Cabinet>(
     cabinet: &Arc<C>,
     mut metadata: Metadata,
+    config: &Config,
 ) -> Result<(Metadata, Firmware), ServeError> {
+    let policies: Vec<_> = config.pools.iter().map(|pool| (pool.name.clone(), pool.policy)).collect();
     blocking(cabinet, move |_| {
         let array = metadata.array();
         let mut damage = None;
@@ -84,7 +86,8 @@ pub(super) async fn load<C: Cabinet>(
             track_bytes = array.geometry.track_bytes(),
             "booted"
         );
-        Ok((metadata, Firmware::new(identity, tables)))
+        let policies = policies.iter().map(|(name, policy)| (name.as_str(), *policy));
+        Ok((metadata, Firmware::new(identity, tables).with_policies(policies)))
     })
     .await
 }
@@ -195,6 +198,9 @@ async fn claim<D: Disk>(
     let track_bytes = array.geometry.track_bytes();
     let superblock = Superblock { serial: array.serial, store: id, track_bytes, tracks: record.tracks };
     let failed = |source| ServeError::Store { name: record.name.clone(), source };
+    // What a flush writes beside the tracks finds room even where data does not any more.
+    let headers = StoreLayout::with_tracks(array.geometry, record.tracks).track_offset(0);
+    store.disk.reserve(0, headers).await.map_err(failed)?;
     store.disk.write(0, vec![Bytes::from(superblock.encode())]).await.map_err(failed)?;
     store.disk.sync().await.map_err(failed)
 }

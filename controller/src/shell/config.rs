@@ -11,6 +11,7 @@ use twintrack_link::Endpoint;
 use super::metadata::MetadataError;
 use super::superblock::SuperblockError;
 use super::token::Token;
+use crate::firmware::PoolPolicy;
 
 /// What an array serves, and from what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct PoolConfig {
     pub name: String,
     /// Its stores, by the names under which the cabinet opens them: unique in the array, 1 to 4096 bytes.
     pub stores: Vec<String>,
+    /// What it does when it runs full, and when it warns. Not part of the metadata: each start says it anew.
+    pub policy: PoolPolicy,
 }
 
 /// Why an array cannot start, or had to stop.
@@ -145,6 +148,17 @@ pub enum ServeError {
         endpoint: Endpoint,
         /// Why.
         source: io::Error,
+    },
+    /// Something that the array had begun does not end.
+    #[error(
+        "gave up after {seconds} s of waiting for {waiting}: look at the disk; what was flushed is safe, and the array \
+         can be started again once the operating system has ended this process"
+    )]
+    Stuck {
+        /// What did not end.
+        waiting: String,
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// The array was told to end and could not make durable all that it had answered.
     #[error("the array ended before everything written was durable")]

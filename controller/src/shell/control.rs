@@ -29,7 +29,7 @@ use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{debug, info};
-use twintrack_link::manage::{COMMAND_BYTES_MAX, COMMAND_PATH, Command, Refusal, RefusalCode};
+use twintrack_link::manage::{Answer, COMMAND_BYTES_MAX, COMMAND_PATH, Command, Refusal, RefusalCode};
 
 use super::array::Array;
 use super::metrics::CONTENT_TYPE;
@@ -139,7 +139,12 @@ async fn command<D: Disk, E: Env>(State(context): State<Context<D, E>>, request:
         Err(refusal) => return refused(&refusal),
     };
     match context.array.command(context.env.wall_ms(), command).await {
-        Ok(answer) => json(StatusCode::OK, &answer),
+        Ok(mut answer) => {
+            if let Answer::Array(info) = &mut answer {
+                info.warnings.extend(context.array.stores().shortages().await);
+            }
+            json(StatusCode::OK, &answer)
+        }
         Err(refusal) => refused(&refusal),
     }
 }

@@ -10,11 +10,15 @@
 //! - `engine`: the task with the timer, the commits, and disk operations of nobody else's.
 //! - `nbd`, `control`: the front ends, one task for each connection.
 //! - `metrics`: what Prometheus is told.
+//! - `troubles`: one line in the log for one cause.
 //! - `boot`: format, open, load. [`metadata`]: what is durable. `stores`: the disks. `superblock`: whose a disk is.
 //!
 //! A failed commit (crash rule 9) ends in a reload: everything under way is carried to its end and unanswered, all
 //! connections are closed, the metadata are opened anew, and a new firmware is loaded from them; listeners stay bound.
 //! A store whose sync failed stays offline all the same.
+//!
+//! A disk operation that never ends would hold up a reload, and the end, for ever: after a time it is given up, and the
+//! array with it, as by a kill.
 
 mod array;
 mod boot;
@@ -29,6 +33,7 @@ mod seams;
 mod stores;
 pub(crate) mod superblock;
 mod token;
+mod troubles;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -36,11 +41,12 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+pub use crate::firmware::{PoolPolicy, Threshold};
 use array::Array;
 pub use config::{Config, PoolConfig, ServeError};
 use connections::{Connections, Doors};
 use metadata::Metadata;
-pub use seams::{Cabinet, Disk, Env, Net};
+pub use seams::{Cabinet, Disk, Env, Net, Thin};
 use stores::Stores;
 pub use superblock::SuperblockError;
 pub use token::{Token, TokenError};
@@ -66,12 +72,11 @@ pub async fn serve<N: Net, C: Cabinet, E: Env>(
     let (mut metadata, stores) = boot::open(&cabinet, &env, &config).await?;
     let stores = Arc::new(stores);
     let mut doors = Doors::bind(net, &config).await?;
-    let token = config.control_token;
     tokio::pin!(shutdown);
     loop {
         let end;
         (metadata, end) =
-            live(&cabinet, metadata, &stores, &env, &mut doors, token.as_ref(), shutdown.as_mut()).await?;
+            live(&cabinet, metadata, &stores, &env, &config, &mut doors, shutdown.as_mut()).await?;
         boot::close(&cabinet, metadata).await;
         match end {
             End::Clean => {
@@ -101,13 +106,13 @@ async fn live<N: Net, C: Cabinet, E: Env>(
     metadata: Metadata,
     stores: &Arc<Stores<C::Disk>>,
     env: &E,
+    config: &Config,
     doors: &mut Doors<N>,
-    token: Option<&Token>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(Metadata, End), ServeError> {
-    let (metadata, firmware) = boot::load(cabinet, metadata).await?;
+    let (metadata, firmware) = boot::load(cabinet, metadata, config).await?;
     let (array, queues) = Array::new(firmware, Arc::clone(stores));
-    let mut connections = Connections::new(Arc::clone(&array), env.clone(), token);
+    let mut connections = Connections::new(Arc::clone(&array), env.clone(), config.control_token.as_ref());
     let mut end = End::Reload;
     let serving = async {
         tokio::select! {
@@ -126,7 +131,7 @@ async fn live<N: Net, C: Cabinet, E: Env>(
     let engine = engine::run(&array, cabinet, metadata, queues);
     let metadata = tokio::select! {
         biased;
-        metadata = engine => metadata,
+        metadata = engine => metadata?,
         () = serving => unreachable!("it waits for the engine"),
     };
     connections.drop_all().await;

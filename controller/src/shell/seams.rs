@@ -2,7 +2,7 @@
 //! The daemon gives it tokio and files, the simulator turmoil and simulated disks.
 
 use std::fmt::Debug;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
 
 use bytes::Bytes;
@@ -29,7 +29,7 @@ pub trait Net: Clone + Send + Sync + 'static {
     /// Does the server's part of a TLS handshake, which the client begins, and checks the client. A deadline is the
     /// caller's. An encrypted stream may hold back what was written until it is flushed.
     fn encrypt(&self, _stream: Self::Stream) -> impl Future<Output = io::Result<Self::Stream>> + Send {
-        std::future::ready(Err(io::ErrorKind::Unsupported.into()))
+        ready(Err(io::ErrorKind::Unsupported.into()))
     }
 }
 
@@ -48,6 +48,26 @@ pub trait Disk: Send + Sync + 'static {
     /// Makes every write that has ended durable. After a failure nothing written since the last good sync may be
     /// counted on, whatever a later sync says.
     fn sync(&self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Takes the room of a part for good, so that no write to it ever finds none; what lies there may become zeros.
+    /// A disk that has all its room has nothing to do.
+    fn reserve(&self, _offset: u64, _length: u64) -> impl Future<Output = io::Result<()>> + Send {
+        ready(Ok(()))
+    }
+    /// How far a disk that takes its room as it is written can get. `None`: it has all its room.
+    fn thin(&self) -> impl Future<Output = io::Result<Option<Thin>>> + Send {
+        ready(Ok(None))
+    }
+}
+
+/// The room of a disk that takes it as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thin {
+    /// What it takes it from; the same number is the same place.
+    pub source: u64,
+    /// What is left there.
+    pub free_bytes: u64,
+    /// What the disk may still take.
+    pub missing_bytes: u64,
 }
 
 /// The disks of one array: its stores by name, and the small file that holds its metadata.

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use tracing::{error, warn};
+use tracing::error;
 use twintrack_core::StoreId;
+use twintrack_link::size;
 
-use super::seams::Disk;
+use super::seams::{Disk, Thin};
+use super::troubles::Troubles;
 use crate::firmware::{DiskError, Effect, Event, IoId};
 
 /// The open stores by number. They stay open from start to end, reloads included.
@@ -20,6 +22,49 @@ impl<D> Stores<D> {
     pub(super) fn offline(&self) -> impl Iterator<Item = (&str, bool)> {
         self.0.values().map(|store| (store.name.as_str(), store.offline.load(Ordering::Relaxed)))
     }
+
+    /// The stores with operations that have not ended, and how many.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = (&str, usize)> {
+        let each =
+            self.0.values().map(|store| (store.name.as_str(), store.under_way.load(Ordering::Relaxed)));
+        each.filter(|(_, count)| *count > 0)
+    }
+}
+
+impl<D: Disk> Stores<D> {
+    /// Where thin stores may find no room before they are full: a sentence for each place that they take it from.
+    pub(super) async fn shortages(&self) -> Vec<String> {
+        let mut places: BTreeMap<u64, (Thin, Vec<&str>)> = BTreeMap::new();
+        for store in self.0.values() {
+            // One that cannot be asked will show what is wrong with it otherwise.
+            let Ok(Some(thin)) = store.disk.thin().await else { continue };
+            let (sum, names) =
+                places.entry(thin.source).or_insert_with(|| (Thin { missing_bytes: 0, ..thin }, Vec::new()));
+            sum.missing_bytes = sum.missing_bytes.saturating_add(thin.missing_bytes);
+            sum.free_bytes = sum.free_bytes.min(thin.free_bytes);
+            names.push(&store.name);
+        }
+        let short = places.into_values().filter(|(thin, _)| thin.free_bytes < thin.missing_bytes);
+        let tell = |(thin, names): (Thin, Vec<&str>)| {
+            format!(
+                "the file system under store {} has {} free, and may have to give {} more: make room on it, or \
+                 writes will find none before the pool is full",
+                names.join(", "),
+                size::show(thin.free_bytes),
+                size::show(thin.missing_bytes)
+            )
+        };
+        short.map(tell).collect()
+    }
+}
+
+/// Counts an operation as under way.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// One open store.
@@ -29,6 +74,9 @@ pub(super) struct Store<D> {
     /// A sync failed. What was written since the last good one may be lost though a read still shows it and a second
     /// sync reports success; so nothing is taken from or given to the store until a restart (crash rule 9).
     offline: AtomicBool,
+    troubles: Troubles,
+    /// Operations that have not ended.
+    under_way: AtomicUsize,
 }
 
 /// A disk operation that the firmware asked for.
@@ -68,10 +116,18 @@ impl DiskWork {
 
 impl<D: Disk> Store<D> {
     pub(super) fn new(name: String, disk: D) -> Self {
-        Self { name, disk, offline: AtomicBool::new(false) }
+        Self {
+            name,
+            disk,
+            offline: AtomicBool::new(false),
+            troubles: Troubles::default(),
+            under_way: AtomicUsize::new(0),
+        }
     }
 
     async fn perform(&self, op: DiskOp) -> Result<Bytes, DiskError> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let _under_way = UnderWay(&self.under_way);
         if self.offline.load(Ordering::Acquire) {
             return Err(DiskError::Failed);
         }
@@ -94,10 +150,16 @@ impl<D: Disk> Store<D> {
                 ("sync", synced.map(|()| Bytes::new()))
             }
         };
-        result.map_err(|error| {
-            warn!(store = %self.name, what, %error, "store failed");
-            disk_error(&error)
-        })
+        match result {
+            Ok(bytes) => {
+                self.troubles.passed(&self.name, what);
+                Ok(bytes)
+            }
+            Err(error) => {
+                self.troubles.failed(&self.name, what, &error);
+                Err(disk_error(&error))
+            }
+        }
     }
 }
 

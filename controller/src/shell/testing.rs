@@ -1,6 +1,6 @@
 //! A world in memory for tests: disks and a metadata file that lose what was not synced, a network of pipes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use twintrack_link::Endpoint;
 
-use super::{Cabinet, Disk, Env, Net};
+use super::{Cabinet, Disk, Env, Net, Thin};
 
 /// The disks of one array; clones are the same disks.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +33,14 @@ struct File {
     now: Vec<u8>,
     /// Since the last sync, in order.
     unsynced: Vec<Change>,
+    /// Blocks of 4 KiB that have their room; only these can be written when it is full.
+    room: BTreeSet<u64>,
+    full: bool,
+    hangs: bool,
+}
+
+fn blocks(offset: u64, length: u64) -> std::ops::Range<u64> {
+    offset / 4096..(offset + length).div_ceil(4096)
 }
 
 #[derive(Debug)]
@@ -164,6 +172,26 @@ impl Shelf {
         }
     }
 
+    /// Whether a store finds no more room for what it was not written before.
+    pub(crate) fn fill_up(&self, name: &str, full: bool) {
+        self.0.lock().unwrap().files.get_mut(name).unwrap().full = full;
+    }
+
+    /// Writes to a store, or of the metadata, do not end from now on.
+    pub(crate) fn hang(&self, name: &str) {
+        self.0.lock().unwrap().files.get_mut(name).unwrap().hangs = true;
+    }
+
+    /// Writes end again.
+    pub(crate) fn unstuck(self, name: &str) -> Self {
+        self.0.lock().unwrap().files.get_mut(name).unwrap().hangs = false;
+        self
+    }
+
+    fn hangs(&self, name: &str) -> bool {
+        self.0.lock().unwrap().files.get(name).is_some_and(|file| file.hangs)
+    }
+
     /// The next sync fails.
     pub(crate) fn fail_one_sync(&self, name: &str) {
         self.0.lock().unwrap().sick.insert(name.to_owned(), true);
@@ -210,6 +238,9 @@ impl Cabinet for Shelf {
     }
 
     async fn blocking<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> R {
+        if self.hangs(METADATA) {
+            std::future::pending::<()>().await;
+        }
         work()
     }
 }
@@ -234,11 +265,43 @@ impl Disk for Drawer {
     }
 
     async fn write(&self, offset: u64, data: Vec<Bytes>) -> io::Result<()> {
-        self.shelf.0.lock().unwrap().change(&self.name, Change::Write(offset, data.concat()))
+        if self.shelf.hangs(&self.name) {
+            std::future::pending::<()>().await;
+        }
+        let (mut drawers, data) = (self.shelf.0.lock().unwrap(), data.concat());
+        if let Some(file) = drawers.files.get_mut(&self.name) {
+            let mut touched = blocks(offset, data.len() as u64);
+            if file.full && !touched.all(|block| file.room.contains(&block)) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            file.room.extend(blocks(offset, data.len() as u64));
+        }
+        drawers.change(&self.name, Change::Write(offset, data))
     }
 
-    async fn discard(&self, _offset: u64, _length: u64) -> io::Result<()> {
-        self.shelf.0.lock().unwrap().spend()
+    async fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        let mut drawers = self.shelf.0.lock().unwrap();
+        if let Some(file) = drawers.files.get_mut(&self.name) {
+            file.room.retain(|block| !blocks(offset, length).contains(block));
+        }
+        drawers.spend()
+    }
+
+    async fn reserve(&self, offset: u64, length: u64) -> io::Result<()> {
+        let mut drawers = self.shelf.0.lock().unwrap();
+        if let Some(file) = drawers.files.get_mut(&self.name) {
+            file.room.extend(blocks(offset, length));
+        }
+        Ok(())
+    }
+
+    async fn thin(&self) -> io::Result<Option<Thin>> {
+        let drawers = self.shelf.0.lock().unwrap();
+        Ok(drawers.files.get(&self.name).filter(|file| file.full).map(|file| Thin {
+            source: 1,
+            free_bytes: 0,
+            missing_bytes: file.now.len() as u64 - 4096 * file.room.len() as u64,
+        }))
     }
 
     async fn sync(&self) -> io::Result<()> {

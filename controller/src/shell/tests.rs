@@ -37,7 +37,11 @@ async fn start_with(shelf: &Shelf, control_token: Option<Token>) -> Running {
         nbd: vec![endpoint("nbd")],
         control: vec![endpoint("control"), remote()],
         control_token,
-        pools: vec![PoolConfig { name: "main".into(), stores: vec!["a".into()] }],
+        pools: vec![PoolConfig {
+            name: "main".into(),
+            stores: vec!["a".into()],
+            policy: PoolPolicy::default(),
+        }],
         track_bytes: 1 << 16,
     };
     let (stop, stopped) = oneshot::channel::<()>();

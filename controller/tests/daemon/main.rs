@@ -2,6 +2,7 @@
 
 mod clients;
 mod folders;
+mod full;
 mod pki;
 mod process;
 mod stores;

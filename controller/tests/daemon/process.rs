@@ -16,6 +16,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A folder for an array, and where its daemons write their logs.
 pub struct Place {
     dir: TempDir,
+    /// The folder is a file system of its own.
+    mounted: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = Command::new("umount").arg(self.folder()).status();
+        }
+    }
 }
 
 impl Place {
@@ -30,7 +40,22 @@ impl Place {
 
     /// No folder yet.
     pub fn unset() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), mounted: false }
+    }
+
+    /// A folder that is a file system of so many MiB, with settings. `None`: this user may mount none.
+    pub fn small(mib: u32, settings: &str) -> Option<Self> {
+        let mut place = Self::unset();
+        fs::create_dir(place.folder()).unwrap();
+        let size = format!("size={mib}m");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(place.folder())
+            .stderr(Stdio::null())
+            .status();
+        place.mounted = mount.is_ok_and(|status| status.success());
+        place.set(settings);
+        place.mounted.then_some(place)
     }
 
     pub fn folder(&self) -> PathBuf {

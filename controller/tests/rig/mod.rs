@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use twintrack_controller::firmware::{
-    CallId, ConnId, DiskError, Effect, Event, Firmware, HostError, HostOp, Identity, Reply, Segment, Tag,
+    CallId, ConnId, DiskError, Effect, Event, Firmware, HostError, HostOp, Identity, PoolPolicy, Reply,
+    Segment, Tag,
 };
 use twintrack_core::layout::StoreLayout;
 use twintrack_core::{Change, Geometry, PoolId, PoolRecord, StoreId, StoreRecord, Tables, UnitSeq};
@@ -31,6 +32,8 @@ pub struct Rig {
     pub fail_next_sync: bool,
     /// Whether the tables are audited after each step: their size, each time.
     pub audit: bool,
+    /// What the pool does when it is full.
+    pub policy: PoolPolicy,
     next: u64,
 }
 
@@ -45,7 +48,7 @@ impl Rig {
         let metadata =
             vec![Change::Pool(PoolId(0), PoolRecord { name: "p".into() }), Change::Store(StoreId(0), store)];
         let mut rig = Self {
-            firmware: boot(&metadata, 1),
+            firmware: boot(&metadata, 1, PoolPolicy::default()),
             now: Duration::ZERO,
             metadata,
             disk: vec![0xEE; StoreLayout::with_tracks(geometry(), tracks).size_bytes() as usize],
@@ -56,6 +59,7 @@ impl Rig {
             tracks_read: BTreeMap::new(),
             fail_next_sync: false,
             audit: true,
+            policy: PoolPolicy::default(),
             next: 0,
         };
         rig.quiet(|rig| rig.settle());
@@ -65,7 +69,7 @@ impl Rig {
     /// Power fails and comes back; what the disk has is what it has.
     pub fn restart(&mut self) {
         self.pending.clear();
-        self.firmware = boot(&self.metadata, 2);
+        self.firmware = boot(&self.metadata, 2, self.policy);
         writeln!(self.log, "restart").unwrap();
     }
 
@@ -275,10 +279,10 @@ pub fn sectors(segments: &[Segment]) -> Vec<u8> {
     bytes.chunks(512).map(|sector| sector[0]).collect()
 }
 
-fn boot(metadata: &[Change], boot: u32) -> Firmware {
+fn boot(metadata: &[Change], boot: u32, policy: PoolPolicy) -> Firmware {
     let tables = Tables::load(geometry(), metadata.iter().cloned()).unwrap();
     assert_eq!(tables.last_unit(), UnitSeq::ZERO);
-    Firmware::new(Identity { serial: 0x1234, boot }, tables)
+    Firmware::new(Identity { serial: 0x1234, boot }, tables).with_policies([("p", policy)])
 }
 
 /// Offsets in tracks where they are in the track area, so that a snapshot can be read.

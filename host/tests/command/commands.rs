@@ -2,7 +2,7 @@
 
 use twintrack_host::manage::{
     Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, DeviceInfoKind, PoolInfo, SessionInfo,
-    SessionInfoState,
+    SessionInfoState, WhenFull,
 };
 
 use crate::array::{Act, Array, Asked, Ended, ended, twintrack};
@@ -107,7 +107,7 @@ fn commands_on_sessions_are_sent() {
 fn commands_on_groups_are_sent() {
     assert_eq!(asked("group begin", Answer::Group(2)), r#"{"command":"group-begin"}"#);
     assert_eq!(asked("group list", Answer::Groups(vec![])), r#"{"command":"group-list"}"#);
-    assert_eq!(asked("group cancel 2", Answer::Done), r#"{"command":"group-cancel","group":2}"#);
+    assert_eq!(asked("group cancel 2", Answer::Sessions(vec![])), r#"{"command":"group-cancel","group":2}"#);
     for (line, expected) in [
         ("group process 2", r#"{"command":"group-process","group":2,"mode":"synchronous","options":[]}"#),
         (
@@ -162,6 +162,8 @@ fn pool() -> PoolInfo {
         data_bytes: 10 << 30,
         log_bytes: 3 << 29,
         free_bytes: (100 << 30) - (10 << 30) - (3 << 29),
+        when_full: WhenFull::RefuseWrites,
+        warn_below_bytes: 10 << 30,
     }
 }
 
@@ -179,22 +181,23 @@ fn array_info() -> ArrayInfo {
 #[test]
 fn the_array_and_its_space_are_shown() {
     insta::assert_snapshot!(printed("pool list", Answer::Pools(vec![pool()])), @r#"
-    NAME     SIZE    DATA      LOG      FREE
-    main  100 GiB  10 GiB  1.5 GiB  88.5 GiB
+    NAME     SIZE    DATA      LOG      FREE  WARN BELOW  WHEN FULL
+    main  100 GiB  10 GiB  1.5 GiB  88.5 GiB      10 GiB  refuse-writes
     "#);
     let (asked, printed) = run("array show", &[Answer::Array(array_info()), Answer::Pools(vec![pool()])]);
     assert_eq!(asked, [r#"{"command":"array-show"}"#, r#"{"command":"pool-list"}"#]);
     insta::assert_snapshot!(printed, @r#"
-    serial    0123456789abcdef
-    version   0.1.0
-    track     64 KiB
-    devices   3
-    sessions  2
-    size      100 GiB
-    data      10 GiB
-    log       1.5 GiB
-    free      88.5 GiB
-    warning   ses-2 failed: remove it
+    serial     0123456789abcdef
+    version    0.1.0
+    track      64 KiB
+    devices    3
+    sessions   2
+    size       100 GiB
+    data       10 GiB
+    log        1.5 GiB
+    free       88.5 GiB
+    when full  refuse-writes
+    warning    ses-2 failed: remove it
     "#);
 }
 
@@ -216,7 +219,7 @@ fn json_is_that_of_the_library() {
         (
             "pool list --json",
             Answer::Pools(vec![pool()]),
-            r#"[{"name":"main","size_bytes":107374182400,"data_bytes":10737418240,"log_bytes":1610612736,"free_bytes":95026151424}]"#,
+            r#"[{"name":"main","size_bytes":107374182400,"data_bytes":10737418240,"log_bytes":1610612736,"free_bytes":95026151424,"when_full":"refuse-writes","warn_below_bytes":10737418240}]"#,
         ),
         (
             "array show --json",

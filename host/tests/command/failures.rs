@@ -107,7 +107,7 @@ fn an_establish_that_fails_says_where_and_what_is_left() {
                     Act::Refuse(RefusalCode::NotFound, "there is no device db")
                 }
                 _ if is_gone => Act::Cut,
-                SessionList { .. } => Act::Answer(Answer::Sessions(vec![])),
+                SessionList { .. } | GroupCancel { .. } => Act::Answer(Answer::Sessions(vec![])),
                 _ => Act::Answer(Answer::Done),
             }
         }

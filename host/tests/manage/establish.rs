@@ -74,7 +74,7 @@ impl Model {
                 for session in self.sessions.values_mut().filter(|session| session.group == Some(group)) {
                     session.group = None;
                 }
-                Ok(Answer::Done)
+                Ok(Answer::Sessions(Vec::new()))
             }
             Command::DeviceShow { name } => self.device(&name),
             Command::DeviceCreateVirtual { name } => {

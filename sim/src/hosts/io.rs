@@ -7,10 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 use twintrack_host::{NbdClient, NbdError};
+use twintrack_link::manage::SessionInfoState;
 use twintrack_link::nbd::Errno;
 
+use super::operator::Told;
 use super::{Host, Phase};
-use crate::oracle::{Content, Moment, Violation, VolumeId, WriteId, check_answered_in_time};
+use crate::oracle::{Content, Moment, Violation, VolumeId, WriteId, check_answered_in_time, refused_instead};
 use crate::plan::{Act, Op};
 
 /// The connections of one task: one a device.
@@ -236,8 +238,17 @@ impl Io {
             Ok(Err(error)) => End::Unknown(Some(error)),
             Err(_) => End::Unknown(None),
         };
+        self.judge(&end);
+        if let End::Failed(NbdError::Remote { errno: Errno::NoSpace, .. }) = end {
+            self.judge_refusal().await;
+        }
+        end
+    }
+
+    fn judge<T>(&self, end: &End<T>) {
+        let bound_ms = self.host.shared.deadlines.answer_ms;
         let mut ledger = self.host.shared.ledger();
-        match &end {
+        match end {
             End::Done(_) => ledger.counts.done += 1,
             End::Failed(error) => {
                 ledger.counts.failed += 1;
@@ -269,7 +280,26 @@ impl Io {
                 }
             }
         }
-        end
+    }
+
+    /// No room: rightly, if no session of the pool could have given way.
+    async fn judge_refusal(&self) {
+        let (epoch, keeping) = {
+            let ledger = self.host.shared.ledger();
+            (ledger.history.epoch(), ledger.sessions_that_keep(&self.device, self.call))
+        };
+        if keeping.is_empty() {
+            return;
+        }
+        // They may have failed meanwhile; what is active now was so then, unless the array crashed in between.
+        let Told::Done(sessions) = self.host.ask(self.host.array.session_list(None)).await else { return };
+        let mut ledger = self.host.shared.ledger();
+        let active = |id: u32| sessions.iter().any(|s| s.id == id && s.state == SessionInfoState::Active);
+        if let Some((_, label, track)) = keeping.iter().find(|(id, ..)| active(*id))
+            && ledger.history.epoch() == epoch
+        {
+            ledger.hold::<()>(Err(refused_instead(&self.device, label, *track)));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use twintrack_link::manage::{DeviceInfo, DeviceInfoKind, SessionInfo, SessionInfoState};
+use twintrack_link::manage::{DeviceInfo, DeviceInfoKind, SessionInfo, SessionInfoState, WhenFull};
 
 use super::{Ledger, Session, Stage};
 use crate::oracle::CutId;
@@ -160,6 +160,7 @@ impl Ledger {
         let stage = info.map_or(Stage::Gone, |info| stage(info.state));
         let lost_to_full = stage == Stage::Failed
             && (self.excuses.full || self.excuses.disks)
+            && self.excuses.when_full == WhenFull::FailSessions
             && (session.stage.may_be(&Stage::Active) || session.stage.may_be(&Stage::Deactivated));
         if !session.stage.may_be(&stage) && !lost_to_full {
             let known = session.stage.all().to_vec();

@@ -5,10 +5,10 @@ mod compare;
 
 use std::collections::BTreeMap;
 
-use twintrack_link::manage::RefusalCode;
+use twintrack_link::manage::{RefusalCode, WhenFull};
 
 use crate::note;
-use crate::oracle::{CutId, Ending, History, Moment, Origin, Span, Violation, VolumeId};
+use crate::oracle::{CutId, Ending, History, Moment, Origin, Span, Violation, VolumeId, kept_track};
 use crate::timeline::Timeline;
 
 /// Something of which more than one value may be true.
@@ -164,6 +164,8 @@ pub struct Excuses {
     pub full: bool,
     /// The array crashes or connections break: connections end.
     pub connections: bool,
+    /// What gives way when the pool is full: sessions, or hosts' writes.
+    pub when_full: WhenFull,
 }
 
 /// See the module.
@@ -391,6 +393,22 @@ impl Ledger {
             && device.exists.surely(&true)
             && device.online.surely(&true)
             && device.name.known().is_some()
+    }
+
+    /// Sessions that surely keep something, and would have to give way before a write to that device, called then, is
+    /// refused for want of room: number, name, and a track that each keeps.
+    pub fn sessions_that_keep(&self, device: &str, call: Moment) -> Vec<(u32, String, u64)> {
+        let standard = self.devices.get(device).is_some_and(|device| device.standard.is_some());
+        if !standard || self.excuses.disks || self.excuses.when_full != WhenFull::FailSessions {
+            return Vec::new();
+        }
+        let sure = |session: &&Session| session.busy == 0 && session.stage.surely(&Stage::Active);
+        let sessions = self.sessions.iter().filter(|(_, session)| sure(session));
+        let kept = sessions.filter_map(|(label, session)| {
+            let track = kept_track(&self.history, session.volume?, self.track_bytes, call)?;
+            Some((session.id?, label.clone(), track))
+        });
+        kept.collect()
     }
 
     /// A virtual device that no session uses, as far as is known.

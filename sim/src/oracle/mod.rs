@@ -10,6 +10,7 @@ mod durable;
 mod history;
 mod liveness;
 mod register;
+mod room;
 mod snapshot;
 mod space;
 
@@ -20,6 +21,7 @@ pub use content::{Value, fill, parse};
 pub use history::{Content, CutId, Ending, History, Origin, VolumeId, WriteId};
 pub use liveness::{Deadlines, check_answered_in_time};
 pub use register::{Moment, NEVER, Span};
+pub use room::{kept_track, refused_instead};
 pub use space::{Emptied, check_emptied};
 
 /// A broken promise.

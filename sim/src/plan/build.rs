@@ -2,6 +2,8 @@
 
 use super::hot::Temper;
 use super::{Act, DeviceSpec, Fault, Op, Plan, Scenario, StoreSpec, Task, WorldSpec};
+use twintrack_link::manage::WhenFull;
+
 use crate::dice::Dice;
 use crate::disk::{Latency, SECTOR_BYTES};
 use crate::trace::{Trace, TraceKind};
@@ -300,6 +302,7 @@ impl Draft {
         let world = WorldSpec {
             track_bytes: self.track_bytes as u32,
             stores,
+            when_full: WhenFull::default(),
             disk,
             tears: dice.chance(600),
             net_least_ms: 0,

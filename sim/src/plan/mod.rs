@@ -11,6 +11,8 @@ mod text;
 
 use serde::{Deserialize, Serialize};
 
+use twintrack_link::manage::WhenFull;
+
 use crate::disk::{DiskFault, Latency, Survival};
 
 pub use scenario::{Scenario, generate, generate_from_trace};
@@ -43,6 +45,9 @@ pub struct WorldSpec {
     pub track_bytes: u32,
     /// The stores of the array's one pool.
     pub stores: Vec<StoreSpec>,
+    /// What the pool does when it runs full.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub when_full: WhenFull,
     /// How long disk operations take.
     pub disk: Latency,
     /// Whether a sector may be half written when the power goes.
@@ -278,6 +283,10 @@ impl Plan {
 
 fn is_zero(value: &u64) -> bool {
     *value == 0
+}
+
+fn is_default(value: &WhenFull) -> bool {
+    *value == WhenFull::default()
 }
 
 fn is_false(value: &bool) -> bool {

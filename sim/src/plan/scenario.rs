@@ -1,8 +1,11 @@
 //! The scenarios: what each is about, and how a seed becomes a plan of it.
 
+use twintrack_link::manage::WhenFull;
+
 use super::build::{Draft, Mix};
 use super::faults::{self, Swarm};
 use super::{Plan, operators};
+use crate::dice::Dice;
 use crate::trace::Trace;
 
 /// A kind of plan.
@@ -93,7 +96,12 @@ pub fn generate(scenario: Scenario, seed: u64) -> Plan {
     }
     draft.add_io_tasks(&mix);
     faults::add(&mut draft, &swarm);
-    draft.finish()
+    let mut plan = draft.finish();
+    // Of dice of its own, so that both policies meet the same plans.
+    if scenario == Scenario::Full && Dice::new(seed, "when full").chance(500) {
+        plan.world.when_full = WhenFull::RefuseWrites;
+    }
+    plan
 }
 
 /// A plan that replays a piece of a trace, with power cuts. The whole of it, if it is short.

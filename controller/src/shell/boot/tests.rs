@@ -1,4 +1,5 @@
 use super::*;
+use crate::firmware::PoolPolicy;
 use crate::shell::config::PoolConfig;
 use crate::shell::testing::{Counter, Shelf};
 
@@ -6,6 +7,7 @@ fn config(pools: &[(&str, &[&str])]) -> Config {
     let pool = |(name, stores): &(&str, &[&str])| PoolConfig {
         name: (*name).to_owned(),
         stores: stores.iter().map(|store| (*store).to_owned()).collect(),
+        policy: PoolPolicy::default(),
     };
     Config {
         nbd: Vec::new(),
@@ -23,7 +25,7 @@ async fn start(
 ) -> Result<(ArrayRecord, Vec<Change>), ServeError> {
     let cabinet = Arc::new(shelf.clone());
     let (metadata, stores) = open(&cabinet, env, config).await?;
-    let (metadata, _) = load(&cabinet, metadata).await?;
+    let (metadata, _) = load(&cabinet, metadata, config).await?;
     let changes: Vec<_> = metadata.load()?.collect::<Result<_, _>>()?;
     let known = changes.iter().filter(|change| matches!(change, Change::Store(..))).count();
     assert_eq!(known, stores.0.len());

@@ -2,6 +2,7 @@
 
 mod handshake;
 mod outbox;
+mod share;
 mod transmission;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::array::Array;
 use super::seams::{Disk, Net};
 use handshake::Entered;
 use outbox::Outbox;
+pub(super) use share::Budget;
 
 /// How long a client may take to choose an export, TLS included.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,7 +24,12 @@ const REQUESTS_MAX: usize = 128;
 /// Bytes of payload that one connection may occupy, from a request's arrival until its answer is written. What goes
 /// beyond waits in the socket.
 const PAYLOAD_BYTES_MAX: usize = 64 << 20;
-/// How long a client may take no byte of what it has to read.
+/// Bytes of payload that all connections of an array may occupy together, and beyond that each of them
+/// [`OWN_BYTES`].
+pub(super) const ALL_PAYLOAD_BYTES_MAX: usize = 1 << 30;
+/// Bytes of payload that a connection may occupy whatever the others do.
+const OWN_BYTES: usize = 1 << 20;
+/// How long a client may take no byte of what it has to read, or send none of what it has begun to send.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves one connection to its end, and what it has asked for beyond that. When `closing` changes, a handshake is

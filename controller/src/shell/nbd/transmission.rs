@@ -19,7 +19,8 @@ use twintrack_link::nbd::{
 };
 
 use super::outbox::Outbox;
-use super::{PAYLOAD_BYTES_MAX, REQUESTS_MAX, STALL_TIMEOUT};
+use super::share::Share;
+use super::{OWN_BYTES, PAYLOAD_BYTES_MAX, REQUESTS_MAX, STALL_TIMEOUT};
 use crate::firmware::{ConnId, Event, Extent, HostError, HostOp, Reply, Segment, Tag};
 use crate::shell::array::{Array, Host, ToHost};
 use crate::shell::seams::Disk;
@@ -37,7 +38,7 @@ pub(super) enum End {
     Client,
     /// The array ends, or reloads.
     Array,
-    /// The client reads no replies.
+    /// The client reads no replies, or does not send the rest of a request.
     Stalled,
     Protocol(TransmissionError),
     Socket(io::Error),
@@ -48,7 +49,7 @@ impl fmt::Display for End {
         match self {
             Self::Client => f.write_str("by the client"),
             Self::Array => f.write_str("by the array"),
-            Self::Stalled => write!(f, "it took no byte of its replies for {} s", STALL_TIMEOUT.as_secs()),
+            Self::Stalled => write!(f, "it took and sent nothing for {} s", STALL_TIMEOUT.as_secs()),
             Self::Protocol(error) => write!(f, "protocol error: {error}"),
             Self::Socket(error) => write!(f, "socket: {error}"),
         }
@@ -83,6 +84,7 @@ where
         if transmission.is_over() {
             break if transmission.told_to_close { End::Array } else { End::Client };
         }
+        transmission.occupy(&input);
         transmission.make_room(&mut input);
         tokio::select! {
             biased;
@@ -99,10 +101,11 @@ where
             }
             result = reader.read_buf(&mut input), if transmission.wants_input() => match result {
                 Ok(0) => transmission.reading = false,
-                Ok(_) => {}
+                Ok(_) => transmission.received(),
                 Err(error) => break End::Socket(error),
             },
-            () = stall.as_mut(), if !transmission.outbox.is_empty() => {
+            () = transmission.share.granted(), if transmission.share.is_asking() => {}
+            () = stall.as_mut(), if transmission.is_client_due() => {
                 let due = transmission.progress + STALL_TIMEOUT;
                 if due <= Instant::now() {
                     break End::Stalled;
@@ -136,6 +139,12 @@ struct Transmission<D> {
     pending: BTreeMap<Tag, Pending>,
     /// What `pending` occupies.
     pending_bytes: usize,
+    /// What it may occupy of what all connections have together.
+    share: Share,
+    /// Whether that is enough to take more.
+    has_share: bool,
+    /// A request that waits until it is.
+    held: Option<(Cookie, Request)>,
     last_tag: u64,
     outbox: Outbox,
     /// When the client last took a byte, or had none to take.
@@ -157,6 +166,7 @@ struct Pending {
 
 impl<D: Disk> Transmission<D> {
     fn new(array: Arc<Array<D>>, conn: ConnId, negotiated: &Negotiated, outbox: Outbox) -> Self {
+        let share = Share::new(array.payload(), OWN_BYTES);
         Self {
             array,
             conn,
@@ -166,6 +176,9 @@ impl<D: Disk> Transmission<D> {
             told_to_close: false,
             pending: BTreeMap::new(),
             pending_bytes: 0,
+            share,
+            has_share: true,
+            held: None,
             last_tag: 0,
             outbox,
             progress: Instant::now(),
@@ -181,7 +194,7 @@ impl<D: Disk> Transmission<D> {
     }
 
     fn wants_input(&self) -> bool {
-        self.reading && self.has_room()
+        self.reading && self.held.is_none() && self.has_share && self.has_room()
     }
 
     /// Room for what is announced, as far as it has begun to arrive; not before the last room is nearly full, for
@@ -193,21 +206,68 @@ impl<D: Disk> Transmission<D> {
         }
     }
 
+    /// What it occupies, but for what is being received.
+    fn occupied(&self) -> usize {
+        self.pending_bytes + self.outbox.bytes()
+    }
+
+    /// Sees to its share of what all have together, with what is being received.
+    fn occupy(&mut self, input: &BytesMut) {
+        if self.held.is_none() {
+            let received = input.len().saturating_sub(BUFFER_BYTES);
+            let more = if received > 0 { self.decoder.reserve_bytes(input) } else { 0 };
+            let had = self.has_share && self.share.holds();
+            self.has_share = self.share.fits(self.occupied() + received + more);
+            if !had && self.share.holds() && self.outbox.is_empty() {
+                // From now on it holds up others; what it did before is no matter.
+                self.progress = Instant::now();
+            }
+        }
+    }
+
+    /// Whether it is the client's turn, while it holds up others: to read, or to send the rest of a request.
+    fn is_client_due(&self) -> bool {
+        !self.outbox.is_empty() || (self.share.holds() && self.pending.is_empty() && self.wants_input())
+    }
+
+    fn received(&mut self) {
+        if self.share.holds() && self.outbox.is_empty() {
+            self.progress = Instant::now();
+        }
+    }
+
     fn is_over(&self) -> bool {
-        !self.reading && self.pending.is_empty() && self.outbox.is_empty()
+        !self.reading && self.held.is_none() && self.pending.is_empty() && self.outbox.is_empty()
     }
 
     /// Takes what requests there are, as far as there is room.
     fn decode(&mut self, input: &mut BytesMut) -> Result<(), TransmissionError> {
+        if let Some((cookie, request)) = self.held.take() {
+            self.admit(cookie, request);
+        }
         while self.wants_input() {
             match self.decoder.next(input)? {
                 None => break,
-                Some(Incoming::Request { cookie, request }) => self.request(cookie, request),
+                Some(Incoming::Request { cookie, request }) => self.admit(cookie, request),
                 Some(Incoming::Rejected { cookie, errno, reason, .. }) => self.reject(cookie, errno, reason),
                 Some(Incoming::Disconnect) => self.reading = false,
             }
         }
         Ok(())
+    }
+
+    /// Carries out a request, or keeps it until there is a share for it.
+    fn admit(&mut self, cookie: Cookie, request: Request) {
+        let bytes = match &request {
+            Request::Read { length, .. } => *length as usize,
+            Request::Write { data, .. } => data.len(),
+            _ => 0,
+        };
+        if bytes > 0 && !self.share.fits(self.occupied() + bytes) {
+            self.held = Some((cookie, request));
+            return;
+        }
+        self.request(cookie, request);
     }
 
     fn request(&mut self, cookie: Cookie, request: Request) {

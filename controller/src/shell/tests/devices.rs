@@ -243,3 +243,162 @@ async fn a_client_that_is_gone_holds_up_nothing() {
     }
     array.stop().await.unwrap();
 }
+
+/// A sparse store whose file system is full: data find no room, what was acknowledged is flushed all the same, and once
+/// there is room everything goes on.
+#[tokio::test(start_paused = true)]
+async fn a_store_without_room_harms_no_flush() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("db", 4 * MIB, None).await.unwrap();
+    assert!(array.array().array_show().await.unwrap().warnings.is_empty());
+    let db = array.attach("db").await;
+    for track in 0..16 {
+        db.write(track << 16, fill(track as u8 + 1, 1 << 16), false).await.unwrap();
+    }
+    shelf.fill_up("a", true);
+    for _ in 0..100 {
+        assert_eq!(errno(db.write(2 * MIB, fill(7, 4096), false).await), Errno::NoSpace);
+    }
+    db.write(4096, fill(9, 4096), false).await.unwrap();
+    // Its headers were never written before.
+    db.flush().await.unwrap();
+    establish(&array.array(), &[Pair::new("db", "copy")], manage::GroupMode::Synchronous).await.unwrap();
+    let warnings = array.array().array_show().await.unwrap().warnings;
+    assert!(warnings[0].contains("under store a has 0 B free, and may have to give"), "{warnings:?}");
+    array.kill().await;
+
+    let array = start(&shelf).await;
+    let (db, copy) = (array.attach("db").await, array.attach("copy").await);
+    for track in 1..16 {
+        for device in [&db, &copy] {
+            assert_eq!(device.read(track << 16, 1 << 16).await.unwrap(), fill(track as u8 + 1, 1 << 16));
+        }
+    }
+    assert_eq!(errno(db.write(2 * MIB, fill(7, 4096), false).await), Errno::NoSpace);
+    shelf.fill_up("a", false);
+    db.write(2 * MIB, fill(7, 4096), true).await.unwrap();
+    array.stop().await.unwrap();
+}
+
+/// A write that never ends: the array ends all the same, says what it waited for, and has what was flushed.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_never_ends_is_given_up() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("db", 4 * MIB, None).await.unwrap();
+    let db = array.attach("db").await;
+    db.write(0, fill(1, 65536), true).await.unwrap();
+    shelf.hang("a");
+    let other = db.clone();
+    let stuck = tokio::spawn(async move { other.write(MIB, fill(2, 4096), false).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let began = tokio::time::Instant::now();
+    let error = array.stop().await.unwrap_err();
+    assert!(error.to_string().contains("waiting for 1 operations of store a"), "{error}");
+    assert!((20..=85).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    assert!(stuck.await.unwrap().is_err());
+    drop(db);
+
+    let shelf = shelf.unstuck("a");
+    let array = start(&shelf).await;
+    assert_eq!(array.attach("db").await.read(0, 65536).await.unwrap(), fill(1, 65536));
+    array.stop().await.unwrap();
+}
+
+/// The same for a commit, and for a write that holds up a reload.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_waited_for_without_end() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("db", 4 * MIB, None).await.unwrap();
+    shelf.hang(METADATA);
+    let client = array.array();
+    let stuck = tokio::spawn(async move { client.device_create("other", MIB, None).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let error = array.stop().await.unwrap_err();
+    assert!(error.to_string().contains("waiting for a commit of the metadata"), "{error}");
+    assert!(stuck.await.unwrap().is_err());
+
+    let shelf = shelf.unstuck(METADATA);
+    let array = start(&shelf).await;
+    let db = array.attach("db").await;
+    shelf.hang("a");
+    let stuck = tokio::spawn(async move { db.write(MIB, fill(2, 4096), false).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    shelf.fail_syncs(METADATA, true);
+    assert!(array.array().device_create("other", MIB, None).await.is_err());
+    let error = array.served.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("store a"), "{error}");
+    assert!(stuck.await.unwrap().is_err());
+}
+
+/// Clients that do not read cannot take all that there is for payload: others' small requests pass them, and large ones
+/// have their turn when the idle are cut off.
+#[tokio::test(start_paused = true)]
+async fn payload_is_shared_by_all_connections() {
+    const LENGTH: u32 = 32 << 20;
+    let array = start(&shelf()).await;
+    // Never written: it reads as zeros, which take no memory.
+    array.array().device_create("db", u64::from(LENGTH), None).await.unwrap();
+    let db = array.attach("db").await;
+    let request =
+        Request::Read { offset: 0, length: LENGTH, dont_fragment: false }.header(Cookie(1)).encode();
+    let mut greedy = Vec::new();
+    for _ in 0..20 {
+        let mut stream = raw(&array).await;
+        stream.write_all(&request).await.unwrap();
+        stream.write_all(&request).await.unwrap();
+        greedy.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let started = tokio::time::Instant::now();
+    db.write(0, fill(7, 4096), false).await.unwrap();
+    assert_eq!(db.read(0, 1 << 20).await.unwrap()[..4096], fill(7, 4096));
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert_eq!(db.read(4096, LENGTH - 4096).await.unwrap(), fill(0, LENGTH as usize - 4096));
+    assert!((59..=61).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+    drop(greedy);
+    array.stop().await.unwrap();
+}
+
+/// A plain connection to "db".
+async fn raw(array: &Running) -> DuplexStream {
+    let mut stream = array.net.connect(&endpoint("nbd"));
+    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    let wish = ClientWish::Enter { export: "db".into(), structured: false, allocation: false };
+    let mut client = ClientHandshake::new(wish);
+    while client.feed(&mut input, &mut output).unwrap().is_none() {
+        stream.write_all_buf(&mut output).await.unwrap();
+        stream.read_buf(&mut input).await.unwrap();
+    }
+    stream
+}
+
+/// Who has begun to send a large write may take his time, but not for ever.
+#[tokio::test(start_paused = true)]
+async fn a_large_write_may_be_slow_but_not_stop() {
+    const LENGTH: usize = 3 << 20;
+    let array = start(&shelf()).await;
+    array.array().device_create("db", 4 * MIB, None).await.unwrap();
+    let mut stream = raw(&array).await;
+    let write = Request::Write { offset: 0, data: fill(7, LENGTH), fua: false };
+    let header = write.header(Cookie(1)).encode();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    stream.write_all(&header).await.unwrap();
+    for piece in fill(7, LENGTH).chunks(1 << 19) {
+        stream.write_all(piece).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(50)).await;
+    }
+    let mut reply = [0; 16];
+    stream.read_exact(&mut reply).await.unwrap();
+    assert_eq!(reply[4..8], [0; 4]);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    stream.write_all(&header).await.unwrap();
+    stream.write_all(&fill(8, 2 << 20)).await.unwrap();
+    let stopped = tokio::time::Instant::now();
+    assert_eq!(read_to_end(stream).await, 0);
+    assert_eq!(stopped.elapsed().as_secs(), 60);
+    assert_eq!(array.attach("db").await.read(0, LENGTH as u32).await.unwrap(), fill(7, LENGTH));
+    array.stop().await.unwrap();
+}

@@ -6,8 +6,8 @@ use twintrack_host::manage::{ArrayInfo, PoolInfo};
 use crate::Context;
 use crate::advice::Advice;
 use crate::failure::Failure;
-use crate::size;
 use crate::table::{Side, Table};
+use twintrack_link::size;
 
 /// Commands on the array.
 #[derive(Debug, Subcommand)]
@@ -66,26 +66,47 @@ fn facts(info: &ArrayInfo, pools: &[PoolInfo]) -> Table<2> {
     facts.fact("data", sum(|pool| pool.data_bytes));
     facts.fact("log", sum(|pool| pool.log_bytes));
     facts.fact("free", sum(|pool| pool.free_bytes));
+    facts.fact("when full", when_full(pools));
     for warning in &info.warnings {
         facts.fact("warning", warning);
     }
     facts
 }
 
-fn table(pools: &[PoolInfo]) -> Table<5> {
-    let right = Side::Right;
-    let mut table =
-        Table::new([("NAME", Side::Left), ("SIZE", right), ("DATA", right), ("LOG", right), ("FREE", right)]);
+/// One word if all pools do the same, else a word for each.
+fn when_full(pools: &[PoolInfo]) -> String {
+    let Some(first) = pools.first() else { return "-".to_owned() };
+    if pools.iter().all(|pool| pool.when_full == first.when_full) {
+        return first.when_full.name().to_owned();
+    }
+    let each = pools.iter().map(|pool| format!("{}: {}", pool.name, pool.when_full.name()));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn table(pools: &[PoolInfo]) -> Table<7> {
+    let (left, right) = (Side::Left, Side::Right);
+    let mut table = Table::new([
+        ("NAME", left),
+        ("SIZE", right),
+        ("DATA", right),
+        ("LOG", right),
+        ("FREE", right),
+        ("WARN BELOW", right),
+        ("WHEN FULL", left),
+    ]);
     for pool in pools {
-        let sizes = [pool.size_bytes, pool.data_bytes, pool.log_bytes, pool.free_bytes].map(size::show);
-        let [size, data, log, free] = sizes;
-        table.row([pool.name.clone(), size, data, log, free]);
+        let sizes =
+            [pool.size_bytes, pool.data_bytes, pool.log_bytes, pool.free_bytes, pool.warn_below_bytes];
+        let [size, data, log, free, warn] = sizes.map(size::show);
+        table.row([pool.name.clone(), size, data, log, free, warn, pool.when_full.name().to_owned()]);
     }
     table
 }
 
 #[cfg(test)]
 mod tests {
+    use twintrack_host::manage::WhenFull;
+
     use super::*;
 
     fn pool(name: &str) -> PoolInfo {
@@ -95,15 +116,17 @@ mod tests {
             data_bytes: 5 << 29,
             log_bytes: 64 << 10,
             free_bytes: (15 << 29) - (64 << 10),
+            when_full: WhenFull::FailSessions,
+            warn_below_bytes: 1 << 30,
         }
     }
 
     #[test]
     fn space_is_shown_pool_by_pool_and_in_all() {
         insta::assert_snapshot!(table(&[pool("main"), pool("fast")]), @r#"
-        NAME    SIZE     DATA     LOG     FREE
-        main  10 GiB  2.5 GiB  64 KiB  7.4 GiB
-        fast  10 GiB  2.5 GiB  64 KiB  7.4 GiB
+        NAME    SIZE     DATA     LOG     FREE  WARN BELOW  WHEN FULL
+        main  10 GiB  2.5 GiB  64 KiB  7.4 GiB       1 GiB  fail-sessions
+        fast  10 GiB  2.5 GiB  64 KiB  7.4 GiB       1 GiB  fail-sessions
         "#);
         let info = ArrayInfo {
             serial: "0123456789abcdef".to_owned(),
@@ -114,17 +137,20 @@ mod tests {
             warnings: vec!["pool main is nearly full".to_owned(), "ses-2 failed".to_owned()],
         };
         insta::assert_snapshot!(facts(&info, &[pool("main"), pool("fast")]), @r#"
-        serial    0123456789abcdef
-        version   0.1.0
-        track     64 KiB
-        devices   3
-        sessions  2
-        size      20 GiB
-        data      5 GiB
-        log       128 KiB
-        free      14.9 GiB
-        warning   pool main is nearly full
-        warning   ses-2 failed
+        serial     0123456789abcdef
+        version    0.1.0
+        track      64 KiB
+        devices    3
+        sessions   2
+        size       20 GiB
+        data       5 GiB
+        log        128 KiB
+        free       14.9 GiB
+        when full  fail-sessions
+        warning    pool main is nearly full
+        warning    ses-2 failed
         "#);
+        let refusing = PoolInfo { when_full: WhenFull::RefuseWrites, ..pool("fast") };
+        assert_eq!(when_full(&[pool("main"), refusing]), "main: fail-sessions, fast: refuse-writes");
     }
 }

@@ -7,8 +7,8 @@ use twintrack_host::manage::{DeviceInfo, DeviceInfoKind};
 use crate::Context;
 use crate::advice::Advice;
 use crate::failure::Failure;
-use crate::size;
 use crate::table::{Side, Table};
+use twintrack_link::size;
 
 /// Commands on devices.
 #[derive(Debug, Subcommand)]

@@ -34,7 +34,7 @@ pub enum GroupCommand {
     },
     /// Lists the open groups
     List,
-    /// Closes a group and activates nothing; its sessions stay, in no group
+    /// Closes a group and activates nothing; its sessions stay, in no group, and are listed
     Cancel {
         /// The group
         #[arg(value_parser = args::group)]
@@ -75,8 +75,8 @@ impl GroupCommand {
                 context.output.show(&groups, || groups.iter().map(line).collect())
             }
             Self::Cancel { group } => {
-                array.group_cancel(group.0).await?;
-                context.output.done()
+                let left = array.group_cancel(group.0).await?;
+                context.output.show(&left, || session::table(&left).to_string())
             }
         }
     }

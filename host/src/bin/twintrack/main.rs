@@ -15,7 +15,6 @@ mod group;
 mod output;
 mod reach;
 mod session;
-mod size;
 mod table;
 mod time;
 

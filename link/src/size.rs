@@ -75,6 +75,15 @@ pub fn show(bytes: u64) -> String {
     format!("{whole}.{} {letter}iB", rest * 10 / unit_bytes)
 }
 
+/// As it can be read back: `64 KiB`, or bytes where no unit says it exactly.
+pub fn exact(bytes: u64) -> String {
+    let power = bytes.checked_ilog2().map_or(0, |_| bytes.trailing_zeros() / 10) as usize;
+    match power.checked_sub(1).and_then(|at| LETTERS.chars().nth(at)) {
+        Some(letter) => format!("{} {letter}iB", bytes >> (10 * power)),
+        None => bytes.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +144,21 @@ mod tests {
             (u64::MAX, "15.9 EiB"),
         ] {
             assert_eq!(show(bytes), text);
+        }
+    }
+
+    #[test]
+    fn exact_sizes_are_read_back() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1000, "1000"),
+            (65536, "64 KiB"),
+            (3 << 39, "1536 GiB"),
+            (1 << 60, "1 EiB"),
+            (u64::MAX, "18446744073709551615"),
+        ] {
+            assert_eq!(exact(bytes), text);
+            assert_eq!(parse(text), Ok(bytes));
         }
     }
 }
