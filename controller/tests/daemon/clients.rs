@@ -5,26 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use twintrack_host::{GroupMode, NbdClient, Pair, establish};
 
-use crate::process::{Daemon, Place};
+use crate::process::Place;
 
 const BLOCK: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
 fn block(seed: u64) -> Bytes {
     (0..BLOCK / 8).flat_map(|n| (seed ^ (n << 32)).to_le_bytes()).collect()
-}
-
-async fn metric(daemon: &Daemon, name: &str) -> u64 {
-    let mut socket = daemon.socket("control.sock").await;
-    socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut text = String::new();
-    socket.read_to_string(&mut text).await.unwrap();
-    assert!(text.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4"), "{text}");
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
 }
 
 /// What was flushed is there after `kill -9`, a session too; twice, for the second start comes after a repair.
@@ -146,8 +136,8 @@ async fn sessions_under_load_are_one_instant() {
             assert!(again <= last[lane as usize]);
         }
     }
-    assert_eq!(metric(&daemon, "twintrack_sessions{state=\"active\"}").await, 10);
-    assert!(metric(&daemon, "twintrack_host_requests_total{op=\"write\"}").await >= last.iter().sum());
+    assert_eq!(daemon.metric("twintrack_sessions{state=\"active\"}").await, 10);
+    assert!(daemon.metric("twintrack_host_requests_total{op=\"write\"}").await >= last.iter().sum());
 }
 
 /// The number of the lane's last write that is to be seen, when all before it are and none after it is.
@@ -224,7 +214,7 @@ async fn bad_clients_harm_nobody() {
     db.write(BLOCK, block(2), true).await.unwrap();
     assert_eq!(db.read(0, 2 * BLOCK as u32).await.unwrap(), [block(1), block(2)].concat());
     assert!(resident_mib(daemon.id()) < 300, "{} MiB", resident_mib(daemon.id()));
-    assert_eq!(metric(&daemon, "twintrack_hosts").await, 2);
+    assert_eq!(daemon.metric("twintrack_hosts").await, 2);
     drop((greedy, kept));
     assert!(daemon.terminate().await.success(), "{}", place.log());
     assert!(!place.log().contains("panicked"), "{}", place.log());
