@@ -3,13 +3,16 @@
 //! `cargo xtask test` runs this, after it has looked for the programs. A test that lacks one is left out, says which,
 //! and is counted as ignored. By hand: `cargo test --release -p twintrack-controller --test clients -- fio`.
 
+mod ext4;
 mod fio;
+mod full;
 mod image;
 mod iolog;
 mod killed;
 mod nbdcopy;
 mod nbdinfo;
 mod needs;
+mod postgres;
 // Not everything that the daemon's own tests use is used here.
 #[allow(dead_code)]
 #[path = "../daemon/process.rs"]
@@ -17,6 +20,7 @@ mod process;
 mod program;
 mod qemu;
 mod server;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -25,9 +29,15 @@ use libtest_mimic::{Arguments, Trial};
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
-    for module in [nbdinfo::trials, nbdcopy::trials, qemu::trials, fio::trials, killed::trials] {
-        trials.extend(module());
-    }
+    // The longest first.
+    trials.extend(postgres::trials());
+    trials.extend(ext4::trials());
+    trials.extend(fio::trials());
+    trials.extend(killed::trials());
+    trials.extend(full::trials());
+    trials.extend(nbdcopy::trials());
+    trials.extend(qemu::trials());
+    trials.extend(nbdinfo::trials());
     for trial in trials.iter().filter(|trial| trial.has_ignored_flag()) {
         println!("left out: {}, which {}", trial.name(), trial.kind());
     }

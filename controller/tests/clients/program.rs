@@ -60,6 +60,11 @@ impl Program {
         Self { child, line, stdout, stderr }
     }
 
+    /// Its process, which is there until this is dropped.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it has not ended yet.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
