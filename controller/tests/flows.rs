@@ -172,7 +172,7 @@ fn deactivate_and_read_changed_tracks() {
         [(0, Ok(1)), (1, Err(RefusalCode::NotFound)), (3, Ok(3)), (9, Err(RefusalCode::NotFound))]
     {
         let call = twintrack_controller::firmware::CallId(9000 + u64::from(track));
-        rig.step(twintrack_controller::firmware::Event::ReadTrack { call, session, track });
+        rig.step(Event::ReadTrack { call, session, track });
         rig.settle();
         let read = rig.tracks_read.remove(&call.0).unwrap();
         assert_eq!(read.map(|segments| rig::sectors(&segments)[0]).map_err(|refusal| refusal.code), expect);
@@ -310,7 +310,7 @@ fn failed_commit_reloads() {
         match rig.pending.pop_front().expect("a flush commits") {
             Effect::Commit { upto, .. } => {
                 let result = Err(twintrack_controller::firmware::DiskError::Failed);
-                rig.step(twintrack_controller::firmware::Event::Committed { upto, result });
+                rig.step(Event::Committed { upto, result });
                 break;
             }
             other => rig.carry_out_this(other),
