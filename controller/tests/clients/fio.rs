@@ -47,7 +47,7 @@ async fn what_is_written_is_read(transport: Transport, jobs: u64) {
         {
             arguments.push(word.to_owned());
         }
-        arguments.extend(["--verify=crc32c", "--verify_fatal=1"].map(str::to_owned));
+        arguments.extend(["--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0"].map(str::to_owned));
         arguments.extend(more.iter().map(|word| (*word).to_owned()));
         arguments
     };
@@ -103,7 +103,7 @@ impl Load {
     pub fn start(server: &Server, jobs: u64, flush_every: u64) -> Self {
         let logs: Vec<PathBuf> = (0..jobs).map(|job| server.beside(&format!("job-{job}"))).collect();
         let common = "--ioengine=nbd --rw=randwrite --norandommap --iodepth=1 --bs=4k --rate_iops=3000 \
-                      --verify=crc32c --do_verify=0";
+                      --verify=crc32c --do_verify=0 --verify_state_save=0";
         let mut arguments: Vec<String> = common.split_whitespace().map(str::to_owned).collect();
         arguments.push(format!("--uri={}", server.uri("db")));
         arguments.push(format!("--fsync={flush_every}"));

@@ -70,8 +70,7 @@ async fn the_oldest_session_fails() {
 
 fn verify<'a>(uri: &str, pattern: &'a str, more: &[&'a str]) -> Vec<String> {
     let mut words = vec!["--name=job".to_owned(), "--ioengine=nbd".to_owned(), format!("--uri={uri}")];
-    let common =
-        "--size=8M --bs=64k --iodepth=8 --verify=crc32c --verify_fatal=1 --end_fsync=1 --randrepeat=1";
+    let common = "--size=8M --bs=64k --iodepth=8 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --end_fsync=1 --randrepeat=1";
     words.extend(common.split(' ').map(str::to_owned));
     words.push(pattern.to_owned());
     words.extend(more.iter().map(|word| (*word).to_owned()));
