@@ -4,7 +4,7 @@ mod rig;
 
 use rig::Rig;
 use std::time::Duration;
-use twintrack_controller::firmware::{Effect, HostError, HostOp, Reply};
+use twintrack_controller::firmware::{Effect, Event, HostError, HostOp, Reply};
 use twintrack_link::manage::{Activation, Answer, Command, RefusalCode, SessionInfoState};
 
 const TRACK: u64 = 16 << 10;
@@ -172,7 +172,7 @@ fn deactivate_and_read_changed_tracks() {
         [(0, Ok(1)), (1, Err(RefusalCode::NotFound)), (3, Ok(3)), (9, Err(RefusalCode::NotFound))]
     {
         let call = twintrack_controller::firmware::CallId(9000 + u64::from(track));
-        rig.step(twintrack_controller::firmware::Event::ReadTrack { call, session, track });
+        rig.step(Event::ReadTrack { call, session, track });
         rig.settle();
         let read = rig.tracks_read.remove(&call.0).unwrap();
         assert_eq!(read.map(|segments| rig::sectors(&segments)[0]).map_err(|refusal| refusal.code), expect);
@@ -219,6 +219,47 @@ fn full_pool_fails_the_oldest_session() {
     assert_eq!(rig.read(3, TRACK, 512).unwrap(), [1]);
     let Answer::Array(info) = rig.command(Command::ArrayShow {}).unwrap() else { panic!() };
     assert_eq!(info.warnings.len(), 2, "{:?}", info.warnings);
+}
+
+/// fio found, with eight requests in flight on a disk that takes 10 ms for a sync: a write that waited for space looked
+/// again each ms, took each look for a commit, and gave up after five. So several writes failed session after session
+/// for space that the first one's failure was about to give, and the next write got "no space". Here two writes find
+/// the pool full, and syncs and commits take up to 50 ms.
+#[test]
+fn a_slow_commit_fails_no_session_more() {
+    let mut rig = Rig::with_device(8, 4 * TRACK);
+    let fill = |rig: &mut Rig, track: u64, with: u8| {
+        rig.write(1, track * TRACK, 2 * TRACK as usize, with);
+        rig.settle();
+    };
+    fill(&mut rig, 0, 1);
+    rig.establish("old", 2);
+    fill(&mut rig, 0, 2);
+    rig.establish("new", 3);
+    fill(&mut rig, 0, 3);
+    fill(&mut rig, 2, 3);
+    rig.establish("newest", 4);
+    rig.command(Command::ArrayShow {}).unwrap();
+    assert_eq!(rig.firmware.tables().used_tracks(), 8);
+
+    let tags = [0, 1].map(|track| rig.write(1, track * TRACK, TRACK as usize, 4));
+    let slow = |effect: &Effect| matches!(effect, Effect::Sync { .. } | Effect::Commit { .. });
+    for ms in 1..=500 {
+        while let Some(at) = rig.pending.iter().position(|effect| !slow(effect) || ms % 50 == 0) {
+            let effect = rig.pending.remove(at).unwrap();
+            rig.carry_out_this(effect);
+        }
+        rig.now += Duration::from_millis(1);
+        rig.step(Event::Timer);
+    }
+    for tag in tags {
+        assert_eq!(rig.replies.remove(&tag), Some(Ok(Reply::Done)));
+    }
+    let answer = rig.command(Command::SessionList { standard: None }).unwrap();
+    let Answer::Sessions(infos) = answer else { panic!("{answer:?}") };
+    let states: Vec<_> = infos.iter().map(|info| info.state).collect();
+    assert_eq!(states, [SessionInfoState::Failed, SessionInfoState::Active, SessionInfoState::Active]);
+    assert_eq!([3, 4].map(|conn| rig.read(conn, 0, 512)), [Ok(vec![2]), Ok(vec![3])]);
 }
 
 /// Without sessions to fail, a full pool is an error for the write that finds no room, and for nobody else.
@@ -269,7 +310,7 @@ fn failed_commit_reloads() {
         match rig.pending.pop_front().expect("a flush commits") {
             Effect::Commit { upto, .. } => {
                 let result = Err(twintrack_controller::firmware::DiskError::Failed);
-                rig.step(twintrack_controller::firmware::Event::Committed { upto, result });
+                rig.step(Event::Committed { upto, result });
                 break;
             }
             other => rig.carry_out_this(other),

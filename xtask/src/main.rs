@@ -1,6 +1,7 @@
 //! What one does with the workspace: `cargo xtask sim`, `cargo xtask test`.
 
 mod campaign;
+mod packages;
 mod process;
 mod sim;
 mod table;
@@ -21,7 +22,9 @@ struct Args {
 enum Task {
     /// Runs the simulator: seeds of all scenarios and the recorded traces, or what the options say.
     Sim(sim::Options),
-    /// Runs all tests and a short simulation, with one summary.
+    /// Runs all tests, real clients against the daemon, and a short simulation, with one summary.
+    ///
+    /// What clients are missing is installed, if this is Debian and root asks, or named.
     Test,
 }
 

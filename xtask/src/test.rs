@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::campaign::Clock;
+use crate::packages;
 use crate::table::time;
 
 /// One part of the tests.
@@ -22,6 +23,12 @@ struct Went {
     ms: u64,
 }
 
+/// The daemon as people run it, with the command beside it.
+const RELEASE: [&str; 6] =
+    ["build", "--release", "--package", "twintrack-controller", "--package", "twintrack-host"];
+/// Runs it against real clients.
+const CLIENTS: [&str; 6] = ["test", "--release", "--package", "twintrack-controller", "--test", "clients"];
+
 /// Runs everything. `false`: something failed.
 pub fn run() -> Result<bool, String> {
     let nextest = Command::new("cargo")
@@ -36,12 +43,15 @@ pub fn run() -> Result<bool, String> {
     if nextest {
         parts.push(Part { name: "examples in the docs", args: vec!["test", "--doc"] });
     }
+    parts.push(Part { name: "daemon and command", args: RELEASE.to_vec() });
+    parts.push(Part { name: "real clients", args: CLIENTS.to_vec() });
     parts.push(Part { name: "tests of the simulator", args: with(&["--package", "twintrack-sim"]) });
     parts.push(Part { name: "simulation", args: vec!["xtask", "sim", "--seeds", "0..6"] });
     parts.push(Part {
         name: "simulation, twice the same",
         args: vec!["xtask", "sim", "--seeds", "6..8", "--twice"],
     });
+    packages::provide();
     let went: Vec<Went> = parts.iter().map(part).collect::<Result<_, _>>()?;
     println!("\nsummary");
     for went in &went {
@@ -66,12 +76,13 @@ fn part(part: &Part) -> Result<Went, String> {
         .map_err(|error| format!("cargo cannot be run: {error}"))?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let readers = [stdout.map(|out| pass_on(out, false)), stderr.map(|err| pass_on(err, true))];
-    let mut summary: Vec<String> =
+    let summary: Vec<String> =
         readers.into_iter().flatten().flat_map(|reader| reader.join().unwrap_or_default()).collect();
     let status = child.wait().map_err(|error| error.to_string())?;
-    if summary.len() > 1 && summary.iter().all(|line| line.starts_with("test result")) {
-        summary = vec![added_up(&summary)];
-    }
+    let (results, others): (Vec<_>, Vec<_>) =
+        summary.into_iter().partition(|line| line.starts_with("test result"));
+    let mut summary = if results.len() > 1 { vec![added_up(&results)] } else { results };
+    summary.extend(others);
     Ok(Went { name: part.name, passed: status.success(), summary, ms: clock.elapsed().as_millis() as u64 })
 }
 
@@ -94,7 +105,7 @@ fn pass_on(from: impl Read + Send + 'static, to_stderr: bool) -> thread::JoinHan
 }
 
 fn is_summary(line: &str) -> bool {
-    ["Summary [", "test result:", "total ", "FAILED  cargo xtask sim"]
+    ["Summary [", "test result:", "total ", "FAILED  cargo xtask sim", "left out: "]
         .iter()
         .any(|start| line.starts_with(start))
         || line.contains("times as fast as the clock")
@@ -119,5 +130,6 @@ mod tests {
             |n| format!("test result: ok. {n} passed; 1 failed; 2 ignored; 0 measured; 0 filtered out");
         assert_eq!(added_up(&[line(3), line(4)]), "7 passed; 2 failed; 4 ignored");
         assert!(is_summary("Summary [   1.2s] 3 tests run") && !is_summary("running 3 tests"));
+        assert!(is_summary("left out: ext4, which needs /dev/fuse"));
     }
 }

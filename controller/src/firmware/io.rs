@@ -12,8 +12,8 @@ use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
 use twintrack_core::layout::StoreLayout;
 use twintrack_core::{
-    BLOCK_BYTES, BlockMask, Entry, Owner, PhysicalTrack, Place, PoolId, StoreId, Tables, Victim, WriteError,
-    WritePlan,
+    BLOCK_BYTES, BlockMask, Entry, Owner, PhysicalTrack, Place, PoolId, StoreId, Tables, UnitSeq, Victim,
+    WriteError, WritePlan,
 };
 
 use super::event::{CallId, DiskError, Effect, HostError, IoId, Segment};
@@ -64,8 +64,12 @@ pub(super) struct Op {
     outstanding: u32,
     writing: bool,
     error: Option<HostError>,
-    /// Commits it has waited for to find space.
-    waits: u32,
+    /// Commits it has waited for to find space, since a session was last failed.
+    commits_awaited: u32,
+    /// The last unit that was committed when it last began to wait for a commit.
+    waited_since: Option<UnitSeq>,
+    /// Merges it has waited for, likewise.
+    merges_awaited: u32,
     /// Whether it has had all that sessions keep looked at for what nobody needs.
     searched: bool,
 }
@@ -211,7 +215,9 @@ impl Firmware {
             outstanding: 0,
             writing: false,
             error: None,
-            waits: 0,
+            commits_awaited: 0,
+            waited_since: None,
+            merges_awaited: 0,
             searched: false,
         };
         if hasty {
@@ -446,8 +452,8 @@ impl Firmware {
     /// device, sessions are failed, oldest first: a host's write to it never fails because of them. In a pool that
     /// refuses writes instead, the write fails, and the tables are as they were.
     fn out_of_space(&mut self, id: OpId, pool: PoolId) {
-        /// Under steady load every commit frees something, for others; after so many it is our turn.
-        const COMMITS_MAX: u32 = 4;
+        /// Under steady load every commit frees something, for others; after so many it is our turn. So with merges.
+        const WAITS_MAX: u32 = 4;
         let Some(op) = self.ops.get_mut(&id) else { return };
         let owner = op.place.owner;
         if self.durability.is_broken() {
@@ -462,10 +468,19 @@ impl Firmware {
         }
         let Some(op) = self.ops.get_mut(&id) else { return };
         let mut coming = self.tables.has_reclaim() || self.jobs.is_discarding();
-        if !coming && (self.tables.owes_space() || self.jobs.is_merging()) {
-            // Once a search goes on, steady load must not make it go on for ever.
-            op.waits += u32::from(!self.searches.contains_key(&pool));
-            coming = op.waits % (COMMITS_MAX + 1) != 0;
+        // Once a search goes on, steady load must not make it go on for ever.
+        let searching = self.searches.contains_key(&pool);
+        if !coming && !searching && self.tables.owes_space() {
+            // However often this looks, it is one wait until that commit has come.
+            let committed = Some(self.tables.committed_unit());
+            if op.waited_since != committed {
+                op.waited_since = committed;
+                op.commits_awaited += 1;
+            }
+            coming = op.commits_awaited <= WAITS_MAX;
+        } else if !coming && !searching && self.jobs.is_merging() {
+            op.merges_awaited += 1;
+            coming = op.merges_awaited <= WAITS_MAX;
         }
         if coming {
             self.starving.push_back(id);
@@ -480,6 +495,10 @@ impl Firmware {
             Victim::Session(session) if self.tables.fail_session(session).is_ok() => {
                 self.command_unit = self.tables.last_unit();
                 self.starving.push_back(id);
+                // That is for all who wait: none fails another session before this one's space has come.
+                for op in self.ops.values_mut() {
+                    (op.commits_awaited, op.waited_since, op.merges_awaited) = (0, None, 0);
+                }
                 self.jobs.hurry();
             }
             Victim::Looking => {

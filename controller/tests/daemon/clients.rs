@@ -5,26 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::AsyncWriteExt;
 use twintrack_host::{GroupMode, NbdClient, Pair, establish};
 
-use crate::process::{Daemon, Place};
+use crate::process::Place;
 
 const BLOCK: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
 fn block(seed: u64) -> Bytes {
     (0..BLOCK / 8).flat_map(|n| (seed ^ (n << 32)).to_le_bytes()).collect()
-}
-
-async fn metric(daemon: &Daemon, name: &str) -> u64 {
-    let mut socket = daemon.socket("control.sock").await;
-    socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut text = String::new();
-    socket.read_to_string(&mut text).await.unwrap();
-    assert!(text.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4"), "{text}");
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
 }
 
 /// What was flushed is there after `kill -9`, a session too; twice, for the second start comes after a repair.
@@ -146,8 +137,8 @@ async fn sessions_under_load_are_one_instant() {
             assert!(again <= last[lane as usize]);
         }
     }
-    assert_eq!(metric(&daemon, "twintrack_sessions{state=\"active\"}").await, 10);
-    assert!(metric(&daemon, "twintrack_host_requests_total{op=\"write\"}").await >= last.iter().sum());
+    assert_eq!(daemon.metric("twintrack_sessions{state=\"active\"}").await, 10);
+    assert!(daemon.metric("twintrack_host_requests_total{op=\"write\"}").await >= last.iter().sum());
 }
 
 /// The number of the lane's last write that is to be seen, when all before it are and none after it is.
@@ -224,8 +215,89 @@ async fn bad_clients_harm_nobody() {
     db.write(BLOCK, block(2), true).await.unwrap();
     assert_eq!(db.read(0, 2 * BLOCK as u32).await.unwrap(), [block(1), block(2)].concat());
     assert!(resident_mib(daemon.id()) < 300, "{} MiB", resident_mib(daemon.id()));
-    assert_eq!(metric(&daemon, "twintrack_hosts").await, 2);
+    assert_eq!(daemon.metric("twintrack_hosts").await, 2);
     drop((greedy, kept));
+    assert!(daemon.terminate().await.success(), "{}", place.log());
+    assert!(!place.log().contains("panicked"), "{}", place.log());
+}
+
+/// Thousands that connect and say nothing, or half of what they should, on both sockets: clients that are attached go
+/// on, new ones are let in up to the limits on connections and again when the silent ones have gone, and none of it
+/// takes memory worth mentioning.
+#[tokio::test]
+async fn silent_clients_take_no_more_than_their_place() {
+    const EACH: usize = 1500;
+    // An array takes 1024 connections of hosts, and 256 of callers.
+    const HOSTS: usize = 1000;
+    const CALLERS: usize = 240;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let place = Place::new();
+    let daemon = place.start().await;
+    daemon.array().device_create("db", 16 * MIB, None).await.unwrap();
+    let db = daemon.device("db").await;
+
+    let half_an_option = [&[0, 0, 0, 3][..], b"IHAVEOPT", &[0, 0, 0, 7, 0, 0, 0, 8, 0, 0]].concat();
+    let half_a_request = b"POST /v1/command HTTP/1.1\r\nhost: x\r\ncontent-length: 4294967295\r\n\r\n{";
+    let mut silent = Vec::new();
+    for n in 0..EACH {
+        for (name, words) in [("nbd.sock", &half_an_option[..]), ("control.sock", &half_a_request[..])] {
+            let mut socket = daemon.socket(name).await;
+            // Every third says nothing at all, the others stop at some point. It may be closed already.
+            let _ = socket.write_all(&words[..words.len() * (n % 3) / 2]).await;
+            silent.push(socket);
+        }
+        if n % 100 == 0 {
+            db.write(0, block(n as u64), false).await.unwrap();
+        }
+        if n % 100 == 0 && n < HOSTS {
+            let late = daemon.device("db").await;
+            assert_eq!(late.read(0, BLOCK as u32).await.unwrap(), block(n as u64), "after {n}");
+        }
+        if n % 100 == 0 && n < CALLERS {
+            daemon.array().device_list().await.unwrap();
+        }
+    }
+    assert!(resident_mib(daemon.id()) < 200, "{} MiB", resident_mib(daemon.id()));
+    drop(silent);
+    // It may not have noticed yet.
+    while daemon.array().device_list().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(daemon.device("db").await.read(0, BLOCK as u32).await.unwrap(), block(1400));
+    assert!(daemon.terminate().await.success(), "{}", place.log());
+    assert!(!place.log().contains("panicked"), "{}", place.log());
+}
+
+/// Lengths of nearly 4 GiB in requests of attached clients, with a part of the payload: they are refused, end that
+/// connection, or wait for the rest, and take no memory for what was only announced.
+#[tokio::test]
+async fn huge_lengths_are_refused() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    daemon.array().device_create("db", 16 << 40, None).await.unwrap();
+    let db = daemon.device("db").await;
+    let go = [&[0, 0, 0, 3][..], b"IHAVEOPT", &[0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0, 2], b"db", &[0, 0]].concat();
+    let mut kept = Vec::new();
+    for n in 0..40u32 {
+        let mut socket = daemon.socket("nbd.sock").await;
+        socket.write_all(&go).await.unwrap();
+        // Read, write, trim, write zeroes; so many bytes; 64 KiB of a payload.
+        let kind = [0u16, 1, 4, 6][n as usize % 4];
+        let length = [u32::MAX, 0xFFFF_FE00, 64 << 20, 32 << 20][n as usize / 4 % 4];
+        let magic = 0x2560_9513u32.to_be_bytes();
+        let header =
+            [&magic[..], &[0; 2], &kind.to_be_bytes(), &[7; 8], &[0; 8], &length.to_be_bytes()].concat();
+        socket.write_all(&header).await.unwrap();
+        // It may be closed already.
+        let _ = socket.write_all(&vec![7; 64 << 10]).await;
+        kept.push(socket);
+    }
+    // Where none of them, of those that are legal, has an effect.
+    db.write(8 << 40, block(3), true).await.unwrap();
+    assert_eq!(db.read(8 << 40, BLOCK as u32).await.unwrap(), block(3));
+    assert!(resident_mib(daemon.id()) < 600, "{} MiB", resident_mib(daemon.id()));
+    drop(kept);
     assert!(daemon.terminate().await.success(), "{}", place.log());
     assert!(!place.log().contains("panicked"), "{}", place.log());
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use twintrack_host::{ArrayClient, Dial, Endpoint, NbdClient, NbdOptions, Socket, TokioDial};
 
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder for an array, and where its daemons write their logs.
 pub struct Place {
@@ -121,6 +122,17 @@ impl Daemon {
 
     pub async fn device(&self, name: &str) -> NbdClient {
         NbdClient::connect(self.socket("nbd.sock").await, name, &NbdOptions::default()).await.unwrap()
+    }
+
+    /// A value of `/metrics`.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let mut socket = self.socket("control.sock").await;
+        socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4"), "{text}");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
     }
 
     /// As by `kill -9`.

@@ -1,0 +1,208 @@
+//! What is fed with anything: each target is a function of bytes that panics if a promise is broken. The crate
+//! `link/fuzz` runs them under libFuzzer, `main.rs` beside this file over the corpus and mutations of it.
+
+use std::fmt::Debug;
+
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use twintrack_link::manage::{Answer, Command, Refusal};
+use twintrack_link::nbd::{
+    BlockSizes, ClientHandshake, ClientWish, Cookie, DRAIN_BYTES_MAX, Expected, ExportInfo, ExportRefusal,
+    HandshakeEnd, Incoming, Negotiated, ReadAssembly, ReplyDecoder, Request, RequestDecoder, ServerHandshake,
+    ServerStep,
+};
+
+/// Exports that the server has, beside one that is not ready.
+const EXPORTS: [(&str, bool); 2] = [("db", false), ("ro", true)];
+const NOT_READY: &str = "offline";
+const SIZE_BYTES: u64 = 1 << 30;
+/// What a handshake may send back for one byte that it gets; a list is the longest answer.
+const ANSWER_BYTES_MAX: usize = 1024;
+
+/// In what pieces bytes arrive. It must make no difference.
+const STEPS: [usize; 3] = [usize::MAX, 1, 13];
+
+/// What a client sends: a handshake, then requests. No request that is let through is outside of the export, and each
+/// is the same when it is encoded and decoded again.
+pub fn nbd_server(data: &[u8]) {
+    assert_same(STEPS.map(|step| serve(data, step)));
+}
+
+/// What a server sends: a handshake, then replies. No reply gives a read more or less than it asked for.
+///
+/// Four kinds of cookies are in flight, told apart by their last two bits: reads of the first 4 KiB, block status,
+/// other requests; the fourth kind is unknown.
+pub fn nbd_client(data: &[u8]) {
+    let enter =
+        |structured, allocation| ClientWish::Enter { export: "db".to_owned(), structured, allocation };
+    let describe = ClientWish::Describe { export: "db".to_owned() };
+    for wish in [enter(true, true), enter(true, false), enter(false, false), describe, ClientWish::List] {
+        assert_same(STEPS.map(|step| ask(data, step, wish.clone())));
+    }
+}
+
+/// What is sent for management, both ways. What is understood is the same when it is written and read again.
+pub fn manage(data: &[u8]) {
+    comes_back::<Command>(data);
+    comes_back::<Answer>(data);
+    comes_back::<Refusal>(data);
+}
+
+fn comes_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(data: &[u8]) {
+    let Ok(value) = serde_json::from_slice::<T>(data) else { return };
+    let text = serde_json::to_vec(&value).expect("what was read can be written");
+    assert_eq!(serde_json::from_slice::<T>(&text).ok().as_ref(), Some(&value));
+}
+
+fn assert_same<T: PartialEq + Debug>([whole, bytes, pieces]: [T; 3]) {
+    assert_eq!(whole, bytes, "whole, and byte by byte");
+    assert_eq!(whole, pieces, "whole, and in pieces");
+}
+
+/// What was told to the client, what it wanted, and how it ended.
+#[derive(Debug, Default, PartialEq)]
+struct Served {
+    output: BytesMut,
+    incoming: Vec<Incoming>,
+    end: Option<String>,
+}
+
+fn serve(data: &[u8], step: usize) -> Served {
+    let mut served = Served::default();
+    let mut machine = ServerHandshake::start(&mut served.output);
+    let mut requests: Option<(RequestDecoder, Negotiated)> = None;
+    let mut input = BytesMut::new();
+    for piece in data.chunks(step.min(data.len().max(1))) {
+        input.extend_from_slice(piece);
+        loop {
+            if let Some((decoder, negotiated)) = &mut requests {
+                match decoder.next(&mut input) {
+                    Ok(None) => break,
+                    Ok(Some(incoming)) => {
+                        check(&incoming, negotiated);
+                        served.incoming.push(incoming);
+                    }
+                    Err(error) => return served.ended(error),
+                }
+                assert!(decoder.reserve_bytes(&input) <= input.len().max(64 << 10), "memory for nothing");
+                continue;
+            }
+            match machine.feed(&mut input, &mut served.output) {
+                Ok(None) => break,
+                Ok(Some(ServerStep::Aborted)) => return served.ended("aborted"),
+                Ok(Some(ServerStep::List)) => {
+                    machine.answer_list(EXPORTS.map(|(name, _)| name), &mut served.output);
+                }
+                Ok(Some(ServerStep::Export(question))) => {
+                    let answer = export(&question.name);
+                    match machine.answer_export(question, answer, &mut served.output) {
+                        Ok(None) => {}
+                        Ok(Some(negotiated)) => {
+                            requests = Some((RequestDecoder::new(&negotiated), negotiated));
+                        }
+                        Err(error) => return served.ended(error),
+                    }
+                }
+                Err(error) => return served.ended(error),
+            }
+        }
+    }
+    assert!(served.output.len() <= (data.len() + 1) * ANSWER_BYTES_MAX, "an answer out of proportion");
+    served
+}
+
+impl Served {
+    fn ended(mut self, why: impl ToString) -> Self {
+        self.end = Some(why.to_string());
+        self
+    }
+}
+
+fn export(name: &str) -> Result<ExportInfo, ExportRefusal> {
+    if name == NOT_READY {
+        return Err(ExportRefusal::NotReady);
+    }
+    let found = EXPORTS.iter().find(|(export, _)| *export == name).ok_or(ExportRefusal::Unknown)?;
+    Ok(ExportInfo::device(SIZE_BYTES, found.1))
+}
+
+fn check(incoming: &Incoming, negotiated: &Negotiated) {
+    let Incoming::Request { cookie, request } = incoming else { return };
+    let (offset, length) = request.range();
+    assert!(offset.checked_add(length.into()).is_some_and(|end| end <= SIZE_BYTES), "{incoming:?}");
+    let minimum = BlockSizes::DEVICE.minimum_bytes;
+    assert!(offset % u64::from(minimum) == 0 && length % minimum == 0, "{incoming:?}");
+    assert!(length > 0 || *request == Request::Flush, "{incoming:?}");
+    if let Request::Write { data, .. } = request {
+        assert!(negotiated.export == "db" && data.len() <= DRAIN_BYTES_MAX as usize, "{incoming:?}");
+    }
+    let mut again: Vec<Bytes> = Vec::new();
+    request.clone().encode(*cookie, &mut again);
+    let found = RequestDecoder::new(negotiated).next(&mut BytesMut::from(&again.concat()[..]));
+    assert_eq!(found.ok().flatten().as_ref(), Some(incoming));
+}
+
+/// What was told to the server, how the handshake ended, which replies came, how it ended.
+#[derive(Debug, Default, PartialEq)]
+struct Asked {
+    output: BytesMut,
+    handshake: Option<HandshakeEnd>,
+    replies: Vec<String>,
+    read: Option<Bytes>,
+    end: Option<String>,
+}
+
+fn ask(data: &[u8], step: usize, wish: ClientWish) -> Asked {
+    const LENGTH: u32 = 4096;
+    let mut asked = Asked::default();
+    let mut machine = ClientHandshake::new(wish);
+    let mut replies = None;
+    let mut assembly = ReadAssembly::new(0, LENGTH);
+    let mut input = BytesMut::new();
+    'pieces: for piece in data.chunks(step.min(data.len().max(1))) {
+        input.extend_from_slice(piece);
+        loop {
+            let Some(decoder) = &mut replies else {
+                match machine.feed(&mut input, &mut asked.output) {
+                    Ok(None) => break,
+                    Ok(Some(end)) => {
+                        let HandshakeEnd::Entered(negotiated) = &end else {
+                            asked.handshake = Some(end);
+                            break 'pieces;
+                        };
+                        replies = Some(ReplyDecoder::new(negotiated));
+                        asked.handshake = Some(end);
+                    }
+                    Err(error) => {
+                        asked.end = Some(error.to_string());
+                        break 'pieces;
+                    }
+                }
+                continue;
+            };
+            let expected = |Cookie(cookie)| match cookie % 4 {
+                0 => Some(Expected::Data { offset: 0, length: LENGTH }),
+                1 => Some(Expected::Status),
+                2 => Some(Expected::Done),
+                _ => None,
+            };
+            match decoder.next(&mut input, expected) {
+                Ok(None) => break,
+                Ok(Some(reply)) => {
+                    asked.replies.push(format!("{reply:?}"));
+                    if let Err(error) = assembly.add(reply.chunk) {
+                        asked.replies.push(error.to_string());
+                    }
+                }
+                Err(error) => {
+                    asked.end = Some(error.to_string());
+                    break 'pieces;
+                }
+            }
+        }
+    }
+    asked.read = assembly.finish().ok();
+    assert!(asked.read.as_ref().is_none_or(|read| read.len() == LENGTH as usize), "a read of another length");
+    asked
+}
