@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::error;
 use twintrack_core::UnitSeq;
 
-use super::array::{Array, Commit, Queues};
+use super::array::{Array, Commit, Outcome, Queues};
 use super::metadata::Metadata;
 use super::seams::Cabinet;
 use super::stores::perform;
@@ -24,12 +24,12 @@ pub(super) async fn run<C: Cabinet>(
     mut queues: Queues,
 ) -> Metadata {
     let mut operations = FuturesUnordered::new();
-    let mut work = Vec::new();
+    let mut outcome = Outcome::default();
     // Holds one commit at most; the metadata are either here or in it.
     let mut committing = FuturesUnordered::new();
     let mut at_rest = Some(metadata);
     loop {
-        for operation in work.drain(..) {
+        for operation in outcome.work.drain(..) {
             operations.push(perform(array.stores(), operation));
         }
         let status = array.status();
@@ -39,14 +39,14 @@ pub(super) async fn run<C: Cabinet>(
         let deadline = status.deadline.filter(|_| !status.down);
         tokio::select! {
             biased;
-            Some(event) = operations.next() => array.step(event, &mut work),
+            Some(event) = operations.next() => array.step(event, &mut outcome),
             Some((metadata, group, result)) = committing.next() => {
                 at_rest = Some(metadata);
                 for upto in group {
-                    array.step(Event::Committed { upto, result }, &mut work);
+                    array.step(Event::Committed { upto, result }, &mut outcome);
                 }
             }
-            Some(operation) = queues.work.recv() => work.push(operation),
+            Some(operation) = queues.work.recv() => outcome.work.push(operation),
             Some(first) = queues.commits.recv(), if at_rest.is_some() && !status.down => {
                 if let Some(metadata) = at_rest.take() {
                     let group = group(first, &mut queues);
@@ -57,7 +57,7 @@ pub(super) async fn run<C: Cabinet>(
             () = sleep_until(deadline), if deadline.is_some() => {
                 // It may have moved while this slept.
                 if array.status().deadline.is_some_and(|due| due <= Instant::now()) {
-                    array.step(Event::Timer, &mut work);
+                    array.step(Event::Timer, &mut outcome);
                 }
             }
         }

@@ -21,9 +21,9 @@ use twintrack_link::nbd::{
 use super::outbox::Outbox;
 use super::{PAYLOAD_BYTES_MAX, REQUESTS_MAX, STALL_TIMEOUT};
 use crate::firmware::{ConnId, Event, Extent, HostError, HostOp, Reply, Segment, Tag};
-use crate::shell::array::{Array, Host, ToHost};
+use crate::shell::array::{Array, Host, Outcome, ToHost};
 use crate::shell::seams::Disk;
-use crate::shell::stores::{DiskWork, perform};
+use crate::shell::stores::perform;
 
 /// What is allocated at a time for what a client sends.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -76,7 +76,7 @@ where
         if let Err(error) = transmission.decode(&mut input) {
             break End::Protocol(error);
         }
-        for operation in transmission.work.drain(..) {
+        for operation in transmission.outcome.work.drain(..) {
             operations.push(perform(array.stores(), operation));
         }
         if transmission.is_over() {
@@ -85,7 +85,7 @@ where
         transmission.make_room(&mut input);
         tokio::select! {
             biased;
-            Some(event) = operations.next() => array.step(event, &mut transmission.work),
+            Some(event) = operations.next() => transmission.step(event),
             message = host.inbox.recv() => match message {
                 Some(message) => transmission.hear(message),
                 None => break End::Array,
@@ -111,14 +111,15 @@ where
         }
     };
     drop((reader, writer, input));
-    let Transmission { mut work, .. } = transmission;
+    // Nobody is left to take replies.
+    let mut outcome = Outcome::left(transmission.outcome.work);
     array.detach(host.conn);
     loop {
-        for operation in work.drain(..) {
+        for operation in outcome.work.drain(..) {
             operations.push(perform(array.stores(), operation));
         }
         match operations.next().await {
-            Some(event) => array.step(event, &mut work),
+            Some(event) => array.step(event, &mut outcome),
             None => return end,
         }
     }
@@ -139,8 +140,8 @@ struct Transmission<D> {
     outbox: Outbox,
     /// When the client last took a byte, or had none to take.
     progress: Instant,
-    /// Disk operations to be started.
-    work: Vec<DiskWork>,
+    /// Holds disk operations that are to be started.
+    outcome: Outcome,
     /// Kept for its capacity.
     segments: Vec<Bytes>,
 }
@@ -168,7 +169,7 @@ impl<D: Disk> Transmission<D> {
             last_tag: 0,
             outbox: Outbox::default(),
             progress: Instant::now(),
-            work: Vec::new(),
+            outcome: Outcome::of(conn),
             segments: Vec::new(),
         }
     }
@@ -239,7 +240,17 @@ impl<D: Disk> Transmission<D> {
         let tag = Tag(self.last_tag);
         self.pending.insert(tag, Pending { cookie, offset, dont_fragment, one_extent, bytes });
         self.pending_bytes += bytes;
-        self.array.step(Event::Host { conn: self.conn, tag, op }, &mut self.work);
+        self.step(Event::Host { conn: self.conn, tag, op });
+    }
+
+    /// Steps, and answers what that answers.
+    fn step(&mut self, event: Event) {
+        self.array.step(event, &mut self.outcome);
+        let mut replies = std::mem::take(&mut self.outcome.replies);
+        for (tag, result) in replies.drain(..) {
+            self.reply(tag, result);
+        }
+        self.outcome.replies = replies;
     }
 
     fn reject(&mut self, cookie: Cookie, errno: Errno, reason: &str) {
@@ -250,17 +261,19 @@ impl<D: Disk> Transmission<D> {
 
     fn hear(&mut self, message: ToHost) {
         match message {
-            ToHost::Reply(tag, result) => {
-                let Some(pending) = self.pending.remove(&tag) else { return };
-                self.pending_bytes -= pending.bytes;
-                self.answer(&pending, result);
-            }
+            ToHost::Reply(tag, result) => self.reply(tag, result),
             ToHost::Close => {
                 self.reading = false;
                 self.told_to_close = true;
             }
             ToHost::Attached(_) => {}
         }
+    }
+
+    fn reply(&mut self, tag: Tag, result: Result<Reply, HostError>) {
+        let Some(pending) = self.pending.remove(&tag) else { return };
+        self.pending_bytes -= pending.bytes;
+        self.answer(&pending, result);
     }
 
     fn answer(&mut self, pending: &Pending, result: Result<Reply, HostError>) {
