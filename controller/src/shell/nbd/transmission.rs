@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
@@ -27,8 +28,13 @@ use crate::shell::stores::perform;
 
 /// What is allocated at a time for what a client sends.
 const BUFFER_BYTES: usize = 64 << 10;
+/// The same once it sends large writes: most of them lie in one piece in it, and need not be moved.
+const LARGE_BUFFER_BYTES: usize = 1 << 20;
 /// The room that is left when more is allocated.
 const SPARE_BYTES: usize = 4 << 10;
+/// With so much to write, that goes before more disk operations: what they have read is still in the processor's
+/// cache. Less of it is left to gather, for one system call.
+const WRITE_FIRST_BYTES: usize = 256 << 10;
 
 /// Why a transmission ended.
 #[derive(Debug)]
@@ -83,6 +89,14 @@ where
             break if transmission.told_to_close { End::Array } else { End::Client };
         }
         transmission.make_room(&mut input);
+        if transmission.outbox.bytes() >= WRITE_FIRST_BYTES
+            && let Some(result) = transmission.outbox.write(&mut writer).now_or_never()
+        {
+            match result {
+                Ok(()) => transmission.progress = Instant::now(),
+                Err(error) => break End::Socket(error),
+            }
+        }
         tokio::select! {
             biased;
             Some(event) = operations.next() => transmission.step(event),
@@ -184,12 +198,21 @@ impl<D: Disk> Transmission<D> {
         self.reading && self.has_room()
     }
 
-    /// Room for what is announced, as far as it has begun to arrive; not before the last room is nearly full, for
-    /// payloads in flight hold it.
+    /// Room for what is announced, as far as it has begun to arrive. For a large payload that does not fit, at once:
+    /// what is there of it has to be moved, and that grows. Else not before the last room is nearly full, for payloads
+    /// in flight hold it.
     fn make_room(&self, input: &mut BytesMut) {
+        if !self.wants_input() {
+            return;
+        }
         let room = self.decoder.reserve_bytes(input);
-        if self.wants_input() && input.capacity() - input.len() < room.min(SPARE_BYTES) {
-            input.reserve(room.max(BUFFER_BYTES));
+        let spare = input.capacity() - input.len();
+        if room > BUFFER_BYTES {
+            if spare < room {
+                input.reserve(room.max(LARGE_BUFFER_BYTES));
+            }
+        } else if spare < room.min(SPARE_BYTES) {
+            input.reserve(BUFFER_BYTES);
         }
     }
 
