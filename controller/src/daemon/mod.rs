@@ -4,6 +4,7 @@
 //! - `disk`, `metadata_file`, `net`, `env`: the shell's seams, given real things.
 //! - `report`: what `--check` prints. `supervisor`: what systemd is told.
 
+mod buffers;
 mod disk;
 mod env;
 mod folder;
