@@ -10,7 +10,7 @@ use twintrack_core::UnitSeq;
 use super::array::{Array, Commit, Outcome, Queues};
 use super::metadata::Metadata;
 use super::seams::Cabinet;
-use super::stores::perform;
+use super::stores::{Operations, perform};
 use crate::firmware::{DiskError, Event};
 
 /// Changes of one transaction at most, unless a single commit has more.
@@ -23,7 +23,7 @@ pub(super) async fn run<C: Cabinet>(
     metadata: Metadata,
     mut queues: Queues,
 ) -> Metadata {
-    let mut operations = FuturesUnordered::new();
+    let mut operations = Operations::new();
     let mut outcome = Outcome::default();
     // Holds one commit at most; the metadata are either here or in it.
     let mut committing = FuturesUnordered::new();

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 use tracing::debug;
@@ -24,7 +23,7 @@ use super::{PAYLOAD_BYTES_MAX, REQUESTS_MAX, STALL_TIMEOUT};
 use crate::firmware::{ConnId, Event, Extent, HostError, HostOp, Reply, Segment, Tag};
 use crate::shell::array::{Array, Host, Outcome, ToHost};
 use crate::shell::seams::Disk;
-use crate::shell::stores::perform;
+use crate::shell::stores::{Operations, perform};
 
 /// What is allocated at a time for what a client sends.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -75,7 +74,7 @@ where
 {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut transmission = Transmission::new(Arc::clone(&array), host.conn, negotiated);
-    let mut operations = FuturesUnordered::new();
+    let mut operations = Operations::new();
     let stall = tokio::time::sleep(STALL_TIMEOUT);
     tokio::pin!(stall);
     let end = loop {
