@@ -133,7 +133,7 @@ fn memory_follows_what_has_arrived() {
     let header = RequestHeader { flags: 0, kind: 1, cookie: Cookie(1), offset: 0, length: 32 << 20 };
     let mut input = BytesMut::from(&header.encode()[..]);
     assert_eq!(decoder.next(&mut input), Ok(None));
-    assert_eq!(decoder.reserve_bytes(&input), 64 << 10);
+    assert_eq!(decoder.reserve_bytes(&input), 512 << 10);
     input.resize(1 << 20, 0);
     assert_eq!(decoder.reserve_bytes(&input), 1 << 20);
     input.resize((32 << 20) - 512, 0);

@@ -1,5 +1,6 @@
-//! What one does with the workspace: `cargo xtask sim`, `cargo xtask test`.
+//! What one does with the workspace: `cargo xtask sim`, `cargo xtask test`, `cargo xtask bench`.
 
+mod bench;
 mod campaign;
 mod packages;
 mod process;
@@ -26,12 +27,15 @@ enum Task {
     ///
     /// What clients are missing is installed, if this is Debian and root asks, or named.
     Test,
+    /// Measures twintrack beside nbdkit and qemu-nbd.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Args::parse().task {
         Task::Sim(options) => sim::run(&options),
         Task::Test => test::run(),
+        Task::Bench(options) => bench::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

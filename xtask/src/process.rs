@@ -16,31 +16,37 @@ const SHRINK_MAX: Duration = Duration::from_secs(1800);
 
 /// Builds the simulator and returns the path of its binary.
 pub fn build_simulator() -> Result<PathBuf, String> {
+    build("sim", &["twintrack-sim"], ["twintrack-sim"]).map(|[simulator]| simulator)
+}
+
+/// Builds binaries of these packages and returns their paths.
+pub fn build<const N: usize>(
+    profile: &str,
+    packages: &[&str],
+    binaries: [&str; N],
+) -> Result<[PathBuf; N], String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args([
-        "build",
-        "--quiet",
-        "--profile",
-        "sim",
-        "--package",
-        "twintrack-sim",
-        "--bin",
-        "twintrack-sim",
-    ]);
+    build.args(["build", "--quiet", "--profile", profile]);
+    build.args(packages.iter().flat_map(|package| ["--package", package]));
+    build.args(binaries.iter().flat_map(|binary| ["--bin", binary]));
     build.args(["--message-format", "json-render-diagnostics"]);
     let built =
         build.stderr(Stdio::inherit()).output().map_err(|error| format!("cargo cannot be run: {error}"))?;
     if !built.status.success() {
-        return Err("the simulator cannot be built".into());
+        return Err(format!("{} cannot be built", binaries.join(", ")));
     }
     let messages = String::from_utf8_lossy(&built.stdout).into_owned();
-    let executable = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "twintrack-sim")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    executable.ok_or_else(|| "cargo does not say where the simulator is".into())
+    let path = |binary: &str| {
+        messages
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|message| message["target"]["name"] == binary)
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+    };
+    let paths: Option<Vec<PathBuf>> = binaries.iter().map(|binary| path(binary)).collect();
+    let paths = paths.and_then(|paths| paths.try_into().ok());
+    paths.ok_or_else(|| format!("cargo does not say where {} are", binaries.join(", ")))
 }
 
 /// What the simulator says of itself: scenarios and defects.

@@ -17,6 +17,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2, retry_on_intr};
 
 use tokio::time::Instant;
 
+use super::buffers::Buffers;
 use super::direct::Direct;
 use super::settings::StoreIo;
 use crate::shell::{Disk, Thin};
@@ -39,6 +40,7 @@ pub struct FileDisk {
     reads_nowait: AtomicBool,
     writes_nowait: AtomicBool,
     usual_sync_us: Arc<AtomicU64>,
+    buffers: Buffers,
 }
 
 impl FileDisk {
@@ -95,6 +97,7 @@ impl FileDisk {
             writes_nowait: AtomicBool::new(true),
             // Unknown: nobody waits for the first ones.
             usual_sync_us: Arc::new(AtomicU64::new(4 * SHORT_SYNC_US)),
+            buffers: Buffers::default(),
         })
     }
 
@@ -166,16 +169,16 @@ impl Disk for FileDisk {
             let unit = direct.unit();
             return self.blocking(move |file| Direct::read(file, unit, offset, length)).await;
         }
-        let mut buffer = vec![0; length as usize];
-        let done = self.read_cached(offset, &mut buffer)?;
-        if done < buffer.len() {
+        let mut buffer = self.buffers.take(length as usize);
+        let done = self.read_cached(offset, buffer.as_mut())?;
+        if done < length as usize {
             let read = move |file: &File| {
-                file.read_exact_at(&mut buffer[done..], offset + done as u64)?;
+                file.read_exact_at(&mut buffer.as_mut()[done..], offset + done as u64)?;
                 Ok(buffer)
             };
             buffer = self.blocking(read).await?;
         }
-        Ok(Bytes::from(buffer))
+        Ok(buffer.freeze())
     }
 
     async fn write(&self, offset: u64, data: Vec<Bytes>) -> io::Result<()> {

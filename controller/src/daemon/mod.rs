@@ -6,6 +6,7 @@
 //! - `tls`, `token_file`: what keeps others out where they can reach a socket.
 //! - `report`: what `--check` prints. `supervisor`: what systemd is told.
 
+mod buffers;
 mod direct;
 mod disk;
 mod env;

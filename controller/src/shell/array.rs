@@ -5,6 +5,9 @@
 //! task. So host I/O never changes tasks, and what is queued under the lock cannot be overtaken. There is one lock;
 //! nothing waits while holding it.
 //!
+//! A connection's task takes the replies to its own requests straight from the step: by its own inbox it would wake
+//! itself while it runs, and tokio takes a task that does for one that another thread may well continue.
+//!
 //! Disk operations outlive the connection that caused them: a task that ran one runs it to its end and steps with the
 //! result, whether its client is there or not. Once the firmware asked for a reload, steps do nothing but count the
 //! operations that end; the firmware is given up when none is left, for a late write of it could hit a track that the
@@ -68,11 +71,35 @@ pub(super) enum ToHost {
     Close,
 }
 
+/// What a step leaves to its caller.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// The connection whose replies the caller takes himself; those of others go to their inboxes.
+    conn: Option<ConnId>,
+    /// Disk operations that the caller has to run to their end.
+    pub(super) work: Vec<DiskWork>,
+    /// Replies to `conn`, in their order.
+    pub(super) replies: Vec<(Tag, Result<Reply, HostError>)>,
+}
+
+impl Outcome {
+    /// For the task of a connection.
+    pub(super) fn of(conn: ConnId) -> Self {
+        Self { conn: Some(conn), ..Self::default() }
+    }
+
+    /// For who takes no replies, with what is still to be run.
+    pub(super) fn left(work: Vec<DiskWork>) -> Self {
+        Self { work, ..Self::default() }
+    }
+}
+
 /// An attached connection, or one that is about to be. [`Array::detach`] ends it.
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) conn: ConnId,
-    /// Ends when the array goes down. Holds at most the replies to what is in flight.
+    /// Ends when the array goes down. Holds at most the replies to what is in flight, as far as others than its own
+    /// task stepped.
     pub(super) inbox: mpsc::UnboundedReceiver<ToHost>,
 }
 
@@ -146,8 +173,8 @@ impl<D> Array<D> {
         (Arc::new(array), Queues { work: work_queue, commits: commit_queue })
     }
 
-    /// Steps the firmware and appends the disk operations that the caller has to run to their end.
-    pub(super) fn step(&self, event: Event, work: &mut Vec<DiskWork>) {
+    /// Steps the firmware and appends what the caller has to do.
+    pub(super) fn step(&self, event: Event, outcome: &mut Outcome) {
         let mut state = self.lock();
         if let Event::Disk { .. } = event {
             state.operations -= 1;
@@ -164,7 +191,7 @@ impl<D> Array<D> {
         let now = self.started.elapsed();
         state.firmware.step(now, event, &mut effects);
         for effect in effects.drain(..) {
-            if !self.dispatch(&mut state, effect, work) {
+            if !self.dispatch(&mut state, effect, outcome) {
                 break;
             }
         }
@@ -177,12 +204,12 @@ impl<D> Array<D> {
     }
 
     /// `false`: nothing of the list counts any more.
-    fn dispatch(&self, state: &mut State, effect: Effect, work: &mut Vec<DiskWork>) -> bool {
+    fn dispatch(&self, state: &mut State, effect: Effect, outcome: &mut Outcome) -> bool {
         state.counters.effect(&effect);
         let effect = match DiskWork::from_effect(effect) {
             Ok(operation) => {
                 state.operations += 1;
-                work.push(operation);
+                outcome.work.push(operation);
                 return true;
             }
             Err(effect) => effect,
@@ -190,6 +217,9 @@ impl<D> Array<D> {
         // A receiver that is gone was a client that is gone.
         match effect {
             Effect::Attached { conn, result } => state.tell(conn, ToHost::Attached(result)),
+            Effect::Reply { conn, tag, result } if outcome.conn == Some(conn) => {
+                outcome.replies.push((tag, result));
+            }
             Effect::Reply { conn, tag, result } => state.tell(conn, ToHost::Reply(tag, result)),
             Effect::Answer { call, result } => {
                 if let Some(caller) = state.calls.remove(&call) {
@@ -221,9 +251,9 @@ impl<D> Array<D> {
 
     /// Steps, and leaves the disk operations to the engine.
     pub(super) fn step_aside(&self, event: Event) {
-        let mut work = Vec::new();
-        self.step(event, &mut work);
-        for operation in work {
+        let mut outcome = Outcome::default();
+        self.step(event, &mut outcome);
+        for operation in outcome.work {
             let _ = self.work.send(operation);
         }
     }

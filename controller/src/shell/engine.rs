@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 use twintrack_core::UnitSeq;
 
-use super::array::{Array, Commit, Queues};
+use super::array::{Array, Commit, Outcome, Queues};
 use super::config::ServeError;
 use super::metadata::Metadata;
 use super::seams::Cabinet;
-use super::stores::perform;
+use super::stores::{Operations, perform};
 use crate::firmware::{DiskError, Event};
 
 /// Changes of one transaction at most, unless a single commit has more.
@@ -31,15 +31,15 @@ pub(super) async fn run<C: Cabinet>(
     metadata: Metadata,
     mut queues: Queues,
 ) -> Result<Metadata, ServeError> {
-    let mut operations = FuturesUnordered::new();
-    let mut work = Vec::new();
+    let mut operations = Operations::new();
+    let mut outcome = Outcome::default();
     // Holds one commit at most; the metadata are either here or in it.
     let mut committing = FuturesUnordered::new();
     let mut at_rest = Some(metadata);
     // Since the array is down: when to give up, and when to say next what is waited for.
     let mut ending = None;
     loop {
-        for operation in work.drain(..) {
+        for operation in outcome.work.drain(..) {
             operations.push(perform(array.stores(), operation));
         }
         let status = array.status();
@@ -62,14 +62,14 @@ pub(super) async fn run<C: Cabinet>(
         }
         tokio::select! {
             biased;
-            Some(event) = operations.next() => array.step(event, &mut work),
+            Some(event) = operations.next() => array.step(event, &mut outcome),
             Some((metadata, group, result)) = committing.next() => {
                 at_rest = Some(metadata);
                 for upto in group {
-                    array.step(Event::Committed { upto, result }, &mut work);
+                    array.step(Event::Committed { upto, result }, &mut outcome);
                 }
             }
-            Some(operation) = queues.work.recv() => work.push(operation),
+            Some(operation) = queues.work.recv() => outcome.work.push(operation),
             Some(first) = queues.commits.recv(), if at_rest.is_some() && !status.down => {
                 if let Some(metadata) = at_rest.take() {
                     let group = group(first, &mut queues);
@@ -80,7 +80,7 @@ pub(super) async fn run<C: Cabinet>(
             () = sleep_until(deadline), if deadline.is_some() => {
                 // It may have moved while this slept.
                 if !status.down && array.status().deadline.is_some_and(|due| due <= Instant::now()) {
-                    array.step(Event::Timer, &mut work);
+                    array.step(Event::Timer, &mut outcome);
                 }
             }
         }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use futures_util::future::{Either, Pending, pending};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tracing::error;
 use twintrack_core::StoreId;
 use twintrack_link::size;
@@ -160,6 +162,34 @@ impl<D: Disk> Store<D> {
                 Err(disk_error(&error))
             }
         }
+    }
+}
+
+/// The disk operations of one task that are under way.
+///
+/// One that never ends is always among them: `FuturesUnordered` lets its task be polled anew each time when it has
+/// polled all that it holds, and with a single operation under way that is each time, for nothing.
+pub(super) struct Operations<F>(FuturesUnordered<Either<F, Pending<Event>>>);
+
+impl<F: Future<Output = Event>> Operations<F> {
+    pub(super) fn new() -> Self {
+        let futures = FuturesUnordered::new();
+        futures.push(Either::Right(pending()));
+        Self(futures)
+    }
+
+    /// Takes one; it begins with the next [`Self::next`].
+    pub(super) fn push(&self, operation: F) {
+        self.0.push(Either::Left(operation));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.len() == 1
+    }
+
+    /// The end of one; `None`: there is none. May be dropped before it is ready.
+    pub(super) async fn next(&mut self) -> Option<Event> {
+        if self.is_empty() { None } else { self.0.next().await }
     }
 }
 

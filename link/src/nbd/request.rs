@@ -20,6 +20,8 @@ use super::{DRAIN_BYTES_MAX, MAGIC_REQUEST};
 pub const REQUEST_BYTES: usize = 28;
 /// What [`RequestDecoder::reserve_bytes`] asks for at least, however little has arrived.
 const RESERVE_BYTES_MIN: usize = 64 << 10;
+/// The same for a payload that is announced: what most clients send at once, so that it need not be moved.
+const PAYLOAD_RESERVE_BYTES_MIN: usize = 512 << 10;
 
 const READ: u16 = 0;
 const WRITE: u16 = 1;
@@ -305,12 +307,12 @@ impl RequestDecoder {
     }
 
     /// How much room the caller may well make in `input` before it reads on: what is missing of a payload, but never
-    /// more than what has arrived of it, or 64 KiB. So a client gets no memory for a payload that it only announces.
+    /// more than what has arrived of it, or 512 KiB. So a client gets no memory for a payload that it only announces.
     pub fn reserve_bytes(&self, input: &BytesMut) -> usize {
         let State::Payload { length, .. } = self.state else { return RESERVE_BYTES_MIN };
         (length as usize)
             .saturating_sub(input.len())
-            .min(input.len().max(RESERVE_BYTES_MIN))
+            .min(input.len().max(PAYLOAD_RESERVE_BYTES_MIN))
             .max(REQUEST_BYTES)
     }
 

@@ -24,9 +24,10 @@ const ANSWER_BYTES_MAX: usize = 1024;
 const STEPS: [usize; 3] = [usize::MAX, 1, 13];
 
 /// What a client sends: a handshake, then requests. No request that is let through is outside of the export, and each
-/// is the same when it is encoded and decoded again.
+/// is the same when it is encoded and decoded again. Where TLS is required, nothing is told of exports before it.
 pub fn nbd_server(data: &[u8]) {
     assert_same(STEPS.map(|step| serve(data, step)));
+    STEPS.into_iter().for_each(|step| serve_before_tls(data, step));
 }
 
 /// What a server sends: a handshake, then replies. No reply gives a read more or less than it asked for.
@@ -34,6 +35,11 @@ pub fn nbd_server(data: &[u8]) {
 /// Four kinds of cookies are in flight, told apart by their last two bits: reads of the first 4 KiB, block status,
 /// other requests; the fourth kind is unknown.
 pub fn nbd_client(data: &[u8]) {
+    let over_tls = ClientHandshake::over_tls(ClientWish::List);
+    match over_tls_end(data, over_tls) {
+        None | Some(HandshakeEnd::StartTls) => {}
+        Some(end) => panic!("{end:?} before TLS"),
+    }
     let enter =
         |structured, allocation| ClientWish::Enter { export: "db".to_owned(), structured, allocation };
     let describe = ClientWish::Describe { export: "db".to_owned() };
@@ -91,6 +97,7 @@ fn serve(data: &[u8], step: usize) -> Served {
             match machine.feed(&mut input, &mut served.output) {
                 Ok(None) => break,
                 Ok(Some(ServerStep::Aborted)) => return served.ended("aborted"),
+                Ok(Some(ServerStep::StartTls)) => panic!("TLS begins where there is none"),
                 Ok(Some(ServerStep::List)) => {
                     machine.answer_list(EXPORTS.map(|(name, _)| name), &mut served.output);
                 }
@@ -110,6 +117,19 @@ fn serve(data: &[u8], step: usize) -> Served {
     }
     assert!(served.output.len() <= (data.len() + 1) * ANSWER_BYTES_MAX, "an answer out of proportion");
     served
+}
+
+fn serve_before_tls(data: &[u8], step: usize) {
+    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    let mut machine = ServerHandshake::over_tls(&mut output);
+    for piece in data.chunks(step.min(data.len().max(1))) {
+        input.extend_from_slice(piece);
+        match machine.feed(&mut input, &mut output) {
+            Ok(None) => {}
+            Ok(Some(ServerStep::StartTls | ServerStep::Aborted)) | Err(_) => return,
+            Ok(Some(step)) => panic!("{step:?} before TLS"),
+        }
+    }
 }
 
 impl Served {
@@ -141,6 +161,11 @@ fn check(incoming: &Incoming, negotiated: &Negotiated) {
     request.clone().encode(*cookie, &mut again);
     let found = RequestDecoder::new(negotiated).next(&mut BytesMut::from(&again.concat()[..]));
     assert_eq!(found.ok().flatten().as_ref(), Some(incoming));
+}
+
+/// How a handshake that wants TLS first ends with what comes in plain text.
+fn over_tls_end(data: &[u8], mut machine: ClientHandshake) -> Option<HandshakeEnd> {
+    machine.feed(&mut BytesMut::from(data), &mut BytesMut::new()).ok().flatten()
 }
 
 /// What was told to the server, how the handshake ended, which replies came, how it ended.

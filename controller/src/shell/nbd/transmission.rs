@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 use tracing::debug;
@@ -22,14 +22,19 @@ use super::outbox::Outbox;
 use super::share::Share;
 use super::{OWN_BYTES, PAYLOAD_BYTES_MAX, REQUESTS_MAX, STALL_TIMEOUT};
 use crate::firmware::{ConnId, Event, Extent, HostError, HostOp, Reply, Segment, Tag};
-use crate::shell::array::{Array, Host, ToHost};
+use crate::shell::array::{Array, Host, Outcome, ToHost};
 use crate::shell::seams::Disk;
-use crate::shell::stores::{DiskWork, perform};
+use crate::shell::stores::{Operations, perform};
 
 /// What is allocated at a time for what a client sends.
 const BUFFER_BYTES: usize = 64 << 10;
+/// The same once it sends large writes: most of them lie in one piece in it, and need not be moved.
+const LARGE_BUFFER_BYTES: usize = 1 << 20;
 /// The room that is left when more is allocated.
 const SPARE_BYTES: usize = 4 << 10;
+/// With so much to write, that goes before more disk operations: what they have read is still in the processor's
+/// cache. Less of it is left to gather, for one system call.
+const WRITE_FIRST_BYTES: usize = 256 << 10;
 
 /// Why a transmission ended.
 #[derive(Debug)]
@@ -71,14 +76,14 @@ where
 {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut transmission = Transmission::new(Arc::clone(&array), host.conn, negotiated, outbox);
-    let mut operations = FuturesUnordered::new();
+    let mut operations = Operations::new();
     let stall = tokio::time::sleep(STALL_TIMEOUT);
     tokio::pin!(stall);
     let end = loop {
         if let Err(error) = transmission.decode(&mut input) {
             break End::Protocol(error);
         }
-        for operation in transmission.work.drain(..) {
+        for operation in transmission.outcome.work.drain(..) {
             operations.push(perform(array.stores(), operation));
         }
         if transmission.is_over() {
@@ -86,9 +91,17 @@ where
         }
         transmission.occupy(&input);
         transmission.make_room(&mut input);
+        if transmission.outbox.bytes() >= WRITE_FIRST_BYTES
+            && let Some(result) = transmission.outbox.write(&mut writer).now_or_never()
+        {
+            match result {
+                Ok(()) => transmission.progress = Instant::now(),
+                Err(error) => break End::Socket(error),
+            }
+        }
         tokio::select! {
             biased;
-            Some(event) = operations.next() => array.step(event, &mut transmission.work),
+            Some(event) = operations.next() => transmission.step(event),
             message = host.inbox.recv() => match message {
                 Some(message) => transmission.hear(message),
                 None => break End::Array,
@@ -115,14 +128,15 @@ where
         }
     };
     drop((reader, writer, input));
-    let Transmission { mut work, .. } = transmission;
+    // Nobody is left to take replies.
+    let mut outcome = Outcome::left(transmission.outcome.work);
     array.detach(host.conn);
     loop {
-        for operation in work.drain(..) {
+        for operation in outcome.work.drain(..) {
             operations.push(perform(array.stores(), operation));
         }
         match operations.next().await {
-            Some(event) => array.step(event, &mut work),
+            Some(event) => array.step(event, &mut outcome),
             None => return end,
         }
     }
@@ -149,8 +163,8 @@ struct Transmission<D> {
     outbox: Outbox,
     /// When the client last took a byte, or had none to take.
     progress: Instant,
-    /// Disk operations to be started.
-    work: Vec<DiskWork>,
+    /// Holds disk operations that are to be started.
+    outcome: Outcome,
     /// Kept for its capacity.
     segments: Vec<Bytes>,
 }
@@ -182,7 +196,7 @@ impl<D: Disk> Transmission<D> {
             last_tag: 0,
             outbox,
             progress: Instant::now(),
-            work: Vec::new(),
+            outcome: Outcome::of(conn),
             segments: Vec::new(),
         }
     }
@@ -197,12 +211,21 @@ impl<D: Disk> Transmission<D> {
         self.reading && self.held.is_none() && self.has_share && self.has_room()
     }
 
-    /// Room for what is announced, as far as it has begun to arrive; not before the last room is nearly full, for
-    /// payloads in flight hold it.
+    /// Room for what is announced, as far as it has begun to arrive. For a large payload that does not fit, at once:
+    /// what is there of it has to be moved, and that grows. Else not before the last room is nearly full, for payloads
+    /// in flight hold it.
     fn make_room(&self, input: &mut BytesMut) {
+        if !self.wants_input() {
+            return;
+        }
         let room = self.decoder.reserve_bytes(input);
-        if self.wants_input() && input.capacity() - input.len() < room.min(SPARE_BYTES) {
-            input.reserve(room.max(BUFFER_BYTES));
+        let spare = input.capacity() - input.len();
+        if room > BUFFER_BYTES {
+            if spare < room {
+                input.reserve(room.max(LARGE_BUFFER_BYTES));
+            }
+        } else if spare < room.min(SPARE_BYTES) {
+            input.reserve(BUFFER_BYTES);
         }
     }
 
@@ -300,7 +323,17 @@ impl<D: Disk> Transmission<D> {
         let tag = Tag(self.last_tag);
         self.pending.insert(tag, Pending { cookie, offset, dont_fragment, one_extent, bytes });
         self.pending_bytes += bytes;
-        self.array.step(Event::Host { conn: self.conn, tag, op }, &mut self.work);
+        self.step(Event::Host { conn: self.conn, tag, op });
+    }
+
+    /// Steps, and answers what that answers.
+    fn step(&mut self, event: Event) {
+        self.array.step(event, &mut self.outcome);
+        let mut replies = std::mem::take(&mut self.outcome.replies);
+        for (tag, result) in replies.drain(..) {
+            self.reply(tag, result);
+        }
+        self.outcome.replies = replies;
     }
 
     fn reject(&mut self, cookie: Cookie, errno: Errno, reason: &str) {
@@ -311,17 +344,19 @@ impl<D: Disk> Transmission<D> {
 
     fn hear(&mut self, message: ToHost) {
         match message {
-            ToHost::Reply(tag, result) => {
-                let Some(pending) = self.pending.remove(&tag) else { return };
-                self.pending_bytes -= pending.bytes;
-                self.answer(&pending, result);
-            }
+            ToHost::Reply(tag, result) => self.reply(tag, result),
             ToHost::Close => {
                 self.reading = false;
                 self.told_to_close = true;
             }
             ToHost::Attached(_) => {}
         }
+    }
+
+    fn reply(&mut self, tag: Tag, result: Result<Reply, HostError>) {
+        let Some(pending) = self.pending.remove(&tag) else { return };
+        self.pending_bytes -= pending.bytes;
+        self.answer(&pending, result);
     }
 
     fn answer(&mut self, pending: &Pending, result: Result<Reply, HostError>) {
