@@ -5,12 +5,16 @@
 //! committed later, in order. Who owns which bytes of which store follows from it alone.
 
 mod audit;
+mod command;
 pub mod defect;
+mod device;
 mod entry;
 pub mod geometry;
 mod ids;
 pub mod layout;
+mod load;
 mod mask;
+mod reclaim;
 mod records;
 mod session;
 mod space;
@@ -21,18 +25,20 @@ mod victim;
 mod write;
 
 pub use audit::{AuditError, EntryPlace};
+pub use command::CommandError;
 pub use entry::{Entry, Overlay};
 pub use geometry::{BLOCK_BYTES, Geometry, GeometryError, SECTOR_BYTES, TRACKS_PER_CYLINDER};
 pub use ids::{
     DeviceId, Generation, GroupId, Owner, PhysicalTrack, Place, PoolId, SessionId, StoreId, TrackNo, UnitSeq,
 };
+pub use load::LoadError;
 pub use mask::BlockMask;
 pub use records::{
     Change, DEVICES_MAX, DeviceKind, DeviceRecord, GROUPS_MAX, NAME_BYTES_MAX, PoolRecord,
     SESSIONS_PER_DEVICE_MAX, SessionRecord, SessionState, StoreRecord,
 };
-pub use session::{ActivateSession, CommandError};
+pub use session::ActivateSession;
 pub use space::PoolSpace;
-pub use tables::{LoadError, Tables};
+pub use tables::Tables;
 pub use victim::{Victim, VictimSearch};
 pub use write::{WriteError, WritePlan};

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use thiserror::Error;
-
 use crate::defect::{Defect, planted};
 use crate::entry::Entry;
-use crate::geometry::{Geometry, GeometryError};
+use crate::geometry::Geometry;
 use crate::ids::{
     DeviceId, Generation, GroupId, Owner, PhysicalTrack, Place, PoolId, SessionId, StoreId, TrackNo, UnitSeq,
 };
@@ -51,7 +49,7 @@ pub struct Tables {
     /// Devices with versions to look at, or being deleted.
     pub(crate) reclaiming: BTreeSet<DeviceId>,
     /// Which session a virtual device shows.
-    shown: BTreeMap<DeviceId, SessionId>,
+    pub(crate) shown: BTreeMap<DeviceId, SessionId>,
 }
 
 #[derive(Debug)]
@@ -78,63 +76,7 @@ pub(crate) struct Session {
     pub(crate) own: BTreeMap<TrackNo, Entry>,
 }
 
-/// What was loaded does not fit together: the metadata is damaged.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum LoadError {
-    /// A store's range of physical tracks is empty, too high, or another's.
-    #[error("{store} has an impossible range of physical tracks: the metadata is damaged")]
-    Store {
-        /// Which.
-        store: StoreId,
-    },
-    /// Something refers to a thing that is not there.
-    #[error("{what} refers to {to}, which does not exist: the metadata is damaged")]
-    Dangling {
-        /// What refers.
-        what: String,
-        /// To what.
-        to: String,
-    },
-    /// A device has an impossible size.
-    #[error("{device}: {source}: the metadata is damaged")]
-    Size {
-        /// Which.
-        device: DeviceId,
-        /// Why.
-        source: GeometryError,
-    },
-}
-
 impl Tables {
-    /// From everything that is durable: pools, stores, devices, sessions, then what refers to them. The latest of
-    /// several changes of one thing counts.
-    pub fn load(geometry: Geometry, changes: impl IntoIterator<Item = Change>) -> Result<Self, LoadError> {
-        let mut tables = Self {
-            geometry,
-            space: Space::default(),
-            pools: BTreeMap::new(),
-            stores: BTreeMap::new(),
-            devices: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-            groups: BTreeSet::new(),
-            waiting: BTreeMap::new(),
-            next_id: 1,
-            log: UnitLog::default(),
-            flying: BTreeSet::new(),
-            ended: BTreeSet::new(),
-            reclaiming: BTreeSet::new(),
-            shown: BTreeMap::new(),
-        };
-        for change in changes {
-            tables.check(&change)?;
-            if let Some(old) = tables.apply(change) {
-                old.tracks().for_each(|track| tables.space.release(track));
-            }
-        }
-        tables.settle_loaded();
-        Ok(tables)
-    }
-
     /// The array's track size.
     pub fn geometry(&self) -> Geometry {
         self.geometry
@@ -361,7 +303,7 @@ impl Tables {
 
     /// Changes the tables, holding what is referred to from now on; returns the entry that was replaced, whose
     /// references still count.
-    fn apply(&mut self, change: Change) -> Option<Entry> {
+    pub(crate) fn apply(&mut self, change: Change) -> Option<Entry> {
         if let Some(entry) = change_entry(&change) {
             entry.tracks().for_each(|track| {
                 self.space.hold(track);
@@ -489,92 +431,10 @@ impl Tables {
             device.table.shrink();
         }
     }
-
-    /// After a restart a track's stamp is its newest version's generation: had it been written since, without a
-    /// version, then for no session that is still there.
-    fn settle_loaded(&mut self) {
-        for (id, device) in &mut self.devices {
-            let Device { versions, table, live, .. } = device;
-            // Of several changes of a session only the last counts: what ended among them protects nothing.
-            live.clear();
-            for session in device.sessions.iter().filter_map(|session| self.sessions.get(session)) {
-                if let SessionState::Active { activated } = session.record.state {
-                    *live.entry(activated).or_insert(0) += 1;
-                }
-            }
-            for (track, upto) in versions.keys() {
-                table.set_stamp(*track, *upto);
-            }
-            if planted(Defect::StampFromDevice) {
-                let tracks: Vec<_> = table.mapped(TrackNo(0)).map(|(track, _)| track).collect();
-                for track in tracks {
-                    table.set_stamp(track, device.record.generation());
-                }
-            }
-            // A removal may have been under way.
-            if !device.versions.is_empty() {
-                device.collect = Some(TrackNo(0));
-                self.reclaiming.insert(*id);
-            }
-        }
-    }
-
-    /// Whether a loaded change refers only to what is there.
-    fn check(&self, change: &Change) -> Result<(), LoadError> {
-        let dangling = |what: String, to: String| Err(LoadError::Dangling { what, to });
-        if let Some(entry) = change_entry(change)
-            && let Some(track) = entry.tracks().find(|track| self.space.locate(*track).is_none())
-        {
-            return dangling(format!("{change:?}"), track.to_string());
-        }
-        match change {
-            Change::Store(id, record) => {
-                let end = record.first.checked_add(record.tracks);
-                let clash = self.stores.values().any(|other| {
-                    end.is_none_or(|end| other.first < end && record.first < other.first + other.tracks)
-                });
-                if record.first == 0 || record.tracks == 0 || end.is_none() || clash {
-                    return Err(LoadError::Store { store: *id });
-                }
-                if !self.pools.contains_key(&record.pool) {
-                    return dangling(id.to_string(), record.pool.to_string());
-                }
-            }
-            Change::Device(id, Some(record)) => {
-                if let DeviceKind::Standard { pool, .. } = record.kind {
-                    self.geometry
-                        .check_device_size(record.size_bytes)
-                        .map_err(|source| LoadError::Size { device: *id, source })?;
-                    if !self.pools.contains_key(&pool) {
-                        return dangling(id.to_string(), pool.to_string());
-                    }
-                }
-            }
-            Change::Session(id, Some(record)) => {
-                let device = |id: DeviceId| self.devices.get(&id);
-                if device(record.standard).is_none_or(|device| device.pool().is_none()) {
-                    return dangling(id.to_string(), record.standard.to_string());
-                }
-                if let Some(shown) = record.virtual_device
-                    && device(shown).is_none_or(|device| device.pool().is_some())
-                {
-                    return dangling(id.to_string(), shown.to_string());
-                }
-            }
-            Change::Entry(id, ..) | Change::Version(id, ..) if !self.devices.contains_key(id) => {
-                return dangling(format!("{change:?}"), id.to_string());
-            }
-            Change::Own(id, ..) if !self.sessions.contains_key(id) => {
-                return dangling(format!("{change:?}"), id.to_string());
-            }
-            _ => {}
-        }
-        Ok(())
-    }
 }
 
 /// The entry that a change installs.
-fn change_entry(change: &Change) -> Option<Entry> {
+pub(crate) fn change_entry(change: &Change) -> Option<Entry> {
     match change {
         Change::Entry(_, _, entry) => Some(*entry),
         Change::Version(_, _, _, entry) | Change::Own(_, _, entry) => *entry,
@@ -583,7 +443,7 @@ fn change_entry(change: &Change) -> Option<Entry> {
 }
 
 impl Device {
-    fn new(record: DeviceRecord) -> Self {
+    pub(crate) fn new(record: DeviceRecord) -> Self {
         Self {
             record,
             table: TrackTable::default(),

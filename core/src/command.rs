@@ -1,0 +1,152 @@
+//! Why a command is refused.
+
+use thiserror::Error;
+
+use crate::geometry::GeometryError;
+use crate::ids::{GroupId, PoolId, SessionId, TrackNo};
+use crate::records::{NAME_BYTES_MAX, SessionState};
+
+/// Why a command was refused; nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CommandError {
+    /// Not a name.
+    #[error(
+        "{name:?} is not a name: use 1 to {NAME_BYTES_MAX} of the letters a-z and A-Z, digits, '-', '_' and '.', and begin with a letter or digit"
+    )]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// Not a size.
+    #[error(transparent)]
+    Size(#[from] GeometryError),
+    /// A device cannot shrink.
+    #[error("device {name} has {size_bytes} bytes and cannot shrink to {to_bytes}: choose a larger size")]
+    Shrink {
+        /// Which device.
+        name: String,
+        /// Its size.
+        size_bytes: u64,
+        /// What was asked for.
+        to_bytes: u64,
+    },
+    /// The name is taken.
+    #[error("a device named {name} exists already: choose another name")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// No such device.
+    #[error("there is no device {device}")]
+    NoDevice {
+        /// Its number or name.
+        device: String,
+    },
+    /// No such session.
+    #[error("there is no {session}: it was never registered, or it was removed")]
+    NoSession {
+        /// Its number.
+        session: SessionId,
+    },
+    /// No such group.
+    #[error("there is no open {group}: begin a group first")]
+    NoGroup {
+        /// Its number.
+        group: GroupId,
+    },
+    /// No such pool.
+    #[error("there is no {pool}")]
+    NoPool {
+        /// Which.
+        pool: PoolId,
+    },
+    /// A standard device is wanted.
+    #[error("device {name} is virtual: name a standard device")]
+    NotStandard {
+        /// Which.
+        name: String,
+    },
+    /// A virtual device is wanted.
+    #[error("device {name} is not virtual: name a virtual device")]
+    NotVirtual {
+        /// Which.
+        name: String,
+    },
+    /// The virtual device is taken.
+    #[error(
+        "virtual device {name} shows {session} already: remove that session, or name another virtual device"
+    )]
+    Shown {
+        /// Which device.
+        name: String,
+        /// Its session.
+        session: SessionId,
+    },
+    /// The device has sessions.
+    #[error("device {name} has {sessions} sessions: remove them first")]
+    HasSessions {
+        /// Which device.
+        name: String,
+        /// How many.
+        sessions: usize,
+    },
+    /// The session's state does not allow it.
+    #[error("{session} is {state}, and only a session that is {wanted} can be {verb}")]
+    SessionState {
+        /// Which.
+        session: SessionId,
+        /// Its state.
+        state: SessionState,
+        /// The state it would need.
+        wanted: &'static str,
+        /// What was asked for.
+        verb: &'static str,
+    },
+    /// The session is activated with its group.
+    #[error("{session} waits in {group}: process the group to activate it")]
+    InGroup {
+        /// Which session.
+        session: SessionId,
+        /// Its group.
+        group: GroupId,
+    },
+    /// The session waits in no group, or in another.
+    #[error("{session} does not wait in {group}: register it with the group")]
+    NotInGroup {
+        /// Which session.
+        session: SessionId,
+        /// The group.
+        group: GroupId,
+    },
+    /// The session has no such track.
+    #[error("{session} has no changed track {track}: ask which tracks changed")]
+    NotChanged {
+        /// Which session.
+        session: SessionId,
+        /// Which track.
+        track: TrackNo,
+    },
+    /// No pool of that name.
+    #[error("there is no pool named {name}")]
+    NoPoolNamed {
+        /// The name.
+        name: String,
+    },
+    /// A session is named twice.
+    #[error("{session} is named twice")]
+    Twice {
+        /// Which.
+        session: SessionId,
+    },
+    /// There is nothing to activate.
+    #[error("no session is named: name at least one")]
+    Nothing,
+    /// A limit.
+    #[error("{what} is limited to {most}: remove one first")]
+    Limit {
+        /// What has the limit.
+        what: String,
+        /// The limit.
+        most: usize,
+    },
+}
