@@ -3,16 +3,17 @@
 //!
 //! Several headers share a 4 KiB block of the header area, so a block is read before its first change and then kept
 //! for a while. A block that cannot be read is begun anew: its other headers are lost, which costs a later recovery
-//! their origin, and no data.
+//! their origin, and no data. After a failed write it is not known what a block says on the store, of its other headers
+//! neither: it is kept, and the next round writes it again, changed or not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
 use twintrack_core::layout::{Header, StoreLayout};
 use twintrack_core::{BLOCK_BYTES, BlockMask, Generation, Geometry, Owner, Place, StoreId};
 
-/// Blocks of the header area that are kept: 4 MiB.
+/// Blocks of the header area that are kept between rounds, beyond those whose writes failed: 4 MiB.
 const CACHED_BLOCKS_MAX: usize = 1024;
 
 /// A block of the header area of a store.
@@ -44,6 +45,8 @@ pub(super) struct Headers {
     cache: BTreeMap<HeaderBlock, Vec<u8>>,
     /// The cache in the order in which it was filled.
     filled: VecDeque<HeaderBlock>,
+    /// Blocks of the cache that are being written, or could not be.
+    unwritten: BTreeSet<HeaderBlock>,
 }
 
 impl Headers {
@@ -57,6 +60,7 @@ impl Headers {
             late: BTreeMap::new(),
             cache: BTreeMap::new(),
             filled: VecDeque::new(),
+            unwritten: BTreeSet::new(),
         }
     }
 
@@ -71,13 +75,14 @@ impl Headers {
         self.notes.entry(at).or_insert(Note { birth: None, mask }).mask = mask;
     }
 
-    /// The blocks that the notes change; each is to be [`Self::fill`]ed unless it is in the cache.
+    /// The blocks that the notes change, and those that the round before could not write; each is to be
+    /// [`Self::fill`]ed unless it is in the cache.
     pub(super) fn touched(&mut self, layout: impl Fn(StoreId) -> StoreLayout) -> Vec<(HeaderBlock, bool)> {
         if planted(Defect::HeaderLate) {
             std::mem::swap(&mut self.notes, &mut self.late);
         }
-        let mut blocks: Vec<_> = self.notes.keys().map(|at| block_of(*at, &layout).0).collect();
-        blocks.dedup();
+        let mut blocks = self.unwritten.clone();
+        blocks.extend(self.notes.keys().map(|at| block_of(*at, &layout).0));
         blocks.into_iter().map(|block| (block, self.cache.contains_key(&block))).collect()
     }
 
@@ -88,9 +93,8 @@ impl Headers {
         self.filled.push_back(block);
     }
 
-    /// Enters the notes into the blocks that are filled: what to write.
+    /// Enters the notes into the blocks that are filled: what to write, until it is [`Self::written`].
     pub(super) fn apply(&mut self, layout: impl Fn(StoreId) -> StoreLayout) -> Vec<(HeaderBlock, Bytes)> {
-        let mut changed: Vec<HeaderBlock> = Vec::new();
         for (at, note) in std::mem::take(&mut self.notes) {
             let (block, within, length) = block_of(at, &layout);
             let Some(content) = self.cache.get_mut(&block) else {
@@ -116,25 +120,28 @@ impl Headers {
             };
             if let Some(header) = header {
                 slot.copy_from_slice(&header.encode(self.geometry, self.serial));
-                if changed.last() != Some(&block) {
-                    changed.push(block);
-                }
+                self.unwritten.insert(block);
             }
         }
-        let written =
-            changed.iter().map(|block| (*block, Bytes::copy_from_slice(&self.cache[block]))).collect();
-        while self.filled.len() > CACHED_BLOCKS_MAX
-            && let Some(oldest) = self.filled.pop_front()
-        {
-            self.cache.remove(&oldest);
-        }
-        written
+        let blocks = self.unwritten.iter();
+        blocks.map(|block| (*block, Bytes::copy_from_slice(&self.cache[block]))).collect()
     }
 
-    /// A block that was not written after all is read anew before its next change.
-    pub(super) fn forget(&mut self, block: HeaderBlock) {
-        self.cache.remove(&block);
-        self.filled.retain(|other| *other != block);
+    /// A block is on the store. One that is not told of here is written again in the next round.
+    pub(super) fn written(&mut self, block: HeaderBlock) {
+        self.unwritten.remove(&block);
+    }
+
+    /// After the writes of a round: keeps no more of the cache than it may.
+    pub(super) fn trim(&mut self) {
+        for _ in CACHED_BLOCKS_MAX..self.filled.len() {
+            let Some(oldest) = self.filled.pop_front() else { return };
+            if self.unwritten.contains(&oldest) {
+                self.filled.push_back(oldest);
+            } else {
+                self.cache.remove(&oldest);
+            }
+        }
     }
 }
 

@@ -91,6 +91,7 @@ impl Firmware {
             }
         }
         if none {
+            self.headers.trim();
             self.sync_stores(fx);
         }
     }
@@ -101,13 +102,13 @@ impl Firmware {
         result: Result<(), DiskError>,
         fx: &mut Vec<Effect>,
     ) {
-        if result.is_err() {
-            // What the block says on the store is not known. The tracks that it speaks of keep their data.
-            self.headers.forget(block);
+        if result.is_ok() {
+            self.headers.written(block);
         }
         if !self.stage_over(Stage::WriteHeaders, result.is_ok()) {
             return;
         }
+        self.headers.trim();
         match self.round.take() {
             Some(round) if round.failed => {
                 for waiter in self.durability.round_failed(round.stores) {

@@ -14,14 +14,19 @@ use twintrack_link::Endpoint;
 
 use super::array::Array;
 use super::config::{Config, ServeError};
+use super::places::Places;
 use super::seams::{Disk, Env, Net};
 use super::token::Token;
 use super::{control, nbd};
 
-/// NBD connections of an array.
+/// NBD connections over Unix sockets, and as many over TCP.
 const HOSTS_MAX: usize = 1024;
-/// Management connections of an array.
+/// Management connections over Unix sockets, and as many over TCP.
 const CALLERS_MAX: usize = 256;
+/// Connections that have lost their places and are not gone yet. With more, newcomers wait.
+const LEAVING_MAX: usize = 64;
+/// All connections of an array.
+const CONNECTIONS_MAX: usize = 2 * (HOSTS_MAX + CALLERS_MAX) + LEAVING_MAX;
 /// Between two attempts to accept, when one failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,21 +36,43 @@ pub(super) struct Doors<N: Net> {
     listeners: Vec<(Kind, N::Listener)>,
 }
 
-/// What is spoken on a socket.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+/// What is spoken on a socket, and who gets there.
+#[derive(Clone, Copy)]
+struct Kind {
+    speech: Speech,
+    reach: Reach,
+}
+
+#[derive(Clone, Copy)]
+enum Speech {
     Nbd,
-    /// From the array's owner.
     Control,
-    /// From anybody: with the token, if there is one.
-    ControlOverTcp,
+}
+
+/// Places are counted for each alone, so that who comes from anywhere never keeps out the owner.
+#[derive(Clone, Copy)]
+enum Reach {
+    /// Unix sockets: the array's owner.
+    Owner,
+    /// TCP: anybody. Commands take the token, if there is one.
+    Anybody,
+}
+
+impl Kind {
+    fn new(speech: Speech, endpoint: &Endpoint) -> Self {
+        let reach = match endpoint {
+            Endpoint::Unix(_) => Reach::Owner,
+            Endpoint::Tcp(..) => Reach::Anybody,
+        };
+        Self { speech, reach }
+    }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nbd => "Nbd",
-            Self::Control | Self::ControlOverTcp => "Control",
+        f.write_str(match self.speech {
+            Speech::Nbd => "Nbd",
+            Speech::Control => "Control",
         })
     }
 }
@@ -54,14 +81,10 @@ impl<N: Net> Doors<N> {
     pub(super) async fn bind(net: N, config: &Config) -> Result<Self, ServeError> {
         let mut doors = Self { net, listeners: Vec::new() };
         for endpoint in &config.nbd {
-            doors.bind_one(Kind::Nbd, endpoint).await?;
+            doors.bind_one(Kind::new(Speech::Nbd, endpoint), endpoint).await?;
         }
         for endpoint in &config.control {
-            let kind = match endpoint {
-                Endpoint::Unix(_) => Kind::Control,
-                Endpoint::Tcp(..) => Kind::ControlOverTcp,
-            };
-            doors.bind_one(kind, endpoint).await?;
+            doors.bind_one(Kind::new(Speech::Control, endpoint), endpoint).await?;
         }
         Ok(doors)
     }
@@ -78,6 +101,18 @@ impl<N: Net> Doors<N> {
     }
 }
 
+/// The places of those who come by one reach.
+struct Rooms {
+    hosts: Places,
+    callers: Places,
+}
+
+impl Rooms {
+    fn new() -> Self {
+        Self { hosts: Places::new(HOSTS_MAX), callers: Places::new(CALLERS_MAX) }
+    }
+}
+
 /// The connections of one life of an array. When it is dropped, so are they.
 pub(super) struct Connections<D> {
     array: Arc<Array<D>>,
@@ -85,6 +120,8 @@ pub(super) struct Connections<D> {
     /// The same behind the token.
     guarded: Router,
     closing: watch::Sender<bool>,
+    of_owner: Rooms,
+    of_anybody: Rooms,
     hosts: JoinSet<()>,
     callers: JoinSet<()>,
 }
@@ -97,7 +134,16 @@ impl<D: Disk> Connections<D> {
             None => router.clone(),
         };
         let closing = watch::Sender::new(false);
-        Self { array, router, guarded, closing, hosts: JoinSet::new(), callers: JoinSet::new() }
+        Self {
+            array,
+            router,
+            guarded,
+            closing,
+            of_owner: Rooms::new(),
+            of_anybody: Rooms::new(),
+            hosts: JoinSet::new(),
+            callers: JoinSet::new(),
+        }
     }
 
     /// Takes connections, for ever.
@@ -106,11 +152,12 @@ impl<D: Disk> Connections<D> {
         let mut accepts: FuturesUnordered<_> =
             doors.listeners.iter_mut().map(|(kind, listener)| accept_one(net, *kind, listener)).collect();
         loop {
+            let has_room = self.hosts.len() + self.callers.len() < CONNECTIONS_MAX;
             tokio::select! {
                 biased;
                 Some(ended) = self.hosts.join_next() => reap(ended),
                 Some(ended) = self.callers.join_next() => reap(ended),
-                Some((kind, listener, accepted)) = accepts.next() => {
+                Some((kind, listener, accepted)) = accepts.next(), if has_room => {
                     if let Ok(stream) = accepted {
                         self.welcome(net, kind, stream);
                     }
@@ -122,18 +169,25 @@ impl<D: Disk> Connections<D> {
     }
 
     fn welcome<N: Net>(&mut self, net: &N, kind: Kind, stream: N::Stream) {
-        let closing = self.closing.subscribe();
-        match kind {
-            Kind::Nbd if self.hosts.len() < HOSTS_MAX => {
+        let (rooms, router) = match kind.reach {
+            Reach::Owner => (&self.of_owner, &self.router),
+            Reach::Anybody => (&self.of_anybody, &self.guarded),
+        };
+        let place = match kind.speech {
+            Speech::Nbd => rooms.hosts.take(),
+            Speech::Control => rooms.callers.take(),
+        };
+        let Some(place) = place else {
+            return debug!(%kind, "too many connections, and all are needed: one is refused");
+        };
+        let (net, closing) = (net.clone(), self.closing.subscribe());
+        match kind.speech {
+            Speech::Nbd => {
                 let array = Arc::clone(&self.array);
-                self.hosts.spawn(nbd::serve_connection(array, net.clone(), stream, closing));
+                self.hosts.spawn(nbd::serve_connection(array, net, stream, place, closing));
             }
-            Kind::Control | Kind::ControlOverTcp if self.callers.len() < CALLERS_MAX => {
-                let router = if kind == Kind::Control { &self.router } else { &self.guarded };
-                self.callers.spawn(control::serve_connection(router.clone(), net.clone(), stream, closing));
-            }
-            Kind::Nbd | Kind::Control | Kind::ControlOverTcp => {
-                debug!(%kind, "too many connections: one is refused");
+            Speech::Control => {
+                self.callers.spawn(control::serve_connection(router.clone(), net, stream, place, closing));
             }
         }
     }

@@ -7,7 +7,8 @@
 //! | `GET /v1/health` | 200, `{"status":"up"}` |
 //! | `GET /metrics` | 200, text for Prometheus |
 //!
-//! Whatever fails is answered with a [`Refusal`] and the status of its code. Over TCP every request shows the token, as
+//! A request is heard whole before it is carried out: until then, and when it is answered, the connection's place may go
+//! to a newcomer. Whatever fails is answered with a [`Refusal`] and the status of its code. Over TCP every request shows the token, as
 //! `authorization: Bearer TOKEN`. A command has to be `application/json`: that a page of another site cannot make a browser
 //! send.
 
@@ -15,7 +16,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
@@ -23,7 +23,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
@@ -33,6 +36,7 @@ use twintrack_link::manage::{Answer, COMMAND_BYTES_MAX, COMMAND_PATH, Command, R
 
 use super::array::Array;
 use super::metrics::CONTENT_TYPE;
+use super::places::Place;
 use super::seams::{Disk, Env, Net};
 use super::token::Token;
 use crate::firmware::Segment;
@@ -45,11 +49,13 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take for the TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves one connection to its end. When `closing` changes, it ends with the request that is under way.
+/// Serves one connection to its end. When `closing` changes, it ends with the request that is under way; when the
+/// place is lost, at once, for then none is.
 pub(super) async fn serve_connection<N: Net>(
     router: Router,
     net: N,
     mut stream: N::Stream,
+    place: Place,
     mut closing: watch::Receiver<bool>,
 ) {
     if net.requires_encryption(&stream) {
@@ -58,26 +64,37 @@ pub(super) async fn serve_connection<N: Net>(
             encrypted = net.encrypt(stream) => encrypted,
             () = tokio::time::sleep(TLS_TIMEOUT) => Err(io::ErrorKind::TimedOut.into()),
             _ = closing.changed() => return,
+            () = place.lost() => return debug!("management connection gave way to a newer one"),
         };
         stream = match encrypted {
             Ok(encrypted) => encrypted,
             Err(error) => return info!(%error, "management connection refused: no TLS, or one that fails"),
         };
     }
+    let (router, its_place) = (TowerToHyperService::new(router), place.clone());
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(its_place.clone());
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         // It would be wall time, and differ from run to run.
         .auto_date_header(false)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let served = tokio::select! {
         biased;
         served = connection.as_mut() => served,
         _ = closing.changed() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                biased;
+                served = connection => served,
+                () = place.lost() => return,
+            }
         }
+        () = place.lost() => return debug!("management connection gave way to a newer one"),
     };
     if let Err(error) = served {
         debug!(%error, "management connection ended");
@@ -93,6 +110,7 @@ pub(super) fn router<D: Disk, E: Env>(array: Arc<Array<D>>, env: E) -> Router {
         .route("/metrics", get(metrics::<D, E>))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(hear))
         .with_state(Context { array, env })
 }
 
@@ -130,13 +148,48 @@ impl<D, E: Clone> Clone for Context<D, E> {
     }
 }
 
-async fn command<D: Disk, E: Env>(State(context): State<Context<D, E>>, request: Request) -> Response {
-    if !is_json(request.headers()) {
+/// Hears a request whole, then has it carried out.
+async fn hear(Extension(place): Extension<Place>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let body = match read_body(body).await {
+        Ok(body) => body,
+        Err(refusal) => return refused(&refusal),
+    };
+    let Some(_turn) = place.turn() else {
+        // At the last moment.
+        let reason = "the array has too many connections, and this one gave way to a newer one: try again";
+        return refused(&Refusal { code: RefusalCode::Unavailable, reason: reason.to_owned() });
+    };
+    next.run(Request::from_parts(head, body.into())).await
+}
+
+async fn read_body(body: Body) -> Result<Bytes, Refusal> {
+    match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, COMMAND_BYTES_MAX)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(bad_request(format!(
+            "the body of the request broke off, or is longer than {COMMAND_BYTES_MAX} bytes"
+        ))),
+        Err(_) => {
+            let seconds = BODY_TIMEOUT.as_secs();
+            Err(bad_request(format!("the body of the request took longer than {seconds} s")))
+        }
+    }
+}
+
+async fn command<D: Disk, E: Env>(
+    State(context): State<Context<D, E>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if !is_json(&headers) {
         return refused(&bad_request("a command has the header `content-type: application/json`".to_owned()));
     }
-    let command = match read_command(request.into_body()).await {
+    let command: Command = match serde_json::from_slice(&body) {
         Ok(command) => command,
-        Err(refusal) => return refused(&refusal),
+        Err(error) => {
+            let reason = format!("the body of the request is no command that this array knows: {error}");
+            return refused(&bad_request(reason));
+        }
     };
     match context.array.command(context.env.wall_ms(), command).await {
         Ok(mut answer) => {
@@ -153,25 +206,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
     kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
-}
-
-async fn read_command(body: Body) -> Result<Command, Refusal> {
-    let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, COMMAND_BYTES_MAX)).await;
-    let body = match body {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            return Err(bad_request(format!(
-                "the body of the request broke off, or is longer than {COMMAND_BYTES_MAX} bytes"
-            )));
-        }
-        Err(_) => {
-            let seconds = BODY_TIMEOUT.as_secs();
-            return Err(bad_request(format!("the body of the request took longer than {seconds} s")));
-        }
-    };
-    serde_json::from_slice(&body).map_err(|error| {
-        bad_request(format!("the body of the request is no command that this array knows: {error}"))
-    })
 }
 
 async fn track<D: Disk, E: Env>(

@@ -8,7 +8,7 @@
 //!
 //! - `array`: the lock around the firmware, and where each effect goes.
 //! - `engine`: the task with the timer, the commits, and disk operations of nobody else's.
-//! - `nbd`, `control`: the front ends, one task for each connection.
+//! - `nbd`, `control`: the front ends, one task for each connection. `places`: how many, and who gives way.
 //! - `metrics`: what Prometheus is told.
 //! - `troubles`: one line in the log for one cause.
 //! - `boot`: format, open, load. [`metadata`]: what is durable. `stores`: the disks. `superblock`: whose a disk is.
@@ -29,6 +29,7 @@ mod engine;
 pub mod metadata;
 mod metrics;
 mod nbd;
+mod places;
 mod seams;
 mod stores;
 pub(crate) mod superblock;

@@ -1,5 +1,6 @@
 //! A whole array in memory, seen from the outside; here what needs no device.
 
+mod crowds;
 mod devices;
 
 use std::path::PathBuf;
@@ -34,7 +35,7 @@ async fn start(shelf: &Shelf) -> Running {
 async fn start_with(shelf: &Shelf, control_token: Option<Token>) -> Running {
     let net = Pipes::default();
     let config = Config {
-        nbd: vec![endpoint("nbd")],
+        nbd: vec![endpoint("nbd"), remote_nbd()],
         control: vec![endpoint("control"), remote()],
         control_token,
         pools: vec![PoolConfig {
@@ -96,6 +97,10 @@ impl Running {
 /// Where others than the owner connect.
 fn remote() -> Endpoint {
     Endpoint::Tcp("array".to_owned(), 80)
+}
+
+fn remote_nbd() -> Endpoint {
+    Endpoint::Tcp("array".to_owned(), 10809)
 }
 
 fn post(body: &str) -> String {

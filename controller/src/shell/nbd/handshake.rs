@@ -37,6 +37,8 @@ pub(super) enum Failure {
     Tls(#[source] io::Error),
     #[error("it took longer than {} s", HANDSHAKE_TIMEOUT.as_secs())]
     TooSlow,
+    #[error("there are too many connections, and it was the oldest that had not chosen an export")]
+    PlaceLost,
 }
 
 /// Talks until the client has chosen an export, which then is in `attached`; `None`: it left.

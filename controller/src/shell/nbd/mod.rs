@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tracing::{debug, info};
 
 use super::array::Array;
+use super::places::Place;
 use super::seams::{Disk, Net};
 use handshake::Entered;
 use outbox::Outbox;
@@ -32,12 +33,13 @@ const OWN_BYTES: usize = 1 << 20;
 /// How long a client may take no byte of what it has to read, or send none of what it has begun to send.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Serves one connection to its end, and what it has asked for beyond that. When `closing` changes, a handshake is
-/// given up; a transmission learns it from the array.
+/// Serves one connection to its end, and what it has asked for beyond that. When `closing` changes, or the
+/// place is lost, a handshake is given up; a transmission keeps its place, and learns the end from the array.
 pub(super) async fn serve_connection<D, N>(
     array: Arc<Array<D>>,
     net: N,
     stream: N::Stream,
+    place: Place,
     mut closing: watch::Receiver<bool>,
 ) where
     D: Disk,
@@ -50,9 +52,15 @@ pub(super) async fn serve_connection<D, N>(
         entered = handshake::shake(&array, &net, stream, &mut attached) => entered,
         () = tokio::time::sleep(HANDSHAKE_TIMEOUT) => Err(handshake::Failure::TooSlow),
         _ = closing.changed() => Ok(None),
+        () = place.lost() => Err(handshake::Failure::PlaceLost),
     };
     match (entered, attached) {
         (Ok(Some(Entered { stream, encrypted, negotiated, input })), Some(host)) => {
+            let Some(_turn) = place.turn() else {
+                // At the last moment.
+                array.detach(host.conn);
+                return debug!(error = %handshake::Failure::PlaceLost, "handshake failed");
+            };
             let how = if encrypted { "host connected over TLS" } else { "host connected" };
             info!(conn = host.conn.0, export = %negotiated.export, "{how}");
             let conn = host.conn;
