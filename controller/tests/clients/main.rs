@@ -12,12 +12,11 @@ mod killed;
 mod nbdcopy;
 mod nbdinfo;
 mod needs;
-// As there.
+// Not everything that the daemon's own tests use is used here; so, too, below.
 #[allow(dead_code)]
 #[path = "../daemon/pki.rs"]
 mod pki;
 mod postgres;
-// Not everything that the daemon's own tests use is used here.
 #[allow(dead_code)]
 #[path = "../daemon/process.rs"]
 mod process;
