@@ -21,9 +21,11 @@ pub fn trials() -> Vec<Trial> {
         let word = transport.word();
         for jobs in [1, 4] {
             let name = format!("fio::verify::{word}::connections_{jobs}");
-            trials.push(trial(name, &[Program("fio")], move || what_is_written_is_read(transport, jobs)));
+            trials.push(trial(name, &[Program("fio"), Program("setpriv")], move || {
+                what_is_written_is_read(transport, jobs)
+            }));
             let name = format!("fio::sessions::{word}::connections_{jobs}");
-            let needs: [Need; 3] = [Program("fio"), Program("nbdcopy"), Command];
+            let needs: [Need; 4] = [Program("fio"), Program("setpriv"), Program("nbdcopy"), Command];
             trials.push(trial(name, &needs, move || sessions_under_load(transport, jobs)));
         }
     }
@@ -36,7 +38,7 @@ async fn what_is_written_is_read(transport: Transport, jobs: u64) {
     let server = Server::start(transport, &[("db", 64)]).await;
     let arguments = |server: &Server, more: &[&str]| {
         let mut arguments = vec!["--name=job".to_owned(), "--ioengine=nbd".to_owned()];
-        arguments.push(format!("--uri={}", server.uri("db")));
+        arguments.push(format!("--uri={}", server.fio_uri("db")));
         arguments.push(format!("--numjobs={jobs}"));
         // Fewer connections have more to write each.
         let size = 64 * MIB / jobs;
@@ -51,10 +53,11 @@ async fn what_is_written_is_read(transport: Transport, jobs: u64) {
         arguments.extend(more.iter().map(|word| (*word).to_owned()));
         arguments
     };
-    run("fio", arguments(&server, &["--rw=randwrite", "--do_verify=1"])).await;
-    run("fio", arguments(&server, &["--rw=randrw", "--do_verify=1"])).await;
+    let run = async |server: &Server, more: &[&str]| fio(server, arguments(server, more)).end().await.well();
+    run(&server, &["--rw=randwrite", "--do_verify=1"]).await;
+    run(&server, &["--rw=randrw", "--do_verify=1"]).await;
     let server = server.killed().await;
-    run("fio", arguments(&server, &["--rw=randrw", "--verify_only"])).await;
+    run(&server, &["--rw=randrw", "--verify_only"]).await;
 }
 
 /// D3, D5, D8, F1: each session that is established while fio writes shows every job's part of the device at one
@@ -101,11 +104,11 @@ pub struct Load {
 impl Load {
     /// On `db`, with a flush after each `flush_every` writes; slow enough that it takes more than 20 s.
     pub fn start(server: &Server, jobs: u64, flush_every: u64) -> Self {
-        let logs: Vec<PathBuf> = (0..jobs).map(|job| server.beside(&format!("job-{job}"))).collect();
+        let logs: Vec<PathBuf> = (0..jobs).map(|job| server.home().join(format!("job-{job}"))).collect();
         let common = "--ioengine=nbd --rw=randwrite --norandommap --iodepth=1 --bs=4k --rate_iops=3000 \
                       --verify=crc32c --do_verify=0 --verify_state_save=0";
         let mut arguments: Vec<String> = common.split_whitespace().map(str::to_owned).collect();
-        arguments.push(format!("--uri={}", server.uri("db")));
+        arguments.push(format!("--uri={}", server.fio_uri("db")));
         arguments.push(format!("--fsync={flush_every}"));
         arguments.push(format!("--size={JOB_BYTES}"));
         arguments.push(format!("--io_size={}", (WRITES_MAX - 1) * BLOCK));
@@ -118,7 +121,7 @@ impl Load {
             arguments.push(format!("--offset={}", job as u64 * JOB_BYTES));
             arguments.push(format!("--write_iolog={}", log.display()));
         }
-        Self { fio: Child::start("fio", arguments), logs, writes: 0 }
+        Self { fio: fio(server, arguments), logs, writes: 0 }
     }
 
     /// Waits until some more was written.
@@ -139,6 +142,12 @@ impl Load {
         self.fio.end().await;
         self.logs.iter().map(|path| IoLog::read(path)).collect()
     }
+}
+
+/// Starts fio.
+fn fio(server: &Server, arguments: Vec<String>) -> Child {
+    let words = [server.fio(), arguments].concat();
+    Child::start(&words[0], &words[1..])
 }
 
 /// All of a device.

@@ -23,24 +23,24 @@ async fn a_host_gets_the_error() {
     let (db, fio) = (server.uri("db"), server.uri("fio"));
     run("fio", verify(&fio, "--rw=write", &[])).await;
     let writes = (0..128).map(|n| format!("write -P {} {} 1M", n + 1, n * MIB));
-    let said = Child::start("qemu-io", qemu_io(&db, writes)).end().await;
+    let said = Child::start("qemu-io", qemu_io(&server, "db", writes)).end().await;
     let text = format!("{}{}", said.stdout, said.stderr);
     let written = said.stdout.matches("wrote 1048576/1048576").count() as u64;
     assert!((1..48).contains(&written), "{text}");
     assert!(text.contains("No space left on device"), "{text}");
     let check = (0..written).map(|n| format!("read -P {} {} 1M", n + 1, n * MIB));
-    run("qemu-io", qemu_io(&db, check)).await;
+    run("qemu-io", qemu_io(&server, "db", check)).await;
     let again = (0..written).map(|n| format!("write -P {} {} 1M", 200, n * MIB));
-    run("qemu-io", qemu_io(&db, again.chain(["flush".to_owned()]))).await;
+    run("qemu-io", qemu_io(&server, "db", again.chain(["flush".to_owned()]))).await;
     run("fio", verify(&fio, "--rw=randwrite", &[])).await;
     let failed = Child::start("fio", verify(&db, "--rw=write", &["--size=128M"])).end().await.badly();
     assert!(failed.contains("No space left on device"), "{failed}");
 
     let trim = [format!("discard 0 {}", 4 * MIB), "flush".to_owned(), format!("write -P 9 {} 2M", 120 * MIB)];
-    run("qemu-io", qemu_io(&db, trim)).await;
+    run("qemu-io", qemu_io(&server, "db", trim)).await;
     let server = server.killed().await;
     run("fio", verify(&server.uri("fio"), "--rw=randread", &["--verify_only"])).await;
-    run("qemu-io", qemu_io(&server.uri("db"), [format!("read -P 9 {} 2M", 120 * MIB)])).await;
+    run("qemu-io", qemu_io(&server, "db", [format!("read -P 9 {} 2M", 120 * MIB)])).await;
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
@@ -49,10 +49,10 @@ async fn a_host_gets_the_error() {
 async fn the_oldest_session_fails() {
     let server = Server::start_small(Transport::Unix, 64, &[("db", 24)]).await;
     let db = server.uri("db");
-    run("qemu-io", qemu_io(&db, ["write -P 1 0 24M".to_owned()])).await;
+    run("qemu-io", qemu_io(&server, "db", ["write -P 1 0 24M".to_owned()])).await;
     crate::establish(&server, &["db=oldest"]).await;
-    run("qemu-io", qemu_io(&db, ["write -P 2 0 24M".to_owned()])).await;
-    run("qemu-io", qemu_io(&server.uri("oldest"), ["read -P 1 0 24M".to_owned()])).await;
+    run("qemu-io", qemu_io(&server, "db", ["write -P 2 0 24M".to_owned()])).await;
+    run("qemu-io", qemu_io(&server, "oldest", ["read -P 1 0 24M".to_owned()])).await;
     crate::establish(&server, &["db=youngest"]).await;
     run("fio", verify(&db, "--rw=write", &["--size=24M"])).await;
 
@@ -61,11 +61,11 @@ async fn the_oldest_session_fails() {
     assert_eq!(states, [SessionInfoState::Failed, SessionInfoState::Active]);
     let warnings = server.array().array_show().await.unwrap().warnings;
     assert!(warnings.iter().any(|warning| warning.contains("fail")), "{warnings:?}");
-    let read = Child::start("qemu-io", qemu_io(&server.uri("oldest"), ["read 0 4k".to_owned()]));
+    let read = Child::start("qemu-io", qemu_io(&server, "oldest", ["read 0 4k".to_owned()]));
     read.end().await.badly();
     let server = server.killed().await;
     run("fio", verify(&server.uri("db"), "--rw=read", &["--size=24M", "--verify_only"])).await;
-    run("qemu-io", qemu_io(&server.uri("youngest"), ["read -P 2 0 24M".to_owned()])).await;
+    run("qemu-io", qemu_io(&server, "youngest", ["read -P 2 0 24M".to_owned()])).await;
 }
 
 fn verify<'a>(uri: &str, pattern: &'a str, more: &[&'a str]) -> Vec<String> {

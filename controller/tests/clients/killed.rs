@@ -18,7 +18,7 @@ pub fn trials() -> Vec<Trial> {
     for transport in Transport::ALL {
         let word = transport.word();
         for jobs in [1, 4] {
-            let needs = [Program("fio"), Program("nbdcopy"), Command];
+            let needs = [Program("fio"), Program("setpriv"), Program("nbdcopy"), Command];
             let name = format!("killed::fio::{word}::connections_{jobs}");
             trials.push(trial(name, &needs, move || what_fio_flushed_is_there(transport, jobs)));
         }
@@ -36,7 +36,7 @@ async fn what_fio_flushed_is_there(transport: Transport, jobs: u64) {
     let mut server = Server::start(transport, &[("db", 32)]).await;
     for round in 0..3 {
         // As if new, so that a block without a header is one that was not written.
-        run("qemu-io", qemu_io(&server.uri("db"), ["discard 0 32M".to_owned(), "flush".to_owned()])).await;
+        run("qemu-io", qemu_io(&server, "db", ["discard 0 32M".to_owned(), "flush".to_owned()])).await;
         let mut load = Load::start(&server, jobs, 16);
         load.is_under_way(&server).await;
         let name = format!("db-{round}");
@@ -69,8 +69,7 @@ async fn what_qemu_flushed_is_there(transport: Transport) {
     }
     script.rewind().unwrap();
     let input: File = script;
-    let uri = server.uri("db");
-    let mut qemu = Child::start_with("qemu-io", ["-f", "raw", &uri], input);
+    let mut qemu = Child::start_with("qemu-io", qemu_io(&server, "db", []), input);
     while server.daemon().metric("twintrack_host_requests_total{op=\"flush\"}").await < 200 {
         assert!(qemu.runs(), "qemu-io has ended too early");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -81,7 +80,7 @@ async fn what_qemu_flushed_is_there(transport: Transport) {
     assert!((200..WRITES).contains(&written), "{written} writes were answered");
     // The flush of the last one may not have been.
     let reads = (0..written - 1).map(|n| format!("read -P {} {} 4k", pattern(n), place(n)));
-    let text = run("qemu-io", qemu_io(&server.uri("db"), reads)).await;
+    let text = run("qemu-io", qemu_io(&server, "db", reads)).await;
     assert!(!text.contains("failed"), "{text}");
-    run("qemu-io", qemu_io(&server.uri("db"), [format!("write -P 1 0 {}", 64 * MIB)])).await;
+    run("qemu-io", qemu_io(&server, "db", [format!("write -P 1 0 {}", 64 * MIB)])).await;
 }

@@ -12,13 +12,17 @@ mod killed;
 mod nbdcopy;
 mod nbdinfo;
 mod needs;
+// Not everything that the daemon's own tests use is used here; so, too, below.
+#[allow(dead_code)]
+#[path = "../daemon/pki.rs"]
+mod pki;
 mod postgres;
-// Not everything that the daemon's own tests use is used here.
 #[allow(dead_code)]
 #[path = "../daemon/process.rs"]
 mod process;
 mod program;
 mod qemu;
+mod refused;
 mod server;
 mod volume;
 
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
     trials.extend(nbdcopy::trials());
     trials.extend(qemu::trials());
     trials.extend(nbdinfo::trials());
+    trials.extend(refused::trials());
     for trial in trials.iter().filter(|trial| trial.has_ignored_flag()) {
         println!("left out: {}, which {}", trial.name(), trial.kind());
     }

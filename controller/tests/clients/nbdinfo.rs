@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::needs::Need::{Command, Program};
 use crate::program::run;
+use crate::qemu::qemu_io;
 use crate::server::{MIB, Server, Transport};
 use crate::trial;
 
@@ -25,15 +26,16 @@ async fn devices_describe_themselves(transport: Transport) {
     let export = &info["exports"][0];
     assert_eq!(export["export-size"], 10 * MIB, "{info:#}");
     assert_eq!(info["structured"], true, "{info:#}");
+    assert_eq!(info["TLS"], transport == Transport::Tls, "{info:#}");
     for can in ["can_flush", "can_fua", "can_multi_conn", "can_trim", "can_zero", "can_df"] {
         assert_eq!(export[can], true, "{can}: {info:#}");
     }
     assert_eq!(export["is_read_only"], false, "{info:#}");
     assert_eq!(export["block_size_minimum"], 512, "{info:#}");
 
-    run("qemu-io", ["-f", "raw", "-c", "write -P 7 1M 64k", &server.uri("db")]).await;
+    run("qemu-io", qemu_io(&server, "db", ["write -P 7 1M 64k".to_owned()])).await;
     crate::establish(&server, &["db=db-then"]).await;
-    run("qemu-io", ["-f", "raw", "-c", "write -P 7 2M 64k", &server.uri("db")]).await;
+    run("qemu-io", qemu_io(&server, "db", ["write -P 7 2M 64k".to_owned()])).await;
     assert_eq!(data(&server, "db").await, [(MIB, 65536), (2 * MIB, 65536)]);
     assert_eq!(data(&server, "db-then").await, [(MIB, 65536)]);
 

@@ -33,21 +33,24 @@ async fn images_are_equal(transport: Transport) {
     let server = Server::start(transport, &[("db", SIZE / MIB)]).await;
     let paths = ["image", "image.qcow2", "out.qcow2", "out"].map(|name| server.beside(name));
     let [image, qcow2, out_qcow2, out] = paths.each_ref().map(|path| path.to_str().unwrap());
-    let (db, then) = (server.uri("db"), server.uri("then"));
+    let (db, then) = (server.qemu("db"), server.qemu("then"));
     fs::write(image, content(3, SIZE)).unwrap();
-    run("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", image, qcow2]).await;
-    run("qemu-img", ["convert", "-n", "-W", "-m", "4", "-f", "qcow2", "-O", "raw", qcow2, &db]).await;
-    run("qemu-img", ["compare", "-f", "qcow2", "-F", "raw", qcow2, &db]).await;
+    let img = async |words: &[&str]| run("qemu-img", qemu_img(&server, words)).await;
+    img(&["convert", "-f", "raw", "-O", "qcow2", image, qcow2]).await;
+    img(&["convert", "-n", "-W", "-m", "4", "-f", "qcow2", "-O", "raw", qcow2, &db]).await;
+    img(&["compare", "-f", "qcow2", "-F", "raw", qcow2, &db]).await;
     crate::establish(&server, &["db=then"]).await;
-    run("qemu-io", ["-f", "raw", "-c", "write -z -u 0 16M", "-c", "write -P 1 16M 1M", &db]).await;
-    let differ = Child::start("qemu-img", ["compare", "-f", "raw", "-F", "raw", image, &db]).end().await;
+    let writes = ["write -z -u 0 16M", "write -P 1 16M 1M"].map(str::to_owned);
+    run("qemu-io", qemu_io(&server, "db", writes)).await;
+    let compare = qemu_img(&server, &["compare", "-f", "raw", "-F", "raw", image, &db]);
+    let differ = Child::start("qemu-img", compare).end().await;
     assert_eq!(differ.status.code(), Some(1), "{differ:#?}");
-    run("qemu-img", ["compare", "-f", "raw", "-F", "raw", image, &then]).await;
-    run("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", &then, out_qcow2]).await;
-    run("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", out_qcow2, out]).await;
+    img(&["compare", "-f", "raw", "-F", "raw", image, &then]).await;
+    img(&["convert", "-f", "raw", "-O", "qcow2", &then, out_qcow2]).await;
+    img(&["convert", "-f", "qcow2", "-O", "raw", out_qcow2, out]).await;
     same(&paths[0], &paths[3]);
     // The zeroed half takes no space any more.
-    let map = run("qemu-img", ["map", "-f", "raw", "--output", "json", &db]).await;
+    let map = img(&["map", "-f", "raw", "--output", "json", &db]).await;
     let map: Value = serde_json::from_str(&map).unwrap();
     assert_eq!(
         (&map[0]["start"], &map[0]["length"], &map[0]["data"]),
@@ -59,7 +62,6 @@ async fn images_are_equal(transport: Transport) {
 /// what goes past the end is refused.
 async fn requests_do_what_they_say(transport: Transport, clients: u64) {
     let server = Server::start(transport, &[("db", 64)]).await;
-    let uri = server.uri("db");
     // Each client has its 16 MiB.
     let commands = |client: u64| {
         let base = client * 16 * MIB;
@@ -95,31 +97,41 @@ async fn requests_do_what_they_say(transport: Transport, clients: u64) {
         ];
         expected.map(|(pattern, offset, length)| format!("read -P {pattern} {} {length}", base + offset))
     };
-    let children: Vec<Child> =
-        (0..clients).map(|client| Child::start("qemu-io", qemu_io(&uri, commands(client)))).collect();
+    let children: Vec<Child> = (0..clients)
+        .map(|client| Child::start("qemu-io", qemu_io(&server, "db", commands(client))))
+        .collect();
     for child in children {
         child.end().await.well();
     }
     let check = async |server: &Server| {
         for client in 0..clients {
-            let text = run("qemu-io", qemu_io(&server.uri("db"), checks(client))).await;
+            let text = run("qemu-io", qemu_io(server, "db", checks(client))).await;
             assert!(!text.contains("failed"), "{text}");
         }
     };
     check(&server).await;
     let server = server.killed().await;
     check(&server).await;
-    let text = Child::start("qemu-io", qemu_io(&uri, ["write 64M 4k".to_owned()])).end().await.badly();
+    let past = qemu_io(&server, "db", ["write 64M 4k".to_owned()]);
+    let text = Child::start("qemu-io", past).end().await.badly();
     assert!(text.contains("write failed"), "{text}");
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
-/// The arguments of a run of `commands`.
-pub fn qemu_io(uri: &str, commands: impl IntoIterator<Item = String>) -> Vec<String> {
-    let mut arguments = vec!["-f".to_owned(), "raw".to_owned()];
+/// The arguments of `qemu-img` for a command and what follows it.
+fn qemu_img(server: &Server, words: &[&str]) -> Vec<String> {
+    let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    arguments.splice(1..1, server.qemu_options());
+    arguments
+}
+
+/// The arguments of `qemu-io` for `commands` to a device.
+pub fn qemu_io(server: &Server, device: &str, commands: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut arguments = server.qemu_options();
+    arguments.extend(["-f".to_owned(), "raw".to_owned()]);
     for command in commands {
         arguments.extend(["-c".to_owned(), command]);
     }
-    arguments.push(uri.to_owned());
+    arguments.push(server.qemu(device));
     arguments
 }

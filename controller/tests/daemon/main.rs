@@ -3,6 +3,8 @@
 mod clients;
 mod folders;
 mod full;
+// Not everything that the tests with real clients use is used here.
+#[allow(dead_code)]
 mod pki;
 mod process;
 mod stores;

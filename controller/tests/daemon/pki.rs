@@ -1,4 +1,4 @@
-//! Certificates for one test.
+//! Certificates for one test; the daemon's own tests and those with real clients share it.
 
 use std::fs;
 use std::path::Path;
@@ -39,6 +39,18 @@ impl Pki {
         let server = self.sign("localhost");
         for (name, text) in [("ca", &self.ca), ("cert", &server.certificate), ("key", &server.key)] {
             fs::write(folder.join(format!("{name}.pem")), text).unwrap();
+        }
+    }
+
+    /// Writes what a host has that trusts this CA and shows a certificate of `by`, or none; by the names that NBD
+    /// clients look for.
+    pub fn equip(&self, folder: &Path, by: Option<&Pki>) {
+        fs::create_dir_all(folder).unwrap();
+        fs::write(folder.join("ca-cert.pem"), &self.ca).unwrap();
+        if let Some(by) = by {
+            let Identity { certificate, key } = by.sign("host-1");
+            fs::write(folder.join("client-cert.pem"), certificate).unwrap();
+            fs::write(folder.join("client-key.pem"), key).unwrap();
         }
     }
 
