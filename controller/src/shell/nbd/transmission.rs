@@ -32,8 +32,10 @@ const BUFFER_BYTES: usize = 64 << 10;
 const LARGE_BUFFER_BYTES: usize = 1 << 20;
 /// The room that is left when more is allocated.
 const SPARE_BYTES: usize = 4 << 10;
-/// With so much to write, that goes before more disk operations: what they have read is still in the processor's
-/// cache. Less of it is left to gather, for one system call.
+/// With so much to write, or about to be read, that goes before more requests: what was read is still in the
+/// processor's cache when the socket takes it. With a client that asks for much at a time, all of it would else be read
+/// into cold memory while the socket is full. Less of it is left to gather, for one system call. A disk that takes its
+/// time gets more requests all the same.
 const WRITE_FIRST_BYTES: usize = 256 << 10;
 
 /// Why a transmission ended.
@@ -80,11 +82,19 @@ where
     let stall = tokio::time::sleep(STALL_TIMEOUT);
     tokio::pin!(stall);
     let end = loop {
-        if let Err(error) = transmission.decode(&mut input) {
-            break End::Protocol(error);
-        }
-        for operation in transmission.outcome.work.drain(..) {
-            operations.push(perform(array.stores(), operation));
+        let more = match transmission.decode(&mut input) {
+            Ok(more) => more,
+            Err(error) => break End::Protocol(error),
+        };
+        // What can be done at once is done before more is taken.
+        loop {
+            for operation in transmission.outcome.work.drain(..) {
+                operations.push(perform(array.stores(), operation));
+            }
+            match operations.next().now_or_never() {
+                Some(Some(event)) => transmission.step(event),
+                _ => break,
+            }
         }
         if transmission.is_over() {
             break if transmission.told_to_close { End::Array } else { End::Client };
@@ -98,6 +108,10 @@ where
                 Ok(()) => transmission.progress = Instant::now(),
                 Err(error) => break End::Socket(error),
             }
+        }
+        // Nothing else would wake it for a request that has come whole.
+        if more && transmission.wants_input() {
+            continue;
         }
         tokio::select! {
             biased;
@@ -203,7 +217,8 @@ impl<D: Disk> Transmission<D> {
 
     /// Whether another request fits its limits.
     fn has_room(&self) -> bool {
-        self.pending.len() + self.outbox.replies() < REQUESTS_MAX
+        self.outbox.bytes() < WRITE_FIRST_BYTES
+            && self.pending.len() + self.outbox.replies() < REQUESTS_MAX
             && self.pending_bytes + self.outbox.bytes() < PAYLOAD_BYTES_MAX
     }
 
@@ -263,20 +278,22 @@ impl<D: Disk> Transmission<D> {
         !self.reading && self.held.is_none() && self.pending.is_empty() && self.outbox.is_empty()
     }
 
-    /// Takes what requests there are, as far as there is room.
-    fn decode(&mut self, input: &mut BytesMut) -> Result<(), TransmissionError> {
+    /// Takes what requests there are, as far as there is room, and not so many that what they read grows cold. Returns
+    /// whether there may be more: then no input needs to come before the next call finds it.
+    fn decode(&mut self, input: &mut BytesMut) -> Result<bool, TransmissionError> {
+        let before = self.pending_bytes;
         if let Some((cookie, request)) = self.held.take() {
             self.admit(cookie, request);
         }
-        while self.wants_input() {
+        while self.wants_input() && self.pending_bytes < before + WRITE_FIRST_BYTES {
             match self.decoder.next(input)? {
-                None => break,
+                None => return Ok(false),
                 Some(Incoming::Request { cookie, request }) => self.admit(cookie, request),
                 Some(Incoming::Rejected { cookie, errno, reason, .. }) => self.reject(cookie, errno, reason),
                 Some(Incoming::Disconnect) => self.reading = false,
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Carries out a request, or keeps it until there is a share for it.
