@@ -11,7 +11,7 @@ pub const SECTOR_BYTES: u32 = 512;
 pub const BLOCK_BYTES: u32 = 4096;
 /// Tracks of a cylinder (D1).
 pub const TRACKS_PER_CYLINDER: u32 = 15;
-/// The least and the largest track.
+/// The least track.
 pub const TRACK_BYTES_MIN: u32 = 16 << 10;
 /// The largest track.
 pub const TRACK_BYTES_MAX: u32 = 1 << 20;

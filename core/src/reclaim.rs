@@ -1,5 +1,6 @@
 //! Background work: what ended sessions and deleted devices leave is given back, a bounded step at a time.
 
+use crate::defect::{Defect, planted};
 use crate::entry::Entry;
 use crate::ids::{DeviceId, Generation, PoolId, SessionId, TrackNo, UnitSeq};
 use crate::records::{Change, SessionState};
@@ -49,7 +50,6 @@ impl Tables {
     }
 
     fn reclaim_session(&mut self, id: SessionId) -> Option<UnitSeq> {
-        use crate::defect::{Defect, planted};
         let session = &self.sessions[&id];
         let forget = planted(Defect::OwnNotReturned);
         let tracks = session.own.keys().take(if forget { 0 } else { RECLAIM_LOOKS });

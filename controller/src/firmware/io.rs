@@ -12,13 +12,13 @@ use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
 use twintrack_core::layout::StoreLayout;
 use twintrack_core::{
-    BLOCK_BYTES, BlockMask, Entry, Owner, PhysicalTrack, Place, PoolId, StoreId, Tables, UnitSeq, Victim,
-    WriteError, WritePlan,
+    BLOCK_BYTES, BlockMask, Entry, Owner, PhysicalTrack, Place, StoreId, Tables, WriteError, WritePlan,
 };
 
 use super::event::{CallId, DiskError, Effect, HostError, IoId, Segment};
 use super::headers::{HeaderBlock, generation_of};
 use super::hosts::RequestId;
+use super::starving::Waits;
 use super::tracks::Access;
 use super::{Firmware, Work};
 
@@ -52,7 +52,7 @@ pub(super) enum IoFor {
 /// An operation that changes a track.
 #[derive(Debug)]
 pub(super) struct Op {
-    place: Place,
+    pub(super) place: Place,
     /// First byte in the track, and bytes.
     within: u32,
     length: u32,
@@ -64,14 +64,8 @@ pub(super) struct Op {
     outstanding: u32,
     writing: bool,
     error: Option<HostError>,
-    /// Commits it has waited for to find space, since a session was last failed.
-    commits_awaited: u32,
-    /// The last unit that was committed when it last began to wait for a commit.
-    waited_since: Option<UnitSeq>,
-    /// Merges it has waited for, likewise.
-    merges_awaited: u32,
-    /// Whether it has had all that sessions keep looked at for what nobody needs.
-    searched: bool,
+    /// What it has waited for to find space.
+    pub(super) waits: Waits,
 }
 
 /// What an operation does to its track.
@@ -215,10 +209,7 @@ impl Firmware {
             outstanding: 0,
             writing: false,
             error: None,
-            commits_awaited: 0,
-            waited_since: None,
-            merges_awaited: 0,
-            searched: false,
+            waits: Waits::default(),
         };
         if hasty {
             // Not its turn; the queue does not know of it.
@@ -446,72 +437,6 @@ impl Firmware {
             Parent::Host(request) => self.host_op_done(request, result),
             Parent::Merge => self.jobs.merged(),
         }
-    }
-
-    /// No physical track is free for a write. What commits and reclaims can free is waited for; then, for a standard
-    /// device, sessions are failed, oldest first: a host's write to it never fails because of them. In a pool that
-    /// refuses writes instead, the write fails, and the tables are as they were.
-    fn out_of_space(&mut self, id: OpId, pool: PoolId) {
-        /// Under steady load every commit frees something, for others; after so many it is our turn. So with merges.
-        const WAITS_MAX: u32 = 4;
-        let Some(op) = self.ops.get_mut(&id) else { return };
-        let owner = op.place.owner;
-        if self.durability.is_broken() {
-            // No commit will free anything.
-            self.end_op(id, Err(HostError::Io));
-            return;
-        }
-        if !std::mem::replace(&mut op.searched, true) {
-            // What needs no session may still be kept for one, or lie below an overlay.
-            self.tables.collect_all(pool);
-            self.merge_all();
-        }
-        let Some(op) = self.ops.get_mut(&id) else { return };
-        let mut coming = self.tables.has_reclaim() || self.jobs.is_discarding();
-        // Once a search goes on, steady load must not make it go on for ever.
-        let searching = self.searches.contains_key(&pool);
-        if !coming && !searching && self.tables.owes_space() {
-            // However often this looks, it is one wait until that commit has come.
-            let committed = Some(self.tables.committed_unit());
-            if op.waited_since != committed {
-                op.waited_since = committed;
-                op.commits_awaited += 1;
-            }
-            coming = op.commits_awaited <= WAITS_MAX;
-        } else if !coming && !searching && self.jobs.is_merging() {
-            op.merges_awaited += 1;
-            coming = op.merges_awaited <= WAITS_MAX;
-        }
-        if coming {
-            self.starving.push_back(id);
-            self.jobs.hurry();
-            return;
-        }
-        let victim = match owner {
-            Owner::Device(_) => self.victim(id, pool),
-            Owner::Session(_) => Victim::Nobody,
-        };
-        match victim {
-            Victim::Session(session) if self.tables.fail_session(session).is_ok() => {
-                self.command_unit = self.tables.last_unit();
-                self.starving.push_back(id);
-                // That is for all who wait: none fails another session before this one's space has come.
-                for op in self.ops.values_mut() {
-                    (op.commits_awaited, op.waited_since, op.merges_awaited) = (0, None, 0);
-                }
-                self.jobs.hurry();
-            }
-            Victim::Looking => {
-                self.starving.push_back(id);
-                self.jobs.hurry();
-            }
-            Victim::Session(_) | Victim::Nobody => self.end_op(id, Err(HostError::NoSpace)),
-        }
-    }
-
-    /// Space may have come free: those that wait for it try again.
-    pub(super) fn feed_starving(&mut self) {
-        self.work.extend(std::mem::take(&mut self.starving).into_iter().map(Work::Op));
     }
 
     pub(super) fn issue_read(

@@ -8,7 +8,8 @@
 //! - `tracks`: who may write to which track, and the gate that a point in time closes;
 //! - `durability` and `rounds`: which alone issue syncs and commits; `headers` go with them;
 //! - `points`: activate, deactivate and remove, which wait for writes in flight;
-//! - `manage`: the other commands; `jobs`: reclaim, discard, merge; `policy`: what a pool does when it is full.
+//! - `manage`: the other commands; `jobs`: reclaim, discard, merge; `policy`: what a pool does when it is full;
+//!   `starving`: who waits for room, and who is failed for it.
 
 mod durability;
 mod event;
@@ -20,6 +21,7 @@ mod manage;
 mod points;
 mod policy;
 mod rounds;
+mod starving;
 mod tracks;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -66,7 +68,7 @@ pub struct Firmware {
     starving: VecDeque<io::OpId>,
     /// What the pools do when they run full; those that are not there do as by default.
     policies: BTreeMap<PoolId, PoolPolicy>,
-    searches: BTreeMap<PoolId, policy::Search>,
+    searches: BTreeMap<PoolId, starving::Search>,
     /// Stores whose sync failed (crash rule 9).
     offline: BTreeSet<StoreId>,
     durability: durability::Durability,

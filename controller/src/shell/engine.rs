@@ -15,9 +15,6 @@ use super::seams::Cabinet;
 use super::stores::{Operations, perform};
 use crate::firmware::{DiskError, Event};
 
-/// Changes of one transaction at most, unless a single commit has more.
-const GROUP_CHANGES_MAX: usize = 1 << 16;
-
 /// How long what is under way may take to end once the array is down.
 const END_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it is said meanwhile what is waited for.
@@ -33,7 +30,7 @@ pub(super) async fn run<C: Cabinet>(
 ) -> Result<Metadata, ServeError> {
     let mut operations = Operations::new();
     let mut outcome = Outcome::default();
-    // Holds one commit at most; the metadata are either here or in it.
+    // The firmware asks for one commit at a time, with all that waits; the metadata are either here or in it.
     let mut committing = FuturesUnordered::new();
     let mut at_rest = Some(metadata);
     // Since the array is down: when to give up, and when to say next what is waited for.
@@ -63,17 +60,14 @@ pub(super) async fn run<C: Cabinet>(
         tokio::select! {
             biased;
             Some(event) = operations.next() => array.step(event, &mut outcome),
-            Some((metadata, group, result)) = committing.next() => {
+            Some((metadata, upto, result)) = committing.next() => {
                 at_rest = Some(metadata);
-                for upto in group {
-                    array.step(Event::Committed { upto, result }, &mut outcome);
-                }
+                array.step(Event::Committed { upto, result }, &mut outcome);
             }
             Some(operation) = queues.work.recv() => outcome.work.push(operation),
-            Some(first) = queues.commits.recv(), if at_rest.is_some() && !status.down => {
+            Some(next) = queues.commits.recv(), if at_rest.is_some() && !status.down => {
                 if let Some(metadata) = at_rest.take() {
-                    let group = group(first, &mut queues);
-                    committing.push(commit(Arc::clone(cabinet), metadata, group));
+                    committing.push(commit(Arc::clone(cabinet), metadata, next));
                 }
             }
             () = array.changed() => {}
@@ -98,33 +92,18 @@ fn waits_for<D>(array: &Array<D>, committing: bool) -> String {
     if waiting.is_empty() { "an operation".to_owned() } else { waiting.join(" and ") }
 }
 
-/// All that waits, as long as it is not too much: it goes into one transaction.
-fn group(first: Commit, queues: &mut Queues) -> Vec<Commit> {
-    let mut changes = first.changes.len();
-    let mut group = vec![first];
-    while changes < GROUP_CHANGES_MAX
-        && let Ok(next) = queues.commits.try_recv()
-    {
-        changes += next.changes.len();
-        group.push(next);
-    }
-    group
-}
-
 async fn commit<C: Cabinet>(
     cabinet: Arc<C>,
     mut metadata: Metadata,
-    group: Vec<Commit>,
-) -> (Metadata, Vec<UnitSeq>, Result<(), DiskError>) {
+    commit: Commit,
+) -> (Metadata, UnitSeq, Result<(), DiskError>) {
     cabinet
         .blocking(move || {
-            let uptos = group.iter().map(|commit| commit.upto).collect();
-            let changes: Vec<_> = group.into_iter().flat_map(|commit| commit.changes).collect();
-            let result = metadata.commit(&changes).map_err(|error| {
+            let result = metadata.commit(&commit.changes).map_err(|error| {
                 error!(%error, "commit failed");
                 error.disk_error()
             });
-            (metadata, uptos, result)
+            (metadata, commit.upto, result)
         })
         .await
 }
