@@ -122,6 +122,17 @@ pub enum ServeError {
         /// Which it is there.
         store: twintrack_core::StoreId,
     },
+    /// A store that is to be added belongs to another array.
+    #[error(
+        "store {name} belongs to array {serial:016x}: if nothing on it is needed, clear its first 128 KiB (blkdiscard or \
+         dd), then start again"
+    )]
+    StoreTaken {
+        /// Its name.
+        name: String,
+        /// Whose it is.
+        serial: u64,
+    },
     /// A store is smaller than it was.
     #[error("store {name} has {size_bytes} bytes, but its tracks need {needed_bytes}: was it cut?")]
     StoreShrunk {
