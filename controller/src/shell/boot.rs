@@ -176,7 +176,8 @@ async fn plan<C: Cabinet>(
             let store_id = StoreId(u16::try_from(next_store).map_err(|_| too_large())?);
             next_track += u64::from(layout.tracks());
             next_store += 1;
-            if next_track > u64::from(u32::MAX) + 1 {
+            // The number after the last track has to be one, too: the tables count with it.
+            if next_track > u64::from(u32::MAX) {
                 return Err(too_large());
             }
             let record = StoreRecord { name: name.clone(), pool: id, first, tracks: layout.tracks() };

@@ -77,7 +77,7 @@ pub enum ServeError {
     },
     /// More pools, stores or tracks than can be numbered.
     #[error(
-        "store {name} does not fit: an array has at most 65,536 pools and stores and 4,294,967,295 physical tracks"
+        "store {name} does not fit: an array has at most 65,536 pools and stores and 4,294,967,294 physical tracks"
     )]
     TooLarge {
         /// The first store that does not fit.
