@@ -80,8 +80,8 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Takes the folder; with `create` it is created if it is not there. One that holds neither an array nor settings
-    /// nor nothing is refused.
+    /// Takes the folder; with `create` it is created if it is not there, and without nothing in it changes. One that
+    /// holds neither an array nor settings nor nothing is refused.
     pub(super) fn take(path: &Path, create: bool) -> Result<Self, DaemonError> {
         let failed = |source| DaemonError::Folder { path: path.to_owned(), source };
         if create {
@@ -97,7 +97,7 @@ impl Folder {
                 return Err(DaemonError::NotEmpty { path, name: name.to_string_lossy().into_owned() });
             }
         }
-        let lock = lock(&path)?;
+        let lock = lock(&path, create)?;
         Ok(Self {
             path,
             creatable: BTreeMap::new(),
@@ -274,15 +274,24 @@ pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     super::sync_folder_of(path)
 }
 
-fn lock(folder: &Path) -> Result<File, DaemonError> {
+/// Locks the folder; only with `create` the lock is created if it is not there, and told whose it is.
+fn lock(folder: &Path, create: bool) -> Result<File, DaemonError> {
     let failed = |source| DaemonError::Folder { path: folder.to_owned(), source };
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(folder.join(LOCK)).map_err(failed)?;
+    options.read(true).write(create).create(create).truncate(false);
+    let mut file = match options.open(folder.join(LOCK)) {
+        // No daemon was ever here.
+        Err(error) if !create && error.kind() == io::ErrorKind::NotFound => {
+            return File::open(folder).map_err(failed);
+        }
+        file => file.map_err(failed)?,
+    };
     match file.try_lock() {
         Ok(()) => {
-            file.set_len(0).map_err(failed)?;
-            writeln!(file, "{}", std::process::id()).map_err(failed)?;
+            if create {
+                file.set_len(0).map_err(failed)?;
+                writeln!(file, "{}", std::process::id()).map_err(failed)?;
+            }
             Ok(file)
         }
         Err(TryLockError::WouldBlock) => {

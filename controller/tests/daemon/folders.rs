@@ -14,6 +14,11 @@ async fn an_empty_folder_becomes_an_array_with_defaults() {
     let output = place.run(&["--check"]);
     assert_eq!(output.status.code(), Some(1), "there is no folder, and none is made");
     assert!(!place.folder().exists());
+    fs::create_dir(place.folder()).unwrap();
+    let output = place.run(&["--check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(fs::read_dir(place.folder()).unwrap().count(), 0, "it changes nothing");
+    fs::remove_dir(place.folder()).unwrap();
 
     let daemon = place.start().await;
     let settings = fs::read_to_string(place.folder().join("twintrack.toml")).unwrap();
@@ -29,7 +34,9 @@ async fn an_empty_folder_becomes_an_array_with_defaults() {
     daemon.array().device_create("db", 1 << 30, None).await.unwrap();
     assert!(daemon.terminate().await.success());
 
+    let lock = fs::read(place.folder().join("lock")).unwrap();
     let output = place.run(&["--check"]);
+    assert_eq!(fs::read(place.folder().join("lock")).unwrap(), lock);
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(output.status.success(), "{}", said(&output));
     assert!(text.contains(&format!("{serial}, 1 devices, 0 sessions, tracks of 64 KiB")), "{text}");
