@@ -47,6 +47,10 @@ impl Cabinet for SimCabinet {
         Ok(self.0.is_marked())
     }
 
+    fn begin_format(&self, serial: u64) -> io::Result<u64> {
+        self.0.keep_serial(serial)
+    }
+
     fn wipe_metadata(&self) -> io::Result<()> {
         self.0.open(METADATA_DISK)?.set_length_now(0)
     }

@@ -146,6 +146,19 @@ impl FileDisk {
         Ok(None)
     }
 
+    /// For a file system that cannot give room ahead.
+    async fn write_zeros(&self, offset: u64, length: u64) -> io::Result<()> {
+        const PIECE: u64 = 1 << 20;
+        let zeros = Bytes::from(vec![0; PIECE.min(length) as usize]);
+        let mut done = 0;
+        while done < length {
+            let now = PIECE.min(length - done);
+            self.write(offset + done, vec![zeros.slice(..now as usize)]).await?;
+            done += now;
+        }
+        Ok(())
+    }
+
     async fn blocking<R: Send + 'static>(
         &self,
         work: impl FnOnce(&File) -> io::Result<R> + Send + 'static,
@@ -230,11 +243,11 @@ impl Disk for FileDisk {
         let allocate = move |file: &File| match retry_on_intr(|| {
             fallocate(file, FallocateFlags::KEEP_SIZE, offset, length)
         }) {
-            Ok(()) => Ok(()),
-            Err(Errno::OPNOTSUPP) => write_zeros(file, offset, length),
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP) => Ok(false),
             Err(error) => Err(error.into()),
         };
-        self.blocking(allocate).await
+        if self.blocking(allocate).await? { Ok(()) } else { self.write_zeros(offset, length).await }
     }
 
     async fn thin(&self) -> io::Result<Option<Thin>> {
@@ -251,19 +264,6 @@ impl Disk for FileDisk {
         };
         self.blocking(look).await
     }
-}
-
-/// For a file system that cannot give room ahead.
-fn write_zeros(file: &File, offset: u64, length: u64) -> io::Result<()> {
-    const PIECE: u64 = 1 << 20;
-    let zeros = vec![0; PIECE.min(length) as usize];
-    let mut done = 0;
-    while done < length {
-        let now = PIECE.min(length - done);
-        file.write_all_at(&zeros[..now as usize], offset + done)?;
-        done += now;
-    }
-    Ok(())
 }
 
 /// Writes what comes after the first `done` bytes.
@@ -340,8 +340,27 @@ mod tests {
         assert_eq!(thin.source, metadata.dev());
         disk.reserve(0, SIZE).await.unwrap();
         assert_eq!(disk.thin().await.unwrap(), None);
-        write_zeros(&disk.file, 100, 3 << 20).unwrap();
-        assert_eq!(disk.read(0, 4096).await.unwrap(), [0; 4096][..]);
+    }
+
+    #[tokio::test]
+    async fn zeros_are_written_where_room_cannot_be_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        for io in [StoreIo::PageCache, StoreIo::Direct] {
+            let path = folder.path().join(format!("{io:?}"));
+            let disk = match FileDisk::open(&path, Some(SIZE), io) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    eprintln!("skipped: {error} in {}", folder.path().display());
+                    continue;
+                }
+                disk => disk.unwrap(),
+            };
+            disk.write(0, vec![Bytes::from(vec![7; 4 << 20])]).await.unwrap();
+            disk.write_zeros(100, (3 << 20) + 5).await.unwrap();
+            let read = disk.read(0, 4 << 20).await.unwrap();
+            let end = 100 + (3 << 20) + 5;
+            assert!(read[..100].iter().chain(&read[end..]).all(|byte| *byte == 7), "{io:?}");
+            assert!(read[100..end].iter().all(|byte| *byte == 0), "{io:?}");
+        }
     }
 
     #[test]

@@ -3,14 +3,16 @@
 //! ```text
 //! twintrack.toml    settings, written once, then the owner's
 //! lock              held while a daemon uses the folder; its process id
-//! metadata.new      metadata while the array is formatted
+//! metadata-….new    metadata while the array with that serial number is formatted
 //! metadata          metadata; there when formatting is complete, by renaming
 //! store-0           the first store, unless the settings say otherwise
 //! token             for commands over TCP, if the settings have such a socket
 //! nbd.sock, control.sock
 //! ```
 //!
-//! So the metadata file is its own marker (crash rule 8), and one that is whole is never made empty.
+//! So the metadata file is its own marker (crash rule 8), and one that is whole is never made empty. An attempt to format
+//! that was interrupted is taken up under its own serial number: only stores that bear it count as left over from it, and
+//! another array's never.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -42,7 +44,6 @@ pub const TOKEN: &str = "token";
 
 const LOCK: &str = "lock";
 const METADATA: &str = "metadata";
-const UNFINISHED: &str = "metadata.new";
 /// At the start of a store, what has to be zeros for it to count as empty: any file system or partition table shows.
 const LOOK_BYTES: u64 = 128 << 10;
 
@@ -52,7 +53,10 @@ pub(super) enum Standing {
     /// Nothing, or settings.
     Empty,
     /// Formatting was interrupted.
-    Unfinished,
+    Unfinished {
+        /// The serial number that the array was to have.
+        serial: u64,
+    },
     /// An array.
     Formatted {
         /// Which.
@@ -76,15 +80,16 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Takes the folder; with `create` it is created if it is not there. One that holds neither an array nor settings
-    /// nor nothing is refused.
+    /// Takes the folder; with `create` it is created if it is not there, and without nothing in it changes. One that
+    /// holds neither an array nor settings nor nothing is refused.
     pub(super) fn take(path: &Path, create: bool) -> Result<Self, DaemonError> {
         let failed = |source| DaemonError::Folder { path: path.to_owned(), source };
         if create {
             DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         }
         let path = path.canonicalize().map_err(failed)?;
-        let ours = [SETTINGS, METADATA, UNFINISHED].iter().any(|name| path.join(name).exists());
+        let ours = [SETTINGS, METADATA].iter().any(|name| path.join(name).exists())
+            || unfinished(&path).map_err(failed)?.is_some();
         if !ours {
             let foreign = fs::read_dir(&path).map_err(failed)?.flatten().map(|entry| entry.file_name());
             let foreign = foreign.into_iter().find(|name| name != LOCK && name != "lost+found");
@@ -92,7 +97,7 @@ impl Folder {
                 return Err(DaemonError::NotEmpty { path, name: name.to_string_lossy().into_owned() });
             }
         }
-        let lock = lock(&path)?;
+        let lock = lock(&path, create)?;
         Ok(Self {
             path,
             creatable: BTreeMap::new(),
@@ -119,8 +124,8 @@ impl Folder {
     /// Opens the metadata to see.
     pub(super) fn standing(&self) -> Result<Standing, DaemonError> {
         if !self.is_formatted().map_err(|source| self.failed(source))? {
-            let unfinished = self.path.join(UNFINISHED).exists();
-            return Ok(if unfinished { Standing::Unfinished } else { Standing::Empty });
+            let unfinished = unfinished(&self.path).map_err(|source| self.failed(source))?;
+            return Ok(unfinished.map_or(Standing::Empty, |serial| Standing::Unfinished { serial }));
         }
         let metadata = self.open_metadata()?;
         let stores = metadata.stores().map_err(|source| self.unreadable(source))?;
@@ -144,7 +149,7 @@ impl Folder {
     ) -> Result<Vec<String>, DaemonError> {
         let known: BTreeSet<&str> = match standing {
             Standing::Formatted { stores, .. } => stores.iter().map(|(_, s)| s.name.as_str()).collect(),
-            Standing::Empty | Standing::Unfinished => BTreeSet::new(),
+            Standing::Empty | Standing::Unfinished { .. } => BTreeSet::new(),
         };
         let mut added = Vec::new();
         for (name, size) in stores {
@@ -161,6 +166,12 @@ impl Folder {
             added.push(name);
         }
         Ok(added)
+    }
+
+    /// The metadata file of the attempt to format that is under way.
+    fn unfinished(&self) -> io::Result<PathBuf> {
+        let serial = unfinished(&self.path)?.ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.path.join(unfinished_name(serial)))
     }
 
     fn failed(&self, source: io::Error) -> DaemonError {
@@ -187,20 +198,33 @@ impl Cabinet for Folder {
         self.path.join(METADATA).try_exists()
     }
 
+    fn begin_format(&self, serial: u64) -> io::Result<u64> {
+        let serial = match unfinished(&self.path)? {
+            Some(before) => before,
+            None => {
+                File::create_new(self.path.join(unfinished_name(serial)))?;
+                serial
+            }
+        };
+        // Also the name that an attempt before gave, which may not be durable yet.
+        sync_folder(&self.path)?;
+        Ok(serial)
+    }
+
     fn wipe_metadata(&self) -> io::Result<()> {
-        File::create(self.path.join(UNFINISHED))?.sync_all()?;
-        sync_folder(&self.path)
+        File::create(self.unfinished()?)?.sync_all()
     }
 
     fn mark_formatted(&self) -> io::Result<()> {
-        File::open(self.path.join(UNFINISHED))?.sync_all()?;
-        fs::rename(self.path.join(UNFINISHED), self.path.join(METADATA))?;
+        let unfinished = self.unfinished()?;
+        File::open(&unfinished)?.sync_all()?;
+        fs::rename(unfinished, self.path.join(METADATA))?;
         sync_folder(&self.path)
     }
 
     fn metadata(&self) -> io::Result<MetadataFile> {
-        let name = if self.is_formatted()? { METADATA } else { UNFINISHED };
-        OpenOptions::new().read(true).write(true).open(self.path.join(name)).map(MetadataFile)
+        let path = if self.is_formatted()? { self.path.join(METADATA) } else { self.unfinished()? };
+        OpenOptions::new().read(true).write(true).open(path).map(MetadataFile)
     }
 
     async fn blocking<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> R {
@@ -221,6 +245,25 @@ impl Cabinet for Folder {
     }
 }
 
+/// The metadata file while the array with that serial number is formatted.
+fn unfinished_name(serial: u64) -> String {
+    format!("{METADATA}-{serial:016x}.new")
+}
+
+/// The serial number of an attempt to format that was begun and not completed.
+fn unfinished(folder: &Path) -> io::Result<Option<u64>> {
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let serial = name.to_str().and_then(|name| name.strip_prefix(METADATA)?.strip_prefix('-'));
+        let serial = serial.and_then(|rest| u64::from_str_radix(rest.strip_suffix(".new")?, 16).ok());
+        // Nothing but what was named here.
+        if let Some(serial) = serial.filter(|serial| *name == *unfinished_name(*serial)) {
+            return Ok(Some(serial));
+        }
+    }
+    Ok(None)
+}
+
 /// Writes a file that is whole or not there.
 pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let unfinished = path.with_extension("new");
@@ -231,15 +274,24 @@ pub(super) fn write_new(path: &Path, text: &str) -> io::Result<()> {
     super::sync_folder_of(path)
 }
 
-fn lock(folder: &Path) -> Result<File, DaemonError> {
+/// Locks the folder; only with `create` the lock is created if it is not there, and told whose it is.
+fn lock(folder: &Path, create: bool) -> Result<File, DaemonError> {
     let failed = |source| DaemonError::Folder { path: folder.to_owned(), source };
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(folder.join(LOCK)).map_err(failed)?;
+    options.read(true).write(create).create(create).truncate(false);
+    let mut file = match options.open(folder.join(LOCK)) {
+        // No daemon was ever here.
+        Err(error) if !create && error.kind() == io::ErrorKind::NotFound => {
+            return File::open(folder).map_err(failed);
+        }
+        file => file.map_err(failed)?,
+    };
     match file.try_lock() {
         Ok(()) => {
-            file.set_len(0).map_err(failed)?;
-            writeln!(file, "{}", std::process::id()).map_err(failed)?;
+            if create {
+                file.set_len(0).map_err(failed)?;
+                writeln!(file, "{}", std::process::id()).map_err(failed)?;
+            }
             Ok(file)
         }
         Err(TryLockError::WouldBlock) => {
@@ -275,8 +327,8 @@ fn check_empty(name: &str, start: &[u8], standing: &Standing) -> Result<(), Daem
     }
     let name = name.to_owned();
     match (Superblock::decode(start), standing) {
-        // What an interrupted start left behind.
-        (Ok(_), Standing::Unfinished) => Ok(()),
+        // What the interrupted start left behind.
+        (Ok(found), Standing::Unfinished { serial }) if found.serial == *serial => Ok(()),
         (Ok(found), Standing::Formatted { array, .. }) if found.serial == array.serial => Ok(()),
         (Ok(found), _) => Err(DaemonError::StoreTaken { name, serial: found.serial }),
         (
@@ -311,6 +363,25 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_to_format_keeps_its_serial_to_its_end() {
+        let at = tempfile::tempdir().unwrap();
+        let folder = Folder::take(at.path(), true).unwrap();
+        assert!(folder.wipe_metadata().is_err(), "nothing was begun");
+        fs::write(at.path().join("metadata-7.new"), "").unwrap();
+        assert!(matches!(folder.standing().unwrap(), Standing::Empty), "a name that was not given here");
+        assert_eq!(folder.begin_format(7).unwrap(), 7);
+        assert_eq!(folder.begin_format(8).unwrap(), 7);
+        drop(folder);
+        let folder = Folder::take(at.path(), true).unwrap();
+        assert!(matches!(folder.standing().unwrap(), Standing::Unfinished { serial: 7 }));
+        folder.wipe_metadata().unwrap();
+        assert!(!folder.is_formatted().unwrap());
+        folder.mark_formatted().unwrap();
+        assert!(folder.is_formatted().unwrap());
+        assert!(folder.metadata().is_ok() && unfinished(at.path()).unwrap().is_none());
+    }
+
+    #[test]
     fn a_store_with_content_is_refused() {
         let at = tempfile::tempdir().unwrap();
         let mut folder = Folder::take(at.path(), true).unwrap();
@@ -329,7 +400,9 @@ mod tests {
         let superblock = Superblock { serial: 7, store: StoreId(0), track_bytes: 65536, tracks: 9 };
         fs::write(at.path().join("t"), superblock.encode()).unwrap();
         assert!(matches!(adopt("t", None), Err(DaemonError::StoreTaken { serial: 7, .. })));
-        folder.adopt(&Standing::Unfinished, store("t", None)).unwrap();
+        folder.adopt(&Standing::Unfinished { serial: 7 }, store("t", None)).unwrap();
+        let other = folder.adopt(&Standing::Unfinished { serial: 8 }, store("t", None));
+        assert!(matches!(other, Err(DaemonError::StoreTaken { serial: 7, .. })));
         let geometry = twintrack_core::Geometry::default();
         let own =
             |serial| Standing::Formatted { array: ArrayRecord { serial, geometry }, stores: Vec::new() };

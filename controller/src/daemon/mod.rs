@@ -298,7 +298,7 @@ fn start_log(log: Log) {
     }
 }
 
-/// A thousand connections are more than the usual limit allows.
+/// All places for connections, and the stores, may be more than the usual limit allows.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum

@@ -30,7 +30,7 @@ pub(super) fn print(
     }
     match standing {
         Standing::Empty => println!("array    none yet: the next start formats one"),
-        Standing::Unfinished => {
+        Standing::Unfinished { .. } => {
             println!("array    none yet: formatting was interrupted, the next start does it anew");
         }
         Standing::Formatted { array, stores } => {

@@ -46,6 +46,7 @@ pub(super) async fn open<C: Cabinet, E: Env>(
         stores.insert(*id, store);
     }
     let additions = plan(&**cabinet, config, array.geometry, &pools, &known).await?;
+    check_free(&additions, array).await?;
     for (id, record, store) in additions.stores {
         info!(store = %record.name, tracks = record.tracks, "store added");
         claim(&store, id, &record, array).await?;
@@ -97,16 +98,21 @@ pub(super) async fn close<C: Cabinet>(cabinet: &Arc<C>, metadata: Metadata) {
     blocking(cabinet, move |_| drop(metadata)).await;
 }
 
-/// Builds everything, then sets the marker: whatever is there when it is interrupted is formatted anew.
+/// Builds everything, then sets the marker: whatever is there when it is interrupted is formatted anew. What can refuse
+/// comes first.
 async fn format<C: Cabinet, E: Env>(cabinet: &Arc<C>, env: &E, config: &Config) -> Result<(), ServeError> {
-    let array = ArrayRecord { serial: env.entropy(), geometry: Geometry::new(config.track_bytes)? };
+    let geometry = Geometry::new(config.track_bytes)?;
+    let fresh = env.entropy();
+    let begin = move |cabinet: &C| cabinet.begin_format(fresh).map_err(ServeError::Cabinet);
+    let array = ArrayRecord { serial: blocking(cabinet, begin).await?, geometry };
     let serial = format!("{:016x}", array.serial);
     info!(%serial, track_bytes = config.track_bytes, "formatting");
-    blocking(cabinet, |cabinet| cabinet.wipe_metadata().map_err(ServeError::Cabinet)).await?;
-    let additions = plan(&**cabinet, config, array.geometry, &[], &[]).await?;
+    let additions = plan(&**cabinet, config, geometry, &[], &[]).await?;
     if additions.stores.is_empty() {
         return Err(ServeError::NoStore);
     }
+    check_free(&additions, array).await?;
+    blocking(cabinet, |cabinet| cabinet.wipe_metadata().map_err(ServeError::Cabinet)).await?;
     for (id, record, store) in &additions.stores {
         claim(store, *id, record, array).await?;
     }
@@ -170,7 +176,8 @@ async fn plan<C: Cabinet>(
             let store_id = StoreId(u16::try_from(next_store).map_err(|_| too_large())?);
             next_track += u64::from(layout.tracks());
             next_store += 1;
-            if next_track > u64::from(u32::MAX) + 1 {
+            // The number after the last track has to be one, too: the tables count with it.
+            if next_track > u64::from(u32::MAX) {
                 return Err(too_large());
             }
             let record = StoreRecord { name: name.clone(), pool: id, first, tracks: layout.tracks() };
@@ -186,6 +193,23 @@ async fn open_store<C: Cabinet>(cabinet: &C, name: &str) -> Result<Store<C::Disk
         Ok(disk) => Ok(Store::new(name.to_owned(), disk)),
         Err(source) => Err(ServeError::Store { name: name.to_owned(), source }),
     }
+}
+
+/// Refuses stores of other arrays. They are open by now, so nobody else can make one its own any more.
+async fn check_free<D: Disk>(additions: &Additions<D>, array: ArrayRecord) -> Result<(), ServeError> {
+    for (_, record, store) in &additions.stores {
+        let name = || record.name.clone();
+        let bytes = store.disk.read(0, SUPERBLOCK_BYTES).await;
+        let bytes = bytes.map_err(|source| ServeError::Store { name: name(), source })?;
+        match Superblock::decode(&bytes) {
+            Ok(found) if found.serial != array.serial => {
+                return Err(ServeError::StoreTaken { name: name(), serial: found.serial });
+            }
+            // An attempt of this array's, or nothing that is a store.
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Makes a store the array's own, durably.

@@ -77,7 +77,7 @@ pub enum ServeError {
     },
     /// More pools, stores or tracks than can be numbered.
     #[error(
-        "store {name} does not fit: an array has at most 65,536 pools and stores and 4,294,967,295 physical tracks"
+        "store {name} does not fit: an array has at most 65,536 pools and stores and 4,294,967,294 physical tracks"
     )]
     TooLarge {
         /// The first store that does not fit.
@@ -121,6 +121,17 @@ pub enum ServeError {
         serial: u64,
         /// Which it is there.
         store: twintrack_core::StoreId,
+    },
+    /// A store that is to be added belongs to another array.
+    #[error(
+        "store {name} belongs to array {serial:016x}: if nothing on it is needed, clear its first 128 KiB (blkdiscard or \
+         dd), then start again"
+    )]
+    StoreTaken {
+        /// Its name.
+        name: String,
+        /// Whose it is.
+        serial: u64,
     },
     /// A store is smaller than it was.
     #[error("store {name} has {size_bytes} bytes, but its tracks need {needed_bytes}: was it cut?")]

@@ -37,11 +37,13 @@ mod token;
 mod troubles;
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
+use crate::firmware::Firmware;
 pub use crate::firmware::{PoolPolicy, Threshold};
 use array::Array;
 pub use config::{Config, PoolConfig, ServeError};
@@ -60,7 +62,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves an array until `shutdown` is ready; formats it first if that was not done before.
 ///
-/// After `shutdown` it takes no more requests, answers those under way, makes everything durable, and returns. It
+/// After `shutdown` it takes no more requests, answers those under way, makes everything durable, and returns; a start
+/// that is under way is given up at once. It
 /// may be dropped at any time instead, as by a power cut: nothing is lost that was promised.
 pub async fn serve<N: Net, C: Cabinet, E: Env>(
     net: N,
@@ -70,14 +73,21 @@ pub async fn serve<N: Net, C: Cabinet, E: Env>(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let cabinet = Arc::new(cabinet);
-    let (mut metadata, stores) = boot::open(&cabinet, &env, &config).await?;
-    let stores = Arc::new(stores);
-    let mut doors = Doors::bind(net, &config).await?;
     tokio::pin!(shutdown);
+    let start = async {
+        let (metadata, stores) = boot::open(&cabinet, &env, &config).await?;
+        let doors = Doors::bind(net, &config).await?;
+        let booted = boot::load(&cabinet, metadata, &config).await?;
+        Ok::<_, ServeError>((Arc::new(stores), doors, booted))
+    };
+    let Some(started) = unless_told(shutdown.as_mut(), start).await else {
+        info!("ended before it had started");
+        return Ok(());
+    };
+    let (stores, mut doors, mut booted) = started?;
     loop {
-        let end;
-        (metadata, end) =
-            live(&cabinet, metadata, &stores, &env, &config, &mut doors, shutdown.as_mut()).await?;
+        let (metadata, end) =
+            live(&cabinet, booted, &stores, &env, &config, &mut doors, shutdown.as_mut()).await?;
         boot::close(&cabinet, metadata).await;
         match end {
             End::Clean => {
@@ -87,7 +97,27 @@ pub async fn serve<N: Net, C: Cabinet, E: Env>(
             End::Unclean => return Err(ServeError::UncleanEnd),
             End::Reload => {}
         }
-        metadata = boot::reopen(&cabinet).await?;
+        let reload = async {
+            let metadata = boot::reopen(&cabinet).await?;
+            boot::load(&cabinet, metadata, &config).await
+        };
+        let Some(reloaded) = unless_told(shutdown.as_mut(), reload).await else {
+            // What was answered before may not have been flushed.
+            return Err(ServeError::UncleanEnd);
+        };
+        booted = reloaded?;
+    }
+}
+
+/// Does a piece of work; `None`: the array is told to end first, and the work is given up as by a kill.
+async fn unless_told<T>(
+    shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
+    work: impl Future<Output = T> + Send,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = shutdown => None,
+        done = work => Some(done),
     }
 }
 
@@ -101,17 +131,16 @@ enum End {
     Reload,
 }
 
-/// From the metadata to the end: one life of the firmware.
+/// One life of the firmware, to its end.
 async fn live<N: Net, C: Cabinet, E: Env>(
     cabinet: &Arc<C>,
-    metadata: Metadata,
+    (metadata, firmware): (Metadata, Firmware),
     stores: &Arc<Stores<C::Disk>>,
     env: &E,
     config: &Config,
     doors: &mut Doors<N>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(Metadata, End), ServeError> {
-    let (metadata, firmware) = boot::load(cabinet, metadata, config).await?;
     let (array, queues) = Array::new(firmware, Arc::clone(stores));
     let mut connections = Connections::new(Arc::clone(&array), env.clone(), config.control_token.as_ref());
     let mut end = End::Reload;

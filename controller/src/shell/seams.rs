@@ -81,6 +81,9 @@ pub trait Cabinet: Send + Sync + 'static {
     fn open(&self, store: &str) -> impl Future<Output = io::Result<Self::Disk>> + Send;
     /// Whether formatting was completed (crash rule 8): the marker is there.
     fn is_formatted(&self) -> io::Result<bool>;
+    /// Begins to format, and keeps durably as whose array: that serial number, or the one with which an attempt that
+    /// was interrupted began. Only stores that bear it, or none, become the array's.
+    fn begin_format(&self, serial: u64) -> io::Result<u64>;
     /// Makes the metadata file empty, to format anew.
     fn wipe_metadata(&self) -> io::Result<()>;
     /// Writes the marker, durably, once everything else is durable.

@@ -19,6 +19,8 @@ pub(crate) struct Shelf(Arc<Mutex<Drawers>>);
 struct Drawers {
     files: BTreeMap<String, File>,
     formatted: bool,
+    /// Of the attempt to format.
+    serial: Option<u64>,
     /// Operations that change something until the power fails; `None`: it does not.
     power: Option<u32>,
     /// Picks what of the unsynced writes survives.
@@ -217,6 +219,12 @@ impl Cabinet for Shelf {
 
     fn is_formatted(&self) -> io::Result<bool> {
         Ok(self.0.lock().unwrap().formatted)
+    }
+
+    fn begin_format(&self, serial: u64) -> io::Result<u64> {
+        let mut drawers = self.0.lock().unwrap();
+        drawers.spend()?;
+        Ok(*drawers.serial.get_or_insert(serial))
     }
 
     fn wipe_metadata(&self) -> io::Result<()> {

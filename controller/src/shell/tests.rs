@@ -15,7 +15,7 @@ use twintrack_link::Endpoint;
 use twintrack_link::manage::{Refusal, RefusalCode};
 use twintrack_link::nbd::{ClientHandshake, ClientWish, HandshakeEnd};
 
-use super::testing::{Counter, Pipes, Shelf};
+use super::testing::{Counter, METADATA, Pipes, Shelf};
 use super::*;
 
 fn endpoint(name: &str) -> Endpoint {
@@ -220,6 +220,19 @@ async fn idle_and_wrong_clients_are_sent_away() {
     assert_eq!(started.elapsed().as_secs(), 70);
     assert_eq!(array.ask(&get("/v1/health")).await.0, 200);
     array.stop().await.unwrap();
+}
+
+/// First while it formats a store that does not answer, then while it loads metadata that do not.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_hangs_ends_when_told() {
+    let shelf = shelf();
+    shelf.hang("a");
+    start(&shelf).await.stop().await.unwrap();
+    let shelf = shelf.unstuck("a");
+    start(&shelf).await.stop().await.unwrap();
+    shelf.hang(METADATA);
+    start(&shelf).await.stop().await.unwrap();
+    start(&shelf.unstuck(METADATA)).await.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

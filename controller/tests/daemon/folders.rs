@@ -14,6 +14,11 @@ async fn an_empty_folder_becomes_an_array_with_defaults() {
     let output = place.run(&["--check"]);
     assert_eq!(output.status.code(), Some(1), "there is no folder, and none is made");
     assert!(!place.folder().exists());
+    fs::create_dir(place.folder()).unwrap();
+    let output = place.run(&["--check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(fs::read_dir(place.folder()).unwrap().count(), 0, "it changes nothing");
+    fs::remove_dir(place.folder()).unwrap();
 
     let daemon = place.start().await;
     let settings = fs::read_to_string(place.folder().join("twintrack.toml")).unwrap();
@@ -29,7 +34,9 @@ async fn an_empty_folder_becomes_an_array_with_defaults() {
     daemon.array().device_create("db", 1 << 30, None).await.unwrap();
     assert!(daemon.terminate().await.success());
 
+    let lock = fs::read(place.folder().join("lock")).unwrap();
     let output = place.run(&["--check"]);
+    assert_eq!(fs::read(place.folder().join("lock")).unwrap(), lock);
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(output.status.success(), "{}", said(&output));
     assert!(text.contains(&format!("{serial}, 1 devices, 0 sessions, tracks of 64 KiB")), "{text}");
@@ -77,6 +84,36 @@ async fn what_is_no_array_is_refused_and_left_alone() {
     assert!(said(&output).contains("names no store"), "{}", said(&output));
 
     assert_eq!(place.run(&["--frobnicate"]).status.code(), Some(2));
+}
+
+/// A first start fails, its settings are corrected, and name a store of another array.
+#[tokio::test]
+async fn a_corrected_first_start_takes_no_store_of_another_array() {
+    let other = Place::new();
+    assert!(other.start().await.terminate().await.success());
+    let its_store = other.folder().join("store");
+    let before = fs::read(&its_store).unwrap();
+
+    let place = Place::new();
+    let settings = |path: &str, size: &str| {
+        place.set(&format!("[[pool]]\nname = \"main\"\n[[pool.store]]\npath = \"{path}\"\n{size}\n"));
+    };
+    settings("not/there", "size = \"64 MiB\"");
+    let output = place.run(&[]);
+    assert!(said(&output).contains("store not/there cannot be used"), "{}", said(&output));
+    let output = place.run(&["--check"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("formatting was interrupted"), "{text}{}", said(&output));
+    settings(its_store.to_str().unwrap(), "");
+    for arguments in [&[][..], &["--check"]] {
+        let output = place.run(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains("belongs to array"), "{}", said(&output));
+    }
+    assert!(fs::read(&its_store).unwrap() == before, "its store was changed");
+    settings("store", "size = \"64 MiB\"");
+    assert!(place.start().await.terminate().await.success());
+    other.start().await;
 }
 
 #[tokio::test]

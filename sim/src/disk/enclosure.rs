@@ -79,6 +79,8 @@ pub struct Enclosure {
 struct State {
     disks: Vec<(String, Platter)>,
     marked: bool,
+    /// Of the array that is, or was, being formatted.
+    serial: Option<u64>,
     power: Power,
     /// Raised each time it is switched on: handles of before are dead.
     boot: u64,
@@ -103,6 +105,7 @@ impl Enclosure {
             state: Arc::new(Mutex::new(State {
                 disks,
                 marked: false,
+                serial: None,
                 power: Power::on(),
                 boot: 0,
                 cut_after: None,
@@ -237,6 +240,14 @@ impl Enclosure {
         state.count(boot, "mark", format_args!(""))?;
         state.marked = true;
         Ok(())
+    }
+
+    /// Keeps a serial number as a small file does that is there, durably, or not; returns the one that is kept.
+    pub fn keep_serial(&self, serial: u64) -> io::Result<u64> {
+        let mut state = self.state();
+        let boot = state.boot;
+        state.count(boot, "serial", format_args!(""))?;
+        Ok(*state.serial.get_or_insert(serial))
     }
 
     /// Some time, as a disk operation takes.

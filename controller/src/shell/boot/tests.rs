@@ -91,6 +91,53 @@ async fn formatting_is_atomic() {
     assert!(cuts > 3 * 20, "{cuts} cuts");
 }
 
+/// The store of another array, under the name of one that the first start did not come to.
+#[tokio::test]
+async fn an_attempt_takes_up_its_own_stores_only() {
+    let (shelf, env) = (shelf(), Counter::default());
+    let superblock =
+        |serial| Superblock { serial, store: StoreId(0), track_bytes: 1 << 14, tracks: 7 }.encode();
+    start(&shelf, &env, &config(&[("fast", &["missing"])])).await.unwrap_err();
+    shelf.scribble("b", 0, &superblock(99));
+    for _ in 0..2 {
+        let error = start(&shelf, &env, &config(TWO)).await.unwrap_err();
+        assert!(matches!(error, ServeError::StoreTaken { ref name, serial: 99 } if name == "b"), "{error}");
+    }
+    let untouched = open_store(&shelf, "a").await.unwrap().disk.read(0, SUPERBLOCK_BYTES).await.unwrap();
+    assert!(untouched.iter().all(|byte| *byte == 0), "all are looked at before the first is claimed");
+    // What the attempt itself left behind.
+    shelf.scribble("b", 0, &superblock(1));
+    let (array, _) = start(&shelf, &env, &config(&[("fast", &["a", "b"])])).await.unwrap();
+    assert_eq!(array.serial, 1, "the attempt's");
+    // The same when a store is added.
+    shelf.scribble("c", 0, &superblock(99));
+    let error = start(&shelf, &env, &config(TWO)).await.unwrap_err();
+    assert!(matches!(error, ServeError::StoreTaken { serial: 99, .. }), "{error}");
+}
+
+/// What is formatted can be loaded: the tables need the number after the last track, too.
+#[tokio::test]
+async fn more_tracks_than_can_be_numbered_are_refused() {
+    let geometry = Geometry::new(1 << 14).unwrap();
+    let tracks = StoreLayout::new(geometry, 1 << 20).unwrap().tracks();
+    let known = |first| {
+        let rest = StoreRecord { name: "known".into(), pool: PoolId(0), first: 1, tracks: first - 1 };
+        vec![(StoreId(0), rest)]
+    };
+    let pools = [(PoolId(0), PoolRecord { name: "main".into() })];
+    let plan =
+        async |first| plan(&shelf(), &config(&[("main", &["a"])]), geometry, &pools, &known(first)).await;
+    let Err(error) = plan(u32::MAX - tracks + 1).await else { panic!("it is one too many") };
+    assert!(matches!(error, ServeError::TooLarge { ref name } if name == "a"), "{error}");
+    let first = u32::MAX - tracks;
+    let additions = plan(first).await.unwrap();
+    let known = known(first).into_iter().map(|(id, record)| Change::Store(id, record));
+    let pools = pools.into_iter().map(|(id, record)| Change::Pool(id, record));
+    // The new store is the second one.
+    let changes = pools.chain(known).chain(additions.changes);
+    Tables::load(geometry, changes).unwrap();
+}
+
 #[tokio::test]
 async fn new_pools_and_stores_are_added() {
     let (shelf, env) = (shelf(), Counter::default());
