@@ -176,7 +176,12 @@ impl Firmware {
     /// Begins as many parts as may be under way, and as the step has left; ends the request if there is none left.
     pub(super) fn advance(&mut self, id: RequestId, fx: &mut Vec<Effect>) {
         loop {
+            let broken = self.durability.is_broken();
             let Some(request) = self.requests.get_mut(&id) else { return };
+            if request.at < request.end && broken && !matches!(request.what, What::Read) {
+                // It could never become durable, and what it makes of the tables would be kept for the commit.
+                request.error = Some(HostError::Io);
+            }
             if request.at == request.end || request.error.is_some() {
                 if request.outstanding == 0 {
                     self.parts_over(id, fx);
