@@ -2,17 +2,19 @@
 //!
 //! Over stores that keep no data: memory of a 1 TiB device, unwritten and fully written; time to activate a session at
 //! 1 GiB and at 1 TiB, with no other session and with 1,000, without the disk's own sync; start-up with 1 TiB mapped,
-//! after a clean end and after a kill; and the longest steps that look for something among 4,096 devices with 1,024
+//! after a clean end and after a kill; the longest step of a trim of 4 GiB, which no host must notice; and the longest
+//! steps that look for something among 4,096 devices with 1,024
 //! sessions each on one of them, each of which keeps tracks. Each figure stands beside what it must keep to, and one that does not ends the
 //! run with an error.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redb::backends::FileBackend;
-use twintrack_controller::firmware::{CallId, Effect, Event, Firmware, Identity};
+use twintrack_controller::firmware::{CallId, ConnId, Effect, Event, Firmware, HostOp, Identity, Reply, Tag};
 use twintrack_controller::shell::metadata::{ArrayRecord, Metadata};
 use twintrack_core::{
     Change, DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, PhysicalTrack, PoolId,
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     memory(&mut report);
     activation(&mut report);
     start_up(&mut report);
+    large_trim(&mut report);
     many_sessions(&mut report);
     if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -111,6 +114,59 @@ fn start_up(report: &mut Report) {
             "s",
         );
         assert_eq!(tables.used_tracks(), TIB >> 16);
+    }
+}
+
+/// A trim of 4 GiB, all of it written, on the smallest tracks, with its commits.
+fn large_trim(report: &mut Report) {
+    let geometry = Geometry::new(16 << 10).expect("a size of tracks");
+    // As many tracks as 16 GiB are of the size that it counts in.
+    let tables = Tables::load(geometry, full_device(16 * GIB, 16 * GIB)).expect("loads");
+    let mut firmware = Firmware::new(Identity { serial: 1, boot: 1 }, tables);
+    let conn = ConnId(1);
+    let trim = HostOp::Trim { offset: 0, length: (4 * GIB - (16 << 10)) as u32, fua: true };
+    let mut events = VecDeque::from([
+        Event::Attach { conn, export: "d".into() },
+        Event::Host { conn, tag: Tag(1), op: trim },
+    ]);
+    let (mut time, mut longest, mut steps, whole) = (Duration::ZERO, Duration::ZERO, 0, now());
+    let mut answered = false;
+    while !answered {
+        let event = events.pop_front().unwrap_or_else(|| {
+            time = time.max(firmware.next_deadline().expect("it goes on"));
+            Event::Timer
+        });
+        let (start, mut effects) = (now(), Vec::new());
+        firmware.step(time, event, &mut effects);
+        longest = longest.max(start.elapsed());
+        steps += 1;
+        for effect in effects {
+            match effect {
+                Effect::Reply { result, .. } => {
+                    assert_eq!(result, Ok(Reply::Done));
+                    answered = true;
+                }
+                Effect::Attached { result, .. } => assert!(result.is_ok()),
+                other => events.extend(ended(other)),
+            }
+        }
+    }
+    let name = format!("trim of 4 GiB: longest of {steps} steps");
+    report.line(&name, longest.as_secs_f64() * 1e3, 10.0, "ms");
+    report.line("trim of 4 GiB: all steps", whole.elapsed().as_secs_f64() * 1e3, 10_000.0, "ms");
+}
+
+/// The end of what disk and metadata were asked for, as if at once.
+fn ended(effect: Effect) -> Option<Event> {
+    match effect {
+        Effect::Read { io, length, .. } => {
+            Some(Event::Disk { io, result: Ok(vec![0; length as usize].into()) })
+        }
+        Effect::Write { io, .. } | Effect::Discard { io, .. } | Effect::Sync { io, .. } => {
+            Some(Event::Disk { io, result: Ok(Bytes::new()) })
+        }
+        Effect::Commit { upto, .. } => Some(Event::Committed { upto, result: Ok(()) }),
+        _ => None,
     }
 }
 
@@ -205,18 +261,11 @@ impl Rig {
         let mut answer = None;
         while let Some(effect) = effects.pop() {
             let event = match effect {
-                Effect::Read { io, length, .. } => {
-                    Event::Disk { io, result: Ok(vec![0; length as usize].into()) }
-                }
-                Effect::Write { io, .. } | Effect::Discard { io, .. } | Effect::Sync { io, .. } => {
-                    Event::Disk { io, result: Ok(Bytes::new()) }
-                }
-                Effect::Commit { upto, .. } => Event::Committed { upto, result: Ok(()) },
                 Effect::Answer { result, .. } => {
                     answer = Some(result.expect("accepted"));
                     continue;
                 }
-                other => panic!("{other:?}"),
+                other => ended(other).expect("an effect that ends"),
             };
             self.firmware.step(Duration::ZERO, event, &mut effects);
         }

@@ -293,6 +293,17 @@ fn failed_sync_is_not_retried() {
     assert_eq!(rig.read(1, 0, 512), Err(HostError::Io));
     let refused = rig.command(Command::DeviceCreateVirtual { name: "v".into() }).unwrap_err();
     assert_eq!(refused.code, RefusalCode::Unavailable);
+    // What changes only the tables would need no disk; but they would be kept for a commit that never comes.
+    let before = rig.firmware.tables().last_unit();
+    for op in [
+        HostOp::Write { offset: TRACK, data: vec![1; 512].into(), fua: false },
+        HostOp::Trim { offset: 0, length: TRACK as u32, fua: false },
+        HostOp::WriteZeroes { offset: 0, length: TRACK as u32, no_hole: false, fua: false },
+    ] {
+        assert_eq!(rig.do_host(1, op), Err(HostError::Io));
+    }
+    assert_eq!(rig.firmware.tables().last_unit(), before);
+    assert_eq!(rig.read(1, TRACK, 512).unwrap(), [0], "what needs no disk is read");
     rig.restart();
     rig.attach(1, "d");
     assert_eq!(rig.read(1, 0, 512).unwrap(), [0], "the write was never promised");

@@ -63,6 +63,70 @@ fn without_failure(writes: &[u64]) -> BTreeMap<u32, String> {
     on_store(&rig)
 }
 
+/// A flush during which header blocks cannot be read, nor written if so wished: how it ends.
+fn flush_unread(rig: &mut Rig, writes_fail: bool) -> Result<Reply, HostError> {
+    let tag = rig.host(1, HostOp::Flush);
+    let first = StoreLayout::with_tracks(geometry(), TRACKS).track_offset(0);
+    while let Some(effect) = rig.pending.pop_front() {
+        match effect {
+            Effect::Read { io, offset, .. } if offset < first => {
+                rig.step(Event::Disk { io, result: Err(DiskError::Failed) });
+            }
+            Effect::Write { io, .. } if writes_fail && is_header(&effect) => {
+                rig.step(Event::Disk { io, result: Err(DiskError::Failed) });
+            }
+            other => rig.carry_out_this(other),
+        }
+    }
+    rig.replies.remove(&tag).unwrap()
+}
+
+/// An array with two headers on the store, which it has not read since its restart, and a third noted.
+fn restarted() -> Rig {
+    let mut rig = Rig::with_device(TRACKS, 8 * TRACK);
+    write(&mut rig, 0);
+    write(&mut rig, TRACK);
+    flush(&mut rig);
+    rig.restart();
+    rig.attach(1, "d");
+    write(&mut rig, 2 * TRACK);
+    rig
+}
+
+/// A read that fails once costs a flush, and no header.
+#[test]
+fn a_block_that_cannot_be_read_once_is_not_lost() {
+    let mut rig = restarted();
+    assert_eq!(flush_unread(&mut rig, false), Err(HostError::Io));
+    flush(&mut rig);
+    assert_eq!(on_store(&rig), without_failure(&[0, TRACK, 2 * TRACK]));
+    assert_eq!(rig.firmware.tables().used_tracks(), 3);
+}
+
+/// A disk that is away for a while, however many rounds find it so, costs no header either.
+#[test]
+fn a_disk_that_is_away_loses_no_header() {
+    let mut rig = restarted();
+    for _ in 0..4 {
+        assert_eq!(flush_unread(&mut rig, true), Err(HostError::Io));
+    }
+    write(&mut rig, 3 * TRACK);
+    flush(&mut rig);
+    assert_eq!(on_store(&rig), without_failure(&[0, TRACK, 2 * TRACK, 3 * TRACK]));
+}
+
+/// A sector that has decayed is written anew: flushes go on.
+#[test]
+fn a_decayed_block_is_begun_anew() {
+    let mut rig = restarted();
+    assert_eq!(flush_unread(&mut rig, false), Err(HostError::Io));
+    assert_eq!(flush_unread(&mut rig, false), Ok(Reply::Done));
+    assert_eq!(on_store(&rig).into_keys().collect::<Vec<_>>(), [2]);
+    write(&mut rig, 3 * TRACK);
+    flush(&mut rig);
+    assert_eq!(on_store(&rig).into_keys().collect::<Vec<_>>(), [2, 3]);
+}
+
 /// A flush with nothing new writes what the one before could not.
 #[test]
 fn a_header_that_could_not_be_written_is_written_by_the_next_round() {

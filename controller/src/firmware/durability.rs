@@ -49,7 +49,8 @@ pub(super) struct Durability {
     waiting: VecDeque<(u64, UnitSeq, Waiter)>,
     /// Stores with writes that ended since the last round began.
     written: BTreeSet<StoreId>,
-    /// A sync failed (crash rule 9): nothing becomes durable until a restart.
+    /// A sync failed (crash rule 9): nothing of the whole array becomes durable until a restart, for units are committed
+    /// in their order, whichever stores they are about.
     broken: bool,
 }
 

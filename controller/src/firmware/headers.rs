@@ -2,15 +2,22 @@
 //! the sync round before the commit that refers to them.
 //!
 //! Several headers share a 4 KiB block of the header area, so a block is read before its first change and then kept
-//! for a while. A block that cannot be read is begun anew: its other headers are lost, which costs a later recovery
-//! their origin, and no data. After a failed write it is not known what a block says on the store, of its other headers
-//! neither: it is kept, and the next round writes it again, changed or not.
+//! for a while. After a failed write it is not known what a block says on the store, of its other headers neither: it
+//! is kept, and the next round writes it again, changed or not.
+//!
+//! A block that cannot be read fails its round, as a failed write does: who flushes gets an error, and nothing is lost.
+//! But a store with one decayed sector must not refuse flushes for ever, and a sector that has decayed takes a write.
+//! So when the next round cannot read it either, the block is begun anew, with the headers noted since. Two things tell
+//! decay from a disk that is away for a while. The block must fail to be read in two rounds, one after the other; and
+//! the write must succeed while it cannot be read: if it fails, the next round reads the block once more, and if it can
+//! be read then, takes from it all headers that were not noted. What is lost with a decayed sector costs a later
+//! recovery the origin of the tracks beside it, and no data; the log has the failed reads.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::layout::{Header, StoreLayout};
+use twintrack_core::layout::{Header, StoreLayout, header_bytes};
 use twintrack_core::{BLOCK_BYTES, BlockMask, Generation, Geometry, Owner, Place, StoreId};
 
 /// Blocks of the header area that are kept between rounds, beyond those whose writes failed: 4 MiB.
@@ -47,6 +54,10 @@ pub(super) struct Headers {
     filled: VecDeque<HeaderBlock>,
     /// Blocks of the cache that are being written, or could not be.
     unwritten: BTreeSet<HeaderBlock>,
+    /// Blocks that the last round that wanted them could not read.
+    unread: BTreeSet<HeaderBlock>,
+    /// Blocks of `unwritten` that were begun anew: only what is not zeros in them is known.
+    anew: BTreeSet<HeaderBlock>,
 }
 
 impl Headers {
@@ -61,6 +72,8 @@ impl Headers {
             cache: BTreeMap::new(),
             filled: VecDeque::new(),
             unwritten: BTreeSet::new(),
+            unread: BTreeSet::new(),
+            anew: BTreeSet::new(),
         }
     }
 
@@ -83,14 +96,44 @@ impl Headers {
         }
         let mut blocks = self.unwritten.clone();
         blocks.extend(self.notes.keys().map(|at| block_of(*at, &layout).0));
-        blocks.into_iter().map(|block| (block, self.cache.contains_key(&block))).collect()
+        let is_known = |block: &HeaderBlock| self.cache.contains_key(block) && !self.anew.contains(block);
+        blocks.into_iter().map(|block| (block, is_known(&block))).collect()
     }
 
-    /// A block was read; `None`: it cannot be.
-    pub(super) fn fill(&mut self, block: HeaderBlock, content: Option<&[u8]>) {
-        let content = content.filter(|content| content.len() == BLOCK_BYTES as usize);
-        self.cache.insert(block, content.map_or_else(|| vec![0; BLOCK_BYTES as usize], <[u8]>::to_vec));
-        self.filled.push_back(block);
+    /// A block was read; `None`: it cannot be. `false`: the round must fail.
+    pub(super) fn fill(&mut self, block: HeaderBlock, content: Option<&[u8]>) -> bool {
+        let begun = self.anew.contains(&block);
+        match content.filter(|content| content.len() == BLOCK_BYTES as usize) {
+            Some(content) => {
+                self.unread.remove(&block);
+                self.anew.remove(&block);
+                let mut content = content.to_vec();
+                let slot_bytes = header_bytes(self.geometry) as usize;
+                if let Some(noted) = self.cache.get(&block) {
+                    let slots = content.chunks_mut(slot_bytes).zip(noted.chunks(slot_bytes));
+                    slots
+                        .filter(|(_, noted)| noted.iter().any(|byte| *byte != 0))
+                        .for_each(|(slot, noted)| slot.copy_from_slice(noted));
+                }
+                self.keep(block, content);
+            }
+            None if begun => {}
+            None if self.unread.remove(&block) => {
+                self.anew.insert(block);
+                self.keep(block, vec![0; BLOCK_BYTES as usize]);
+            }
+            None => {
+                self.unread.insert(block);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn keep(&mut self, block: HeaderBlock, content: Vec<u8>) {
+        if self.cache.insert(block, content).is_none() {
+            self.filled.push_back(block);
+        }
     }
 
     /// Enters the notes into the blocks that are filled: what to write, until it is [`Self::written`].
@@ -130,6 +173,7 @@ impl Headers {
     /// A block is on the store. One that is not told of here is written again in the next round.
     pub(super) fn written(&mut self, block: HeaderBlock) {
         self.unwritten.remove(&block);
+        self.anew.remove(&block);
     }
 
     /// After the writes of a round: keeps no more of the cache than it may.

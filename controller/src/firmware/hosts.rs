@@ -12,8 +12,8 @@ use super::{Firmware, Work};
 const PAYLOAD_BYTES_MAX: u64 = 32 << 20;
 /// Parts of one request under way at a time.
 const PARTS_MAX: u32 = 64;
-/// Parts begun before others have their turn.
-const PARTS_A_TURN: u32 = 4096;
+/// Parts that one step begins, of all requests together: a trim may have so many that others would wait for it.
+pub(super) const PARTS_A_STEP: u32 = 512;
 /// Extents of one block status.
 const EXTENTS_MAX: usize = 1024;
 /// Tracks that one block status looks at.
@@ -43,6 +43,8 @@ pub(super) struct Request {
     end: u64,
     fua: bool,
     outstanding: u32,
+    /// It is among those that go on in a later step.
+    queued: bool,
     /// All parts are over, and it waits for durability.
     settling: bool,
     error: Option<HostError>,
@@ -158,6 +160,7 @@ impl Firmware {
             end: at + length,
             fua,
             outstanding: 0,
+            queued: false,
             settling: false,
             error: None,
             segments: Vec::new(),
@@ -170,10 +173,15 @@ impl Firmware {
         Ok(())
     }
 
-    /// Begins as many parts as may be under way; ends the request if there is none left.
+    /// Begins as many parts as may be under way, and as the step has left; ends the request if there is none left.
     pub(super) fn advance(&mut self, id: RequestId, fx: &mut Vec<Effect>) {
-        for _ in 0..PARTS_A_TURN {
+        loop {
+            let broken = self.durability.is_broken();
             let Some(request) = self.requests.get_mut(&id) else { return };
+            if request.at < request.end && broken && !matches!(request.what, What::Read) {
+                // It could never become durable, and what it makes of the tables would be kept for the commit.
+                request.error = Some(HostError::Io);
+            }
             if request.at == request.end || request.error.is_some() {
                 if request.outstanding == 0 {
                     self.parts_over(id, fx);
@@ -183,6 +191,13 @@ impl Firmware {
             if request.outstanding == PARTS_MAX {
                 return;
             }
+            let Some(left) = self.parts_left.checked_sub(1) else {
+                if !std::mem::replace(&mut request.queued, true) {
+                    self.turns.push_back(id);
+                }
+                return;
+            };
+            self.parts_left = left;
             let (track, within, length) = self
                 .tables
                 .geometry()
@@ -193,7 +208,21 @@ impl Firmware {
             request.at += u64::from(length);
             self.begin_part(id, offset, track, within, length, fx);
         }
-        self.turns.push_back(id);
+    }
+
+    /// Requests that have waited for a step go on, in their order, until this one has begun enough.
+    pub(super) fn take_turns(&mut self, fx: &mut Vec<Effect>) {
+        // Those that come to wait again do so behind the others.
+        for _ in 0..self.turns.len() {
+            if self.parts_left == 0 {
+                return;
+            }
+            let Some(id) = self.turns.pop_front() else { return };
+            if let Some(request) = self.requests.get_mut(&id) {
+                request.queued = false;
+            }
+            self.advance(id, fx);
+        }
     }
 
     fn begin_part(

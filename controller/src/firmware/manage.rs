@@ -355,7 +355,10 @@ impl Firmware {
             }
         }
         for store in &self.offline {
-            warnings.push(format!("{store} is offline: it failed to make data durable; restart the array"));
+            warnings.push(format!(
+                "{store} is offline: it failed to make data durable; hosts can change nothing on the whole array \
+                 until a restart: look at the store's disk, then restart the array"
+            ));
         }
         ArrayInfo {
             serial: format!("{:016x}", self.identity.serial),

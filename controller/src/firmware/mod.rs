@@ -58,8 +58,10 @@ pub struct Firmware {
     tables: Tables,
     conns: BTreeMap<ConnId, hosts::Conn>,
     requests: BTreeMap<hosts::RequestId, hosts::Request>,
-    /// Requests with more parts to begin than one turn allows.
+    /// Requests with more parts to begin than one step may: they go on in steps of their own, one after the other.
     turns: VecDeque<hosts::RequestId>,
+    /// Parts of requests that this step may still begin.
+    parts_left: u32,
     tracks: tracks::Tracks,
     ops: BTreeMap<io::OpId, io::Op>,
     reads: BTreeMap<io::ReadId, io::Read>,
@@ -111,6 +113,7 @@ impl Firmware {
             conns: BTreeMap::new(),
             requests: BTreeMap::new(),
             turns: VecDeque::new(),
+            parts_left: 0,
             tracks: tracks::Tracks::default(),
             ops: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -152,6 +155,7 @@ impl Firmware {
             return;
         }
         self.now = now;
+        self.parts_left = hosts::PARTS_A_STEP;
         match event {
             Event::Attach { conn, export } => self.attach(conn, &export, effects),
             Event::Detach { conn } => self.detach(conn),
@@ -228,10 +232,12 @@ impl Firmware {
     }
 
     fn timer(&mut self, fx: &mut Vec<Effect>) {
-        for request in std::mem::take(&mut self.turns) {
-            self.advance(request, fx);
+        let for_turns = !self.turns.is_empty();
+        self.take_turns(fx);
+        // Their pace is their own.
+        if !for_turns || self.jobs.deadline().is_some_and(|due| due <= self.now) {
+            self.run_jobs(fx);
         }
-        self.run_jobs(fx);
     }
 
     fn next_number(&mut self) -> u64 {

@@ -69,10 +69,20 @@ impl Firmware {
     }
 
     pub(super) fn header_read(&mut self, block: HeaderBlock, content: Option<Bytes>, fx: &mut Vec<Effect>) {
-        self.headers.fill(block, content.as_deref());
-        if self.stage_over(Stage::ReadHeaders, true) {
+        let well = self.headers.fill(block, content.as_deref());
+        if self.stage_over(Stage::ReadHeaders, well) && !self.fail_round(fx) {
             self.write_headers(fx);
         }
+    }
+
+    /// Ends the round if its headers could not be read or written; `false`: they could.
+    fn fail_round(&mut self, fx: &mut Vec<Effect>) -> bool {
+        let Some(round) = self.round.take_if(|round| round.failed) else { return false };
+        self.headers.trim();
+        for waiter in self.durability.round_failed(round.stores) {
+            self.not_durable(waiter, fx);
+        }
+        true
     }
 
     fn write_headers(&mut self, fx: &mut Vec<Effect>) {
@@ -105,20 +115,9 @@ impl Firmware {
         if result.is_ok() {
             self.headers.written(block);
         }
-        if !self.stage_over(Stage::WriteHeaders, result.is_ok()) {
-            return;
-        }
-        self.headers.trim();
-        match self.round.take() {
-            Some(round) if round.failed => {
-                for waiter in self.durability.round_failed(round.stores) {
-                    self.not_durable(waiter, fx);
-                }
-            }
-            round => {
-                self.round = round;
-                self.sync_stores(fx);
-            }
+        if self.stage_over(Stage::WriteHeaders, result.is_ok()) && !self.fail_round(fx) {
+            self.headers.trim();
+            self.sync_stores(fx);
         }
     }
 

@@ -8,8 +8,8 @@
 //! A connection's task takes the replies to its own requests straight from the step: by its own inbox it would wake
 //! itself while it runs, and tokio takes a task that does for one that another thread may well continue.
 //!
-//! Disk operations outlive the connection that caused them: a task that ran one runs it to its end and steps with the
-//! result, whether its client is there or not. Once the firmware asked for a reload, steps do nothing but count the
+//! Requests outlive the connection that caused them: its task runs their disk operations to the end and steps with the
+//! results, whether its client is there or not. Once the firmware asked for a reload, steps do nothing but count the
 //! operations that end; the firmware is given up when none is left, for a late write of it could hit a track that the
 //! next one has given to somebody else.
 
@@ -30,6 +30,10 @@ use crate::firmware::{
     AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Firmware, HostError, Reply, Segment,
     Tag,
 };
+
+/// Commands that are not answered yet. They go on when who sent them is gone, so that his place does not bound them;
+/// those who are there, one each, come to half of it.
+const CALLS_MAX: usize = 1024;
 
 /// One array while it is up, until it ends or reloads.
 pub(super) struct Array<D> {
@@ -326,6 +330,13 @@ impl<D> Array<D> {
         let mut state = self.lock();
         if state.phase != Phase::Up {
             let reason = "the array is going down: nothing was done".to_owned();
+            return Err(Refusal { code: RefusalCode::Unavailable, reason });
+        }
+        if state.calls.len() + state.track_reads.len() >= CALLS_MAX {
+            let reason = format!(
+                "{CALLS_MAX} commands are under way: nothing was done; try again when some are over, and see \
+                 whether the stores and the array's folder still take what is written"
+            );
             return Err(Refusal { code: RefusalCode::Unavailable, reason });
         }
         let call = CallId(state.number());

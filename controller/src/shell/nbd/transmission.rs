@@ -1,7 +1,8 @@
 //! Requests in, replies out, and the disk operations between them, all in the connection's own task.
 //!
 //! Nothing in the loop waits for the socket alone: a client that does not read its replies holds up itself, up to its
-//! limits, and nobody else. When the client is gone, its disk operations are carried to their end.
+//! limits, and nobody else. When the client is gone, its requests are carried to their end, and keep the place and the
+//! payload of their connection until then: else who comes, asks for much and goes could have any number under way.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -63,7 +64,8 @@ impl fmt::Display for End {
     }
 }
 
-/// Serves an attached connection; detaches it; ends when its last disk operation has ended.
+/// Serves an attached connection; detaches it; ends when its last request was answered, though perhaps to nobody, and
+/// its last disk operation has ended.
 pub(super) async fn run<D, S>(
     array: Arc<Array<D>>,
     stream: S,
@@ -142,8 +144,22 @@ where
         }
     };
     drop((reader, writer, input));
-    // Nobody is left to take replies.
-    let mut outcome = Outcome::left(transmission.outcome.work);
+    transmission.leave();
+    // The inbox ends when the array goes down, which is bounded.
+    while !transmission.pending.is_empty() {
+        for operation in transmission.outcome.work.drain(..) {
+            operations.push(perform(array.stores(), operation));
+        }
+        tokio::select! {
+            biased;
+            Some(event) = operations.next() => transmission.step(event),
+            message = host.inbox.recv() => match message {
+                Some(message) => transmission.hear(message),
+                None => break,
+            },
+        }
+    }
+    let mut outcome = Outcome::left(std::mem::take(&mut transmission.outcome.work));
     array.detach(host.conn);
     loop {
         for operation in outcome.work.drain(..) {
@@ -164,6 +180,8 @@ struct Transmission<D> {
     /// Whether more requests are taken.
     reading: bool,
     told_to_close: bool,
+    /// The client takes no replies any more.
+    left: bool,
     pending: BTreeMap<Tag, Pending>,
     /// What `pending` occupies.
     pending_bytes: usize,
@@ -202,6 +220,7 @@ impl<D: Disk> Transmission<D> {
             encoder: ReplyEncoder::new(negotiated),
             reading: true,
             told_to_close: false,
+            left: false,
             pending: BTreeMap::new(),
             pending_bytes: 0,
             share,
@@ -373,7 +392,19 @@ impl<D: Disk> Transmission<D> {
     fn reply(&mut self, tag: Tag, result: Result<Reply, HostError>) {
         let Some(pending) = self.pending.remove(&tag) else { return };
         self.pending_bytes -= pending.bytes;
-        self.answer(&pending, result);
+        if self.left {
+            self.share.fits(self.pending_bytes);
+        } else {
+            self.answer(&pending, result);
+        }
+    }
+
+    /// The client is gone: what remains is what the firmware has of it.
+    fn leave(&mut self) {
+        self.left = true;
+        self.held = None;
+        self.outbox = Outbox::new(false);
+        self.share.fits(self.pending_bytes);
     }
 
     fn answer(&mut self, pending: &Pending, result: Result<Reply, HostError>) {

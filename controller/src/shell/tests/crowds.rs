@@ -1,6 +1,7 @@
 //! More clients than there are places.
 
 use super::*;
+use crate::shell::testing::METADATA;
 
 /// Connections of one kind over TCP, and as many over Unix sockets.
 const HOSTS: usize = 1024;
@@ -110,4 +111,54 @@ async fn who_asks_keeps_his_place() {
         assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK"));
     }
     array.stop().await.unwrap();
+}
+
+/// Who comes, writes, and goes keeps his place while a store holds up what he wrote: so no more can pile up than those
+/// who stay could have under way.
+#[tokio::test(start_paused = true)]
+async fn who_goes_keeps_his_place_while_his_requests_are_under_way() {
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("d", 1 << 20, None).await.unwrap();
+    let own = array.attach("d").await;
+    own.write(0, vec![1; 4096].into(), true).await.unwrap();
+    // Those whose requests are over leave theirs.
+    for _ in 0..HOSTS + 10 {
+        let stream = array.net.connect(&remote_nbd());
+        let host = NbdClient::connect(stream, "d", &NbdOptions::default()).await.unwrap();
+        host.flush().await.unwrap();
+    }
+    shelf.hang("a");
+    for n in 0..HOSTS {
+        let stream = array.net.connect(&remote_nbd());
+        let host = NbdClient::connect(stream, "d", &NbdOptions::default()).await.unwrap();
+        // The first has the block, the others wait for it.
+        let write = host.write(0, vec![2; 4096].into(), false);
+        assert!(tokio::time::timeout(Duration::from_millis(1), write).await.is_err(), "{n}");
+    }
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    assert_eq!(read_to_end(array.net.connect(&remote_nbd())).await, 0);
+    assert_eq!(own.read(0, 4096).await.unwrap(), vec![1; 4096]);
+    // Nor do they keep the array from ending.
+    assert!(array.stop().await.is_err());
+}
+
+/// So with commands: those that wait for the metadata file go on when who sent them is gone, and are not too many.
+#[tokio::test(start_paused = true)]
+async fn commands_of_those_who_are_gone_are_limited() {
+    const CALLS: usize = 1024;
+    let shelf = shelf();
+    let array = start(&shelf).await;
+    array.array().device_create("d", 1 << 20, None).await.unwrap();
+    shelf.hang(METADATA);
+    let resize = post(r#"{"command":"device-online","name":"d","online":true}"#);
+    for n in 0..CALLS {
+        let asked = tokio::time::timeout(Duration::from_millis(1), array.ask(&resize)).await;
+        assert!(asked.is_err(), "{n}: {asked:?}");
+    }
+    let (status, refusal) = array.refusal(&resize).await;
+    assert_eq!((status, refusal.code), (503, RefusalCode::Unavailable), "{refusal}");
+    assert!(refusal.reason.contains("1024 commands are under way"), "{refusal}");
+    assert_eq!(array.ask(&get("/v1/health")).await.0, 200);
+    assert!(array.stop().await.is_err());
 }
