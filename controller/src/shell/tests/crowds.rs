@@ -1,5 +1,9 @@
 //! More clients than there are places.
 
+use bytes::Bytes;
+use twintrack_link::nbd::{Cookie, Request};
+
+use super::devices::raw;
 use super::*;
 use crate::shell::testing::METADATA;
 
@@ -119,25 +123,27 @@ async fn who_asks_keeps_his_place() {
 async fn who_goes_keeps_his_place_while_his_requests_are_under_way() {
     let shelf = shelf();
     let array = start(&shelf).await;
-    array.array().device_create("d", 1 << 20, None).await.unwrap();
-    let own = array.attach("d").await;
+    array.array().device_create("db", 1 << 20, None).await.unwrap();
+    let own = array.attach("db").await;
     own.write(0, vec![1; 4096].into(), true).await.unwrap();
+    let flush = Request::Flush.header(Cookie(1)).encode();
+    let data = Bytes::from(vec![2; 4096]);
+    let header = Request::Write { offset: 0, data: data.clone(), fua: false }.header(Cookie(1)).encode();
+    // What is no request ends a connection at once; who only closes it is waited for in any case.
+    let write = [&header[..], &data, &[0xff; 64]].concat();
     // Those whose requests are over leave theirs.
     for _ in 0..HOSTS + 10 {
-        let stream = array.net.connect(&remote_nbd());
-        let host = NbdClient::connect(stream, "d", &NbdOptions::default()).await.unwrap();
-        host.flush().await.unwrap();
+        raw(&array).await.write_all(&flush).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     shelf.hang("a");
-    for n in 0..HOSTS {
-        let stream = array.net.connect(&remote_nbd());
-        let host = NbdClient::connect(stream, "d", &NbdOptions::default()).await.unwrap();
-        // The first has the block, the others wait for it.
-        let write = host.write(0, vec![2; 4096].into(), false);
-        assert!(tokio::time::timeout(Duration::from_millis(1), write).await.is_err(), "{n}");
+    // The first has the block, the others wait for it.
+    for _ in 1..HOSTS {
+        raw(&array).await.write_all(&write).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     tokio::time::sleep(Duration::from_secs(1000)).await;
-    assert_eq!(read_to_end(array.net.connect(&remote_nbd())).await, 0);
+    assert_eq!(read_to_end(array.net.connect(&endpoint("nbd"))).await, 0);
     assert_eq!(own.read(0, 4096).await.unwrap(), vec![1; 4096]);
     // Nor do they keep the array from ending.
     assert!(array.stop().await.is_err());

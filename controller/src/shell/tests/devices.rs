@@ -364,7 +364,7 @@ async fn payload_is_shared_by_all_connections() {
 }
 
 /// A plain connection to "db".
-async fn raw(array: &Running) -> DuplexStream {
+pub(super) async fn raw(array: &Running) -> DuplexStream {
     let mut stream = array.net.connect(&endpoint("nbd"));
     let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
     let wish = ClientWish::Enter { export: "db".into(), structured: false, allocation: false };
