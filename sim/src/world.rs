@@ -308,6 +308,9 @@ impl World {
                 Fault::Drop { nth, .. } => {
                     self.faults_done += self.shared.wires.drop_connections(nth) as u64;
                 }
+                Fault::Slow { disk, writes, take_ms, .. } => {
+                    self.shared.enclosure.slow_down(&disk, writes, Duration::from_millis(take_ms));
+                }
                 Fault::Disk { disk, fault, .. } => {
                     self.shared.enclosure.arm(&disk, fault);
                 }

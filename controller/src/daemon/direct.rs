@@ -24,7 +24,7 @@ const UNIT_BYTES_MAX: u32 = 64 << 10;
 const BUFFER_BYTES: usize = 256 << 10;
 /// Writes of one store under way at a time; more wait.
 const BUFFERS_MAX: usize = 64;
-/// Buffers that are kept for the next write.
+/// AlignedBuffers that are kept for the next write.
 const BUFFERS_KEPT_MAX: usize = 16;
 /// Units that are written in part are told apart by so many locks.
 const LOCKS: u64 = 64;
@@ -34,13 +34,13 @@ const LOCKS: u64 = 64;
 pub(super) struct Direct {
     /// Offsets, lengths and addresses are multiples of it: a power of two.
     unit: usize,
-    buffers: Arc<Buffers>,
+    buffers: Arc<AlignedBuffers>,
     locks: Vec<Arc<AsyncMutex<()>>>,
 }
 
 /// What one write holds until it has ended.
 pub(super) struct Turn {
-    buffers: Arc<Buffers>,
+    buffers: Arc<AlignedBuffers>,
     _units: Vec<OwnedMutexGuard<()>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -58,7 +58,7 @@ impl Direct {
 
     fn with_unit(unit: usize) -> Self {
         let buffers =
-            Buffers { unit, free: Mutex::default(), permits: Arc::new(Semaphore::new(BUFFERS_MAX)) };
+            AlignedBuffers { unit, free: Mutex::default(), permits: Arc::new(Semaphore::new(BUFFERS_MAX)) };
         let locks = (0..LOCKS).map(|_| Arc::default()).collect();
         Self { unit, buffers: Arc::new(buffers), locks }
     }
@@ -91,7 +91,7 @@ impl Direct {
     pub(super) fn read(file: &File, unit: u64, offset: u64, length: u32) -> io::Result<Bytes> {
         let skip = (offset % unit) as usize;
         let wanted = skip + length as usize;
-        let mut buffer = Buffer::new(wanted.next_multiple_of(unit as usize), unit as usize);
+        let mut buffer = AlignedBuffer::new(wanted.next_multiple_of(unit as usize), unit as usize);
         read_whole(file, buffer.bytes(), offset - skip as u64, wanted)?;
         let begin = buffer.begin + skip;
         Ok(Bytes::from(buffer.memory).slice(begin..begin + length as usize))
@@ -186,22 +186,22 @@ fn refused() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, what)
 }
 
-/// Buffers to write from.
+/// AlignedBuffers to write from.
 #[derive(Debug)]
-struct Buffers {
+struct AlignedBuffers {
     unit: usize,
-    free: Mutex<Vec<Buffer>>,
+    free: Mutex<Vec<AlignedBuffer>>,
     /// One for each buffer that may be in use.
     permits: Arc<Semaphore>,
 }
 
-impl Buffers {
-    fn take(&self) -> Buffer {
+impl AlignedBuffers {
+    fn take(&self) -> AlignedBuffer {
         let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.unwrap_or_else(|| Buffer::new(BUFFER_BYTES, self.unit))
+        kept.unwrap_or_else(|| AlignedBuffer::new(BUFFER_BYTES, self.unit))
     }
 
-    fn give_back(&self, buffer: Buffer) {
+    fn give_back(&self, buffer: AlignedBuffer) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if free.len() < BUFFERS_KEPT_MAX {
             free.push(buffer);
@@ -211,13 +211,13 @@ impl Buffers {
 
 /// Aligned memory.
 #[derive(Debug)]
-struct Buffer {
+struct AlignedBuffer {
     memory: Vec<u8>,
     begin: usize,
     length: usize,
 }
 
-impl Buffer {
+impl AlignedBuffer {
     fn new(length: usize, alignment: usize) -> Self {
         let memory = vec![0; length + alignment];
         let address = memory.as_ptr().addr();

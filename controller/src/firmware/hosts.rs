@@ -2,14 +2,13 @@
 
 use bytes::Bytes;
 use twintrack_core::{DeviceId, Owner, Place, SECTOR_BYTES, SessionState, TrackNo};
+use twintrack_link::nbd::PAYLOAD_BYTES_MAX;
 
 use super::durability::Waiter;
 use super::event::{AttachError, ConnId, Effect, ExportInfo, Extent, HostError, HostOp, Reply, Segment, Tag};
 use super::io::{self, Parent, Reader};
 use super::{Firmware, Work};
 
-/// The most bytes that one read or write carries.
-const PAYLOAD_BYTES_MAX: u64 = 32 << 20;
 /// Parts of one request under way at a time.
 const PARTS_MAX: u32 = 64;
 /// Parts that one step begins, of all requests together: a trim may have so many that others would wait for it.
@@ -147,7 +146,7 @@ impl Firmware {
         if !matches!(what, What::Flush) {
             check_range(at, length, size_bytes)?;
         }
-        if matches!(what, What::Read | What::Write { .. }) && length > PAYLOAD_BYTES_MAX {
+        if matches!(what, What::Read | What::Write { .. }) && length > u64::from(PAYLOAD_BYTES_MAX) {
             return Err(HostError::Invalid);
         }
         let id = RequestId(self.next_number());

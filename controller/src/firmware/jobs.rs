@@ -17,8 +17,8 @@ const PACE: Duration = Duration::from_millis(1);
 const IDLE: Duration = Duration::from_millis(500);
 /// How long a unit waits for a commit at most, if nobody asks for one.
 const COMMIT_AFTER: Duration = Duration::from_secs(1);
-/// How many units wait for a commit at most, if nobody asks for one.
-const UNITS_MAX: usize = 4096;
+/// With so many units waiting, a commit is asked for. It is no limit: they go on coming until it has begun.
+const UNITS_BEFORE_COMMIT: usize = 4096;
 /// Adjacent tracks of one discard.
 const DISCARD_TRACKS_MAX: u32 = 256;
 
@@ -104,7 +104,7 @@ impl Jobs {
             by(soon);
         }
         if let Some(since) = self.uncommitted_since {
-            by(if tables.uncommitted_units() > UNITS_MAX { soon } else { since + COMMIT_AFTER });
+            by(if tables.uncommitted_units() > UNITS_BEFORE_COMMIT { soon } else { since + COMMIT_AFTER });
         }
         if !self.merge.is_empty() && !self.merging {
             by(if starving { soon } else { soon.max(self.last_write + IDLE) });
@@ -128,7 +128,10 @@ impl Firmware {
             self.merge_all();
         }
         let old = self.jobs.uncommitted_since.is_some_and(|since| self.now >= since + COMMIT_AFTER);
-        if old || self.jobs.hurry || !self.starving.is_empty() || self.tables.uncommitted_units() > UNITS_MAX
+        if old
+            || self.jobs.hurry
+            || !self.starving.is_empty()
+            || self.tables.uncommitted_units() > UNITS_BEFORE_COMMIT
         {
             self.durability.wait(&self.tables, Waiter::Background);
             self.jobs.uncommitted_since = None;

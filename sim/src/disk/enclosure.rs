@@ -85,6 +85,8 @@ struct State {
     /// Raised each time it is switched on: handles of before are dead.
     boot: u64,
     cut_after: Option<u64>,
+    /// The disk, how many more of its writes take long, and how long.
+    slow: Option<(String, u64, Duration)>,
     /// The disk, and how many more operations of it are done before the power goes.
     cut_at: Option<(String, u64)>,
     stats: DiskStats,
@@ -109,6 +111,7 @@ impl Enclosure {
                 power: Power::on(),
                 boot: 0,
                 cut_after: None,
+                slow: None,
                 cut_at: None,
                 stats: DiskStats::default(),
                 opens: Vec::new(),
@@ -129,6 +132,11 @@ impl Enclosure {
         self.state().cut_at = Some((disk.into(), operations));
     }
 
+    /// Has the next writes of a disk take that long.
+    pub fn slow_down(&self, disk: &str, writes: u64, time: Duration) {
+        self.state().slow = Some((disk.into(), writes, time));
+    }
+
     /// Cuts the power now.
     pub fn cut(&self) {
         self.state().cut();
@@ -145,7 +153,7 @@ impl Enclosure {
         let mut state = self.state();
         let state = &mut *state;
         state.power.set(false);
-        (state.cut_after, state.cut_at) = (None, None);
+        (state.cut_after, state.cut_at, state.slow) = (None, None, None);
         for (name, platter) in &mut state.disks {
             let unsynced = platter.unsynced_sectors();
             platter.lose(survival, &mut state.dice);
@@ -191,7 +199,7 @@ impl Enclosure {
     /// Ends all faults but decay.
     pub fn disarm(&self) {
         let mut state = self.state();
-        (state.cut_after, state.cut_at) = (None, None);
+        (state.cut_after, state.cut_at, state.slow) = (None, None, None);
         for (_, platter) in &mut state.disks {
             platter.disarm();
         }
@@ -279,6 +287,14 @@ impl State {
         }
     }
 
+    /// How long a write takes, if that was said.
+    fn takes_long(&mut self, index: usize) -> Option<Duration> {
+        let (disk, writes, time) = self.slow.as_mut()?;
+        let its = *disk == self.disks[index].0 && *writes > 0;
+        *writes -= u64::from(its);
+        its.then_some(*time)
+    }
+
     /// One operation more. Fails if the power is off, or goes now.
     fn count(&mut self, boot: u64, name: &str, what: std::fmt::Arguments<'_>) -> io::Result<()> {
         if !self.power.is_on() || boot != self.boot {
@@ -335,7 +351,11 @@ impl DiskHandle {
         let ticket =
             self.on(format_args!("write {offset}+{length}"), |platter, _| platter.begin_write(offset, data))?;
         let mut landing = Landing { disk: self, ticket: Some(ticket) };
-        self.enclosure.take_time().await;
+        let slow = self.enclosure.state().takes_long(self.index);
+        match slow {
+            Some(time) => tokio::time::sleep(time).await,
+            None => self.enclosure.take_time().await,
+        }
         landing.land()
     }
 

@@ -391,6 +391,7 @@ impl Host {
         };
         // One of its calls may have come after a crash.
         self.asked_in.set(self.shared.ledger().history.epoch());
+        self.shared.ledger().cut_began_anew(&labels, matches!(told, Told::Done(_)));
         let counts = |ledger: &mut crate::ledger::Ledger, done| {
             if done { ledger.counts.done += 1 } else { ledger.counts.unknown += 1 }
         };

@@ -366,6 +366,12 @@ impl Ledger {
         }
     }
 
+    /// An establishment, of many calls, has ended: [`History::cut_began_anew`](crate::oracle::History::cut_began_anew).
+    pub fn cut_began_anew(&mut self, labels: &[String], answered: bool) {
+        let cuts: Vec<_> = labels.iter().filter_map(|label| self.sessions.get(label)?.cut).collect();
+        cuts.into_iter().for_each(|cut| self.history.cut_began_anew(cut, answered));
+    }
+
     /// What I/O on a device goes to, now; `None`: it would go nowhere.
     pub fn volume(&self, device: &str) -> Option<VolumeId> {
         let device = self.devices.get(device)?;

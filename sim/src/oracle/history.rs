@@ -252,6 +252,17 @@ impl History {
         span.answer = span.answer.min(answer);
     }
 
+    /// An activation is the last of several calls, and there was a crash since the first. Answered, it came after the
+    /// last crash; else it is not known when it came, if it did.
+    pub fn cut_began_anew(&mut self, cut: CutId, answered: bool) {
+        let (epoch, crash) = (self.epoch(), self.crashes.last().copied());
+        let cut = &mut self.cuts[cut.0 as usize];
+        if let Some(crash) = crash.filter(|_| cut.epoch != epoch) {
+            cut.vague |= !answered;
+            (cut.epoch, cut.span.call) = (epoch, crash);
+        }
+    }
+
     /// The ranges of bytes that were ever to be written on a volume, in order, merged.
     pub fn touched(&self, volume: VolumeId) -> Vec<(u64, u64)> {
         let writes = &self.volumes[volume.0 as usize].writes;
@@ -295,7 +306,7 @@ impl History {
     pub(super) fn is_vague(&self, cut: CutId) -> bool {
         let cut = &self.cuts[cut.0 as usize];
         let reloaded = self.endings.get(cut.epoch as usize) == Some(&Ending::Reloaded);
-        reloaded && cut.span.answer >= self.end_of(cut.epoch)
+        cut.vague || reloaded && cut.span.answer >= self.end_of(cut.epoch)
     }
 
     /// The last call of an answered flush in an epoch; 0 if there was none.

@@ -14,6 +14,8 @@ use super::register::{Moment, NEVER, Source, Span};
 pub(super) struct Cut {
     pub(super) epoch: u32,
     pub(super) span: Span,
+    /// It is not known in which epoch it happened.
+    pub(super) vague: bool,
     /// The last call among the writes that are in.
     last_in: Moment,
     /// The first answer among the writes that are out.
@@ -22,7 +24,7 @@ pub(super) struct Cut {
 
 impl Cut {
     pub(super) fn new(epoch: u32, call: Moment) -> Self {
-        Self { epoch, span: Span { call, answer: NEVER }, last_in: 0, first_out: NEVER }
+        Self { epoch, span: Span { call, answer: NEVER }, vague: false, last_in: 0, first_out: NEVER }
     }
 }
 
@@ -118,6 +120,24 @@ mod tests {
         history.end_cut(cut);
         let after = history.payload(after);
         assert!(read(&mut history, s, 0, &after).is_err());
+    }
+
+    /// *Establish* is many calls: an array that is back before the next one goes on with it. Once what was written
+    /// after that crash, and before the activation, was taken for written too late.
+    #[test]
+    fn an_establishment_may_outlive_a_crash() {
+        let mut history = History::default();
+        let d = history.add_volume("d", Origin::Blank);
+        let cut = history.begin_cut();
+        history.crash(Ending::Killed);
+        let before = write(&mut history, d, 0);
+        history.cut_began_anew(cut, true);
+        history.end_cut(cut);
+        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let after = write(&mut history, d, 0);
+        let (before, after) = (history.payload(before), history.payload(after));
+        assert!(read(&mut history, s, 0, &after).is_err());
+        read(&mut history, s, 0, &before).unwrap();
     }
 
     #[test]

@@ -93,13 +93,20 @@ impl Draft {
         };
         let temper = match scenario {
             Scenario::Io => dice.weighted(&[(60, Temper::Plain), (40, Temper::Focus)]),
+            // A course does not fill a pool.
+            Scenario::Full => dice.weighted(&[
+                (65, Temper::Plain),
+                (15, Temper::Focus),
+                (15, Temper::Hot),
+                (5, Temper::Brief),
+            ]),
             _ => dice.weighted(&[
-                (28, Temper::Plain),
+                (20, Temper::Plain),
                 (14, Temper::Focus),
                 (18, Temper::Hot),
                 (8, Temper::Brief),
                 (12, Temper::Relay),
-                (14, Temper::Rounds),
+                (22, Temper::Rounds),
                 (6, Temper::Points),
             ]),
         };
@@ -294,7 +301,7 @@ impl Draft {
         let stores = self.stores();
         let dice = &mut self.dice;
         let (most_ms, slow_per_mille, slow_most_ms) = match self.temper {
-            Temper::Relay => (1, 70, 2000),
+            Temper::Relay => (1, 20, 600),
             Temper::Rounds => (1, 600, 40),
             _ => *dice.pick(&[(0, 0, 0), (2, 5, 30), (2, 50, 60), (6, 20, 100), (1, 30, 400)]),
         };

@@ -41,12 +41,12 @@ pub(super) fn add_rounds(draft: &mut Draft) {
         let end_ms = begin_ms + 520;
         io.extend((0..tracks).map(|n| Op { at_ms: begin_ms, ..Op::now(whole(n)) }));
         io.push(Op::now(Act::Flush { device: standard.clone() }));
-        let (session, trims) = (format!("r{round}"), dice.chance(400));
+        let (session, trims) = (format!("r{round}"), dice.chance(350));
         for n in 0..tracks {
             if trims {
                 io.push(Op { at_ms: begin_ms + 330, ..Op::now(part(&standard, n, dice)) });
                 io.push(Op::now(trim(n)));
-            } else if dice.chance(500) {
+            } else if dice.chance(700) {
                 io.push(Op { at_ms: begin_ms + 330, ..Op::now(part(&shown_by, n, dice)) });
             }
         }
@@ -63,19 +63,19 @@ pub(super) fn add_rounds(draft: &mut Draft) {
         management.push(Op { at_ms: begin_ms + 80, ..Op::now(Act::Establish { pairs }) });
         let deactivate = Act::Deactivate { session: session.clone() };
         let remove = Act::Remove { session };
-        let (before, end) = match dice.below(3) {
+        let (before, end) = match dice.below(5) {
             0 => (None, deactivate),
             1 => (None, remove),
             _ => (Some(deactivate), remove),
         };
         management.extend(before.map(|act| Op { at_ms: end_ms - 90, ..Op::now(act) }));
-        if dice.chance(700)
+        if dice.chance(850)
             && let Some(command) = end.title()
         {
             // What is written just then must not be lost with the cache.
             let survival = *dice.pick(&[Survival::Everything, Survival::Everything, Survival::Mixed]);
             let (after_ops, down_ms) =
-                (if dice.chance(700) { 0 } else { dice.below(20) }, dice.between(1, 20));
+                (if dice.chance(800) { 0 } else { dice.below(20) }, dice.between(1, 20));
             draft.faults.push(Fault::CommitCut { command, after_ops, down_ms, survival });
         }
         management.push(Op { at_ms: end_ms, ..Op::now(end) });
@@ -128,6 +128,9 @@ pub(super) fn add_points(draft: &mut Draft) {
     draft.tasks.push(Task { host: 0, depth: 8, ops: io });
 }
 
+/// When the writes of a relay that take long begin.
+const RELAY_MS: u64 = 450;
+
 /// Tracks are written whole; a session; parts of them are written; a second session; the first one ends. Now the second
 /// shows tracks with an overlay that their standard device is about to complete. Its virtual device is written,
 /// and some of these writes take very long; meanwhile the overlays are completed, what they lay over is given back, and
@@ -139,13 +142,15 @@ pub(super) fn add_relay(draft: &mut Draft) {
     let tracks = (size / track).clamp(1, 12);
     let half = (tracks / 2).max(1);
     let mut ops = Vec::new();
+    let (writes, take_ms) = (draft.dice.between(1, half), draft.dice.between(900, 2000));
     let whole = |n: u64| {
         let length = track.min(size - n * track) as u32;
         Act::Write { device: standard.clone(), offset: n * track, length, fua: false }
     };
+    let dice = &mut draft.dice;
     let mut part = |device: &String, n: u64| {
         let blocks = track.min(size - n * track) / 4096;
-        let (offset, length) = (draft.dice.below(blocks) * 4096, 4096.min(size - n * track) as u32);
+        let (offset, length) = (dice.below(blocks) * 4096, 4096.min(size - n * track) as u32);
         Act::Write { device: device.clone(), offset: n * track + offset, length, fua: false }
     };
     let read = |device: &String| {
@@ -160,10 +165,12 @@ pub(super) fn add_relay(draft: &mut Draft) {
     ops.extend((0..half).map(|n| Op::now(part(&standard, n))));
     ops.push(Op::now(Act::Establish { pairs: vec![("r2".into(), standard.clone(), second.clone())] }));
     ops.push(Op::now(Act::Remove { session: "r1".into() }));
-    ops.extend((0..half).map(|n| Op::now(part(&second, n))));
+    ops.extend((0..half).map(|n| Op { at_ms: RELAY_MS, ..Op::now(part(&second, n)) }));
+    let (disk, at_ms) = ("store0".into(), RELAY_MS - 5);
+    draft.faults.push(Fault::Slow { at_ms, disk, writes, take_ms });
     // Reads that take long, of tracks that are given back and taken by others meanwhile.
     ops.extend((0..half).map(read(&standard)).map(Op::now));
-    ops.extend((0..half).filter(|n| n % 2 == 1).map(|n| {
+    ops.extend((0..half).filter(|n| n % 4 == 1).map(|n| {
         Op::now(Act::Trim { device: standard.clone(), offset: n * track, length: track as u32, fua: false })
     }));
     ops.push(Op::now(Act::Flush { device: standard.clone() }));

@@ -228,6 +228,8 @@ pub enum Fault {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         nth: Option<u64>,
     },
+    /// The next so many writes of a disk take so long: nothing is wrong with that.
+    Slow { at_ms: u64, disk: String, writes: u64, take_ms: u64 },
     /// A disk does something wrong.
     Disk { at_ms: u64, disk: String, fault: DiskFault },
 }
@@ -259,6 +261,7 @@ impl Fault {
             Self::PowerCut { at_ms, .. }
             | Self::Crash { at_ms, .. }
             | Self::Drop { at_ms, .. }
+            | Self::Slow { at_ms, .. }
             | Self::Disk { at_ms, .. } => *at_ms,
         }
     }

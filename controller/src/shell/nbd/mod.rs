@@ -24,7 +24,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUESTS_MAX: usize = 128;
 /// Bytes of payload that one connection may occupy, from a request's arrival until its answer is written. What goes
 /// beyond waits in the socket.
-const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+const CONNECTION_PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// Bytes of payload that all connections of an array may occupy together, and beyond that each of them
 /// [`OWN_BYTES`].
 pub(super) const ALL_PAYLOAD_BYTES_MAX: usize = 1 << 30;

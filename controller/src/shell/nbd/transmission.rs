@@ -21,7 +21,7 @@ use twintrack_link::nbd::{
 
 use super::outbox::Outbox;
 use super::share::Share;
-use super::{OWN_BYTES, PAYLOAD_BYTES_MAX, REQUESTS_MAX, STALL_TIMEOUT};
+use super::{CONNECTION_PAYLOAD_BYTES_MAX, OWN_BYTES, REQUESTS_MAX, STALL_TIMEOUT};
 use crate::firmware::{ConnId, Event, Extent, HostError, HostOp, Reply, Segment, Tag};
 use crate::shell::array::{Array, Host, Outcome, ToHost};
 use crate::shell::seams::Disk;
@@ -238,7 +238,7 @@ impl<D: Disk> Transmission<D> {
     fn has_room(&self) -> bool {
         self.outbox.bytes() < WRITE_FIRST_BYTES
             && self.pending.len() + self.outbox.replies() < REQUESTS_MAX
-            && self.pending_bytes + self.outbox.bytes() < PAYLOAD_BYTES_MAX
+            && self.pending_bytes + self.outbox.bytes() < CONNECTION_PAYLOAD_BYTES_MAX
     }
 
     fn wants_input(&self) -> bool {
