@@ -1,6 +1,8 @@
 //! The simulated network as the controller's and the host library's seams want it: endpoints are ports of turmoil hosts.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use turmoil::net::{TcpListener, TcpStream};
 use twintrack_controller::shell::{Endpoint, Net};
@@ -51,5 +53,35 @@ impl Dial for SimDial {
             }
             HostEndpoint::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+}
+
+/// A dial that notes in which epoch it last connected: in which one what was asked last was done, if it was.
+#[derive(Debug, Clone)]
+pub struct NotedDial {
+    dial: SimDial,
+    epoch: Arc<AtomicU32>,
+}
+
+impl NotedDial {
+    /// Connects over these wires; has not yet.
+    pub fn new(wires: Wires) -> Self {
+        let epoch = Arc::new(AtomicU32::new(wires.epoch()));
+        Self { dial: SimDial(wires), epoch }
+    }
+
+    /// The epoch of the last connection; before the first one, that of its making.
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+}
+
+impl Dial for NotedDial {
+    type Stream = Line;
+
+    async fn dial(&self, endpoint: &HostEndpoint) -> io::Result<Line> {
+        let line = self.dial.dial(endpoint).await?;
+        self.epoch.store(self.dial.0.epoch(), Ordering::Relaxed);
+        Ok(line)
     }
 }

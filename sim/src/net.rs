@@ -25,6 +25,8 @@ struct State {
     next: u64,
     /// What an array of before the last power cut sends or waits for goes nowhere.
     silent_before: u64,
+    /// How often the array crashed, or loaded everything anew.
+    epoch: u32,
     power: Power,
     chop_bytes: u32,
     dice: Dice,
@@ -46,6 +48,7 @@ impl Wires {
             wires: BTreeMap::new(),
             next: 0,
             silent_before: 0,
+            epoch: 0,
             power,
             chop_bytes,
             dice: Dice::new(seed, "wires"),
@@ -60,6 +63,16 @@ impl Wires {
         state.next += 1;
         state.wires.insert(id, Wire { of_array, ..Wire::default() });
         Line { stream, id, wires: self.clone() }
+    }
+
+    /// The array crashed, or loaded everything anew.
+    pub fn begin_epoch(&self) {
+        self.state().epoch += 1;
+    }
+
+    /// How often it did. Who is connected now is heard in this epoch or never.
+    pub fn epoch(&self) -> u32 {
+        self.state().epoch
     }
 
     /// The array's ends of all connections there are stay silent, also when the power is on again.

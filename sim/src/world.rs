@@ -224,6 +224,7 @@ impl World {
             // A commit failed, and the array loads its tables anew: what was not committed is lost.
             self.reloads = reloads;
             self.shared.ledger().crashed(Ending::Reloaded);
+            self.shared.wires.begin_epoch();
         }
         if self.restart_at_ms.is_none() {
             if !self.shared.enclosure.power().is_on() {
@@ -325,6 +326,7 @@ impl World {
         self.shared.wires.silence();
         let kept = survival == Survival::Everything;
         self.shared.ledger().crashed(if kept { Ending::Killed } else { Ending::PowerCut });
+        self.shared.wires.begin_epoch();
         self.shared.enclosure.lose(survival);
         sim.crash(ARRAY);
         self.inspect();

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use twintrack_host::manage::{Activation, GroupMode, RefusalCode, SessionInfo};
-use twintrack_host::{ArrayError, Pair, establish};
+use twintrack_host::{ArrayClient, ArrayError, Pair, establish};
 
 use super::{Host, Phase};
+use crate::endpoints::NotedDial;
 use crate::ledger::{Maybe, Session, Stage};
 use crate::oracle::{Moment, NEVER, Span, check_answered_in_time};
 use crate::plan::{Act, Op};
@@ -380,7 +381,9 @@ impl Host {
         }
         let labels: Vec<String> = pairs.iter().map(|(label, ..)| label.clone()).collect();
         self.shared.ledger().cut_begins(&labels, true);
-        let call = establish(&self.array, &list, GroupMode::Synchronous);
+        let dial = NotedDial::new(self.shared.wires.clone());
+        let array = ArrayClient::new(dial.clone(), self.array.endpoint().clone());
+        let call = establish(&array, &list, GroupMode::Synchronous);
         let told = match timeout(Duration::from_millis(3 * self.shared.deadlines.answer_ms), call).await {
             Ok(Ok(infos)) => Told::Done(infos),
             Ok(Err(error)) => {
@@ -389,9 +392,9 @@ impl Host {
             }
             Err(_) => Told::Unknown,
         };
-        // One of its calls may have come after a crash.
-        self.asked_in.set(self.shared.ledger().history.epoch());
-        self.shared.ledger().cut_began_anew(&labels, matches!(told, Told::Done(_)));
+        // Not always the epoch of the first call: the array may have crashed, and be back, between two of them.
+        self.asked_in.set(dial.epoch());
+        self.shared.ledger().cut_asked_in(&labels, dial.epoch());
         let counts = |ledger: &mut crate::ledger::Ledger, done| {
             if done { ledger.counts.done += 1 } else { ledger.counts.unknown += 1 }
         };

@@ -366,10 +366,10 @@ impl Ledger {
         }
     }
 
-    /// An establishment, of many calls, has ended: [`History::cut_began_anew`](crate::oracle::History::cut_began_anew).
-    pub fn cut_began_anew(&mut self, labels: &[String], answered: bool) {
+    /// An establishment, of many calls, has ended; its last one was asked in this epoch.
+    pub fn cut_asked_in(&mut self, labels: &[String], epoch: u32) {
         let cuts: Vec<_> = labels.iter().filter_map(|label| self.sessions.get(label)?.cut).collect();
-        cuts.into_iter().for_each(|cut| self.history.cut_began_anew(cut, answered));
+        cuts.into_iter().for_each(|cut| self.history.cut_asked_in(cut, epoch));
     }
 
     /// What I/O on a device goes to, now; `None`: it would go nowhere.

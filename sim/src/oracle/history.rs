@@ -252,14 +252,13 @@ impl History {
         span.answer = span.answer.min(answer);
     }
 
-    /// An activation is the last of several calls, and there was a crash since the first. Answered, it came after the
-    /// last crash; else it is not known when it came, if it did.
-    pub fn cut_began_anew(&mut self, cut: CutId, answered: bool) {
-        let (epoch, crash) = (self.epoch(), self.crashes.last().copied());
+    /// An activation is the last of several calls, and was asked, if it was, in this epoch, not in that of the first call.
+    pub fn cut_asked_in(&mut self, cut: CutId, epoch: u32) {
         let cut = &mut self.cuts[cut.0 as usize];
-        if let Some(crash) = crash.filter(|_| cut.epoch != epoch) {
-            cut.vague |= !answered;
-            (cut.epoch, cut.span.call) = (epoch, crash);
+        if cut.epoch != epoch
+            && let Some(crash) = epoch.checked_sub(1).and_then(|before| self.crashes.get(before as usize))
+        {
+            (cut.epoch, cut.span.call) = (epoch, *crash);
         }
     }
 
@@ -306,7 +305,7 @@ impl History {
     pub(super) fn is_vague(&self, cut: CutId) -> bool {
         let cut = &self.cuts[cut.0 as usize];
         let reloaded = self.endings.get(cut.epoch as usize) == Some(&Ending::Reloaded);
-        cut.vague || reloaded && cut.span.answer >= self.end_of(cut.epoch)
+        reloaded && cut.span.answer >= self.end_of(cut.epoch)
     }
 
     /// The last call of an answered flush in an epoch; 0 if there was none.

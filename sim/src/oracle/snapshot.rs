@@ -14,8 +14,6 @@ use super::register::{Moment, NEVER, Source, Span};
 pub(super) struct Cut {
     pub(super) epoch: u32,
     pub(super) span: Span,
-    /// It is not known in which epoch it happened.
-    pub(super) vague: bool,
     /// The last call among the writes that are in.
     last_in: Moment,
     /// The first answer among the writes that are out.
@@ -24,7 +22,7 @@ pub(super) struct Cut {
 
 impl Cut {
     pub(super) fn new(epoch: u32, call: Moment) -> Self {
-        Self { epoch, span: Span { call, answer: NEVER }, vague: false, last_in: 0, first_out: NEVER }
+        Self { epoch, span: Span { call, answer: NEVER }, last_in: 0, first_out: NEVER }
     }
 }
 
@@ -131,7 +129,7 @@ mod tests {
         let cut = history.begin_cut();
         history.crash(Ending::Killed);
         let before = write(&mut history, d, 0);
-        history.cut_began_anew(cut, true);
+        history.cut_asked_in(cut, 1);
         history.end_cut(cut);
         let s = history.add_volume("s", Origin::Snapshot(d, cut));
         let after = write(&mut history, d, 0);
