@@ -13,7 +13,7 @@ const ROUND_MS: u64 = 700;
 /// Round after round: tracks are written whole; a session begins; parts of them are written through its virtual device; and
 /// while the session ends, parts of all of them are written on the standard device. If the power goes just then, the
 /// session is back, and must show nothing of that. Some of the tracks are trimmed while they are written for the first
-/// time since the session began: no block of before may come back.
+/// time since the session began, and read: no block of before may come back.
 pub(super) fn add_rounds(draft: &mut Draft) {
     let Some((standard, size)) = draft.standard.first().cloned() else { return };
     let track = draft.track_bytes;
@@ -49,6 +49,10 @@ pub(super) fn add_rounds(draft: &mut Draft) {
             } else if dice.chance(700) {
                 io.push(Op { at_ms: begin_ms + 330, ..Op::now(part(&shown_by, n, dice)) });
             }
+        }
+        if trims {
+            let read = |n| Act::Read { device: standard.clone(), offset: n * track, length: bytes(n) as u32 };
+            io.extend((0..tracks).map(|n| Op { at_ms: begin_ms + 390, ..Op::now(read(n)) }));
         }
         if dice.chance(600) {
             io.push(Op::now(Act::Flush { device: shown_by.clone() }));
