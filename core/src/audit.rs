@@ -7,8 +7,9 @@ use thiserror::Error;
 
 use crate::TrackNo;
 use crate::entry::Entry;
-use crate::ids::{DeviceId, Generation, PhysicalTrack, SessionId};
+use crate::ids::{DeviceId, Generation, PairId, PhysicalTrack, SessionId};
 use crate::mask::BlockMask;
+use crate::remote::Stage;
 use crate::tables::Tables;
 
 /// Where an entry stands in the tables.
@@ -68,6 +69,14 @@ pub enum AuditError {
         /// The entry.
         entry: Entry,
     },
+    /// A half of a pair that does not agree with itself.
+    #[error("{pair}: {what}")]
+    Pair {
+        /// Which.
+        pair: PairId,
+        /// What is wrong.
+        what: &'static str,
+    },
 }
 
 impl Tables {
@@ -87,9 +96,10 @@ impl Tables {
         devices.chain(own)
     }
 
-    /// Compares reference counts with references, and looks at the shape of every entry. Takes time and memory in
-    /// proportion to what is mapped.
+    /// Compares reference counts with references, looks at the shape of every entry and at every pair. Takes time and
+    /// memory in proportion to what is mapped, owed, lacked and dirty.
     pub fn audit(&self) -> Result<(), AuditError> {
+        self.audit_pairs()?;
         let mut referred: BTreeMap<PhysicalTrack, u32> = self.space.owed_counts();
         for track in &self.flying {
             *referred.entry(*track).or_insert(0) += 1;
@@ -116,6 +126,49 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// What a half owes, lacks and has marked is of its device, and is what its durable words and marks stand for; a
+    /// device has one pair, a pair a peer.
+    fn audit_pairs(&self) -> Result<(), AuditError> {
+        for (id, pair) in &self.pairs {
+            let wrong = |what| Err(AuditError::Pair { pair: *id, what });
+            let record = &pair.record;
+            let device = self.device(record.device).filter(|_| record.stage != Stage::Undoing);
+            let tracks = device.map_or(0, |device| self.geometry.tracks(device.size_bytes));
+            if !self.peers.contains_key(&record.peer) {
+                return wrong("its peer is not known");
+            }
+            if record.stage != Stage::Undoing && self.pair_of_device(record.device) != Some(*id) {
+                return wrong("its device is not known to be its own");
+            }
+            if record.stage != Stage::Undoing && device.is_none_or(|device| !device.is_standard()) {
+                return wrong("its device is not there, or not a standard one");
+            }
+            if pair.owed.set.tracks() != tracks || pair.lacked.set.tracks() != tracks {
+                return wrong("its device had another size");
+            }
+            if !pair.owed.is_consistent(record.owed_from) {
+                return wrong("what is owed is not what is noted");
+            }
+            if !pair.lacked.is_consistent(record.lacked_from) {
+                return wrong("what is lacking is not what is noted");
+            }
+            if pair.owed.marked().any(|region| pair.regions.unit_of(region).is_none()) {
+                return wrong("tracks are owed because of a mark that is gone");
+            }
+            if pair.regions.marked().any(|region| pair.owed.set.within(region) == 0) {
+                return wrong("a region beyond its device is marked");
+            }
+        }
+        let of_pairs = self.pairs.values().filter(|pair| pair.record.stage != Stage::Undoing).count();
+        match self.paired.values().next() {
+            Some(pair) if self.paired.len() != of_pairs => Err(AuditError::Pair {
+                pair: *pair,
+                what: "the devices of pairs are not as many as the pairs",
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Physical tracks that are in use, for whatever reason. 0 once every device is gone and all is committed.

@@ -3,8 +3,9 @@
 use thiserror::Error;
 
 use crate::geometry::GeometryError;
-use crate::ids::{GroupId, PoolId, SessionId, TrackNo};
+use crate::ids::{GroupId, PairId, PoolId, SessionId, TrackNo};
 use crate::records::{NAME_BYTES_MAX, SessionState};
+use crate::remote::ENDPOINT_BYTES_MAX;
 
 /// Why a command was refused; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -148,5 +149,117 @@ pub enum CommandError {
         what: String,
         /// The limit.
         most: usize,
+    },
+    /// No such peer.
+    #[error("there is no peer {peer}: add it with `twintrack link add`")]
+    NoPeer {
+        /// Its number or name.
+        peer: String,
+    },
+    /// The peer's name is taken.
+    #[error("a peer named {name} exists already: choose another name, or remove that peer first")]
+    PeerExists {
+        /// The name.
+        name: String,
+    },
+    /// Not an endpoint.
+    #[error(
+        "{endpoint:?} is not an endpoint: use 1 to {ENDPOINT_BYTES_MAX} bytes, such as unix:/run/array.sock or 192.0.2.1:7070"
+    )]
+    Endpoint {
+        /// What was given, its beginning.
+        endpoint: String,
+    },
+    /// The serial is another peer's.
+    #[error("array {serial:016x} is known as peer {name} already: use that name, or remove that peer first")]
+    PeerKnown {
+        /// The serial.
+        serial: u64,
+        /// The peer that has it.
+        name: String,
+    },
+    /// The peer was pinned to another serial.
+    #[error(
+        "peer {name} is array {known:016x}, and array {found:016x} answered: correct the endpoint, or remove the peer and add it again if the array was replaced"
+    )]
+    OtherArray {
+        /// The peer.
+        name: String,
+        /// Its serial.
+        known: u64,
+        /// Whose answer came.
+        found: u64,
+    },
+    /// The serial is this array's own.
+    #[error("array {serial:016x} is this array: name another one")]
+    SelfLink {
+        /// The serial.
+        serial: u64,
+    },
+    /// The peer has pairs.
+    #[error("peer {name} has {pairs} pairs: delete them first")]
+    HasPairs {
+        /// Which peer.
+        name: String,
+        /// How many.
+        pairs: usize,
+    },
+    /// No such pair.
+    #[error("there is no {pair}: it was deleted, or its creation was undone")]
+    NoPair {
+        /// Which.
+        pair: PairId,
+    },
+    /// The pair is there already.
+    #[error("{pair} exists already, or existed")]
+    PairExists {
+        /// Which.
+        pair: PairId,
+    },
+    /// The device is half of a pair.
+    #[error(
+        "device {name} is paired with {peer_device} of peer {peer}: delete the pair first (`twintrack remote delete {name}`)"
+    )]
+    Paired {
+        /// The device here.
+        name: String,
+        /// The device there.
+        peer_device: String,
+        /// The peer.
+        peer: String,
+    },
+    /// The pairs of a group go together.
+    #[error(
+        "the pairs of group {group} have {what} {has}, and the new one {wants}: use another group, or the same {what}"
+    )]
+    GroupDiffers {
+        /// Which group.
+        group: String,
+        /// What is not the same.
+        what: &'static str,
+        /// What the group has.
+        has: String,
+        /// What the new pair would have.
+        wants: String,
+    },
+    /// The pair's state does not allow it.
+    #[error("{pair} is {state} and cannot be {verb}: {advice}")]
+    PairState {
+        /// Which.
+        pair: PairId,
+        /// Its state.
+        state: String,
+        /// What was asked for.
+        verb: &'static str,
+        /// What to do instead.
+        advice: &'static str,
+    },
+    /// The half has no complete copy.
+    #[error(
+        "{pair}: the copy here was not complete, so it cannot serve alone: bring the peer back, or go back to the session that was kept before the copy began"
+    )]
+    Incomplete {
+        /// Which pair.
+        pair: PairId,
     },
 }

@@ -28,10 +28,7 @@ impl Tables {
     }
 
     fn create(&mut self, record: DeviceRecord) -> Result<(DeviceId, UnitSeq), CommandError> {
-        self.check_new_name(&record.name, None)?;
-        if self.devices.len() >= DEVICES_MAX {
-            return Err(CommandError::Limit { what: "the number of devices".into(), most: DEVICES_MAX });
-        }
+        self.check_new_device(&record.name)?;
         let (number, next) = self.take_id()?;
         let id = DeviceId(number);
         Ok((id, self.put(vec![next, Change::Device(id, Some(record))], &[])))
@@ -49,6 +46,7 @@ impl Tables {
     pub fn grow(&mut self, id: DeviceId, to_bytes: u64) -> Result<UnitSeq, CommandError> {
         self.geometry.check_device_size(to_bytes)?;
         let mut record = self.standard(id)?.clone();
+        self.check_unpaired(id)?;
         if to_bytes < record.size_bytes {
             return Err(CommandError::Shrink { name: record.name, size_bytes: record.size_bytes, to_bytes });
         }
@@ -67,6 +65,7 @@ impl Tables {
     /// name is free at once.
     pub fn delete_device(&mut self, id: DeviceId) -> Result<UnitSeq, CommandError> {
         let mut record = self.live_device(id)?.clone();
+        self.check_unpaired(id)?;
         if let Some(session) = self.session_shown_by(id) {
             return Err(CommandError::Shown { name: record.name, session });
         }
@@ -87,6 +86,14 @@ impl Tables {
         Ok(seq)
     }
 
+    pub(crate) fn check_new_device(&self, name: &str) -> Result<(), CommandError> {
+        self.check_new_name(name, None)?;
+        if self.devices.len() >= DEVICES_MAX {
+            return Err(CommandError::Limit { what: "the number of devices".into(), most: DEVICES_MAX });
+        }
+        Ok(())
+    }
+
     pub(crate) fn live_device(&self, id: DeviceId) -> Result<&DeviceRecord, CommandError> {
         self.device(id)
             .filter(|record| !record.is_deleting())
@@ -103,11 +110,7 @@ impl Tables {
     }
 
     pub(crate) fn check_new_name(&self, name: &str, holder: Option<DeviceId>) -> Result<(), CommandError> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if name.len() > NAME_BYTES_MAX || !begins || !name.chars().all(plain) {
-            return Err(CommandError::Name { name: name.chars().take(2 * NAME_BYTES_MAX).collect() });
-        }
+        check_name(name)?;
         match self.device_named(name) {
             Some((id, _)) if Some(id) != holder => Err(CommandError::Exists { name: name.to_owned() }),
             _ => Ok(()),
@@ -121,4 +124,14 @@ impl Tables {
         })?;
         Ok((self.next_id, Change::NextId(next)))
     }
+}
+
+/// Refuses what is no name of a device, peer or group of pairs.
+pub(crate) fn check_name(name: &str) -> Result<(), CommandError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if name.len() > NAME_BYTES_MAX || !begins || !name.chars().all(plain) {
+        return Err(CommandError::Name { name: name.chars().take(2 * NAME_BYTES_MAX).collect() });
+    }
+    Ok(())
 }

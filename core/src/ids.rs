@@ -57,6 +57,87 @@ id!(
     UnitSeq, u64, "u"
 );
 
+id!(
+    /// Another array that this one knows. Never used again once it is removed.
+    PeerId, u32, "peer-"
+);
+id!(
+    /// A region of a device: [`RegionNo::TRACKS`] adjacent tracks, counted from 0. What is dirty (crash rule 5), owed
+    /// or lacked is kept a region at a time.
+    RegionNo, u32, "r"
+);
+
+impl RegionNo {
+    /// Tracks of a region; a set of them is a `u64`, whose lowest bit is the first track.
+    pub const TRACKS: u32 = 64;
+
+    /// The region of a track.
+    pub fn of(track: TrackNo) -> Self {
+        Self(track.0 / Self::TRACKS)
+    }
+
+    /// The bit of a track in the word of its region.
+    pub fn bit(track: TrackNo) -> u64 {
+        1 << (track.0 % Self::TRACKS)
+    }
+
+    /// Its first track; the last representable track for a region that no device has.
+    pub fn first(self) -> TrackNo {
+        TrackNo(self.0.saturating_mul(Self::TRACKS))
+    }
+
+    /// The tracks of the region that a word names, ascending; those that no device has are left out.
+    pub fn tracks(self, word: u64) -> impl Iterator<Item = TrackNo> {
+        let first = self.0.checked_mul(Self::TRACKS);
+        let bits = (0..Self::TRACKS).filter(move |bit| word >> bit & 1 == 1);
+        first.into_iter().flat_map(move |first| bits.clone().map(move |bit| TrackNo(first + bit)))
+    }
+}
+
+/// A pair of volumes on two arrays: the same on both. Its number is one that the array which began its creation
+/// gave out, and that array never gives it out again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PairId {
+    /// The serial of the array that began the creation.
+    pub serial: u64,
+    /// Its number there.
+    pub number: u32,
+}
+
+impl fmt::Display for PairId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pair-{:016x}-{}", self.serial, self.number)
+    }
+}
+
+impl fmt::Debug for PairId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A generation of the data of a pair: begun by an array before it first acknowledges a write that its peer lacks.
+/// Its number is one that the array never gives out again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PairGeneration {
+    /// The serial of the array that began it.
+    pub serial: u64,
+    /// Its number there.
+    pub number: u32,
+}
+
+impl fmt::Display for PairGeneration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "g{:016x}-{}", self.serial, self.number)
+    }
+}
+
+impl fmt::Debug for PairGeneration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Generation {
     /// The next one; `None` after 4,294,967,295 activations.
     pub fn next(self) -> Option<Self> {

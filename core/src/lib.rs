@@ -14,8 +14,12 @@ mod ids;
 pub mod layout;
 mod load;
 mod mask;
+mod pair;
+mod pair_tracks;
+mod peer;
 mod reclaim;
 mod records;
+pub mod remote;
 mod session;
 mod space;
 mod table;
@@ -29,10 +33,12 @@ pub use command::CommandError;
 pub use entry::{Entry, Overlay};
 pub use geometry::{BLOCK_BYTES, Geometry, GeometryError, SECTOR_BYTES, TRACKS_PER_CYLINDER};
 pub use ids::{
-    DeviceId, Generation, GroupId, Owner, PhysicalTrack, Place, PoolId, SessionId, StoreId, TrackNo, UnitSeq,
+    DeviceId, Generation, GroupId, Owner, PairGeneration, PairId, PeerId, PhysicalTrack, Place, PoolId,
+    RegionNo, SessionId, StoreId, TrackNo, UnitSeq,
 };
 pub use load::LoadError;
 pub use mask::BlockMask;
+pub use pair::PairDevice;
 pub use records::{
     Change, DEVICES_MAX, DeviceKind, DeviceRecord, GROUPS_MAX, NAME_BYTES_MAX, PoolRecord,
     SESSIONS_PER_DEVICE_MAX, SessionRecord, SessionState, StoreRecord,

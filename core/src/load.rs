@@ -6,8 +6,9 @@ use thiserror::Error;
 
 use crate::defect::{Defect, planted};
 use crate::geometry::{Geometry, GeometryError};
-use crate::ids::{DeviceId, StoreId, TrackNo};
+use crate::ids::{DeviceId, PairId, RegionNo, StoreId, TrackNo};
 use crate::records::{Change, DeviceKind, SessionState};
+use crate::remote::{PairRecord, Stage};
 use crate::space::Space;
 use crate::tables::{Device, Tables, change_entry};
 use crate::unit::UnitLog;
@@ -37,6 +38,14 @@ pub enum LoadError {
         /// Why.
         source: GeometryError,
     },
+    /// A half of a pair that cannot be.
+    #[error("{pair} {what}: the metadata is damaged")]
+    Pair {
+        /// Which.
+        pair: PairId,
+        /// What is wrong with it.
+        what: String,
+    },
 }
 
 impl Tables {
@@ -58,6 +67,11 @@ impl Tables {
             ended: BTreeSet::new(),
             reclaiming: BTreeSet::new(),
             shown: BTreeMap::new(),
+            serial: 0,
+            peers: BTreeMap::new(),
+            pairs: BTreeMap::new(),
+            paired: BTreeMap::new(),
+            sagas: BTreeMap::new(),
         };
         for change in changes {
             tables.check(&change)?;
@@ -66,6 +80,7 @@ impl Tables {
             }
         }
         tables.settle_loaded();
+        tables.settle_loaded_pairs();
         Ok(tables)
     }
 
@@ -146,7 +161,52 @@ impl Tables {
             Change::Own(id, ..) if !self.sessions.contains_key(id) => {
                 return dangling(format!("{change:?}"), id.to_string());
             }
+            Change::Pair(id, Some(record)) => self.check_pair(*id, record)?,
+            Change::Owed(id, region, word) | Change::Lacked(id, region, word) => {
+                self.check_words(*id, *region, *word)?;
+            }
+            Change::Dirty(id, region, _) => self.check_words(*id, *region, 1)?,
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn check_pair(&self, id: PairId, record: &PairRecord) -> Result<(), LoadError> {
+        if !self.peers.contains_key(&record.peer) {
+            return Err(LoadError::Dangling { what: id.to_string(), to: record.peer.to_string() });
+        }
+        let wrong = |what: String| Err(LoadError::Pair { pair: id, what });
+        if self.pair(id).is_some_and(|known| known.device != record.device) {
+            return wrong("changes its device".into());
+        }
+        if record.stage == Stage::Undoing {
+            return Ok(());
+        }
+        if self.pair_of_device(record.device).is_some_and(|other| other != id) {
+            return wrong(format!("shares {} with another pair", record.device));
+        }
+        match self.device(record.device) {
+            Some(device) if device.is_standard() && !device.is_deleting() => {
+                let tracks = self.geometry.tracks(device.size_bytes);
+                if record.owed_from.0.max(record.lacked_from.0) > tracks {
+                    return wrong("has a copy pointer beyond its device".into());
+                }
+                Ok(())
+            }
+            _ => Err(LoadError::Dangling { what: id.to_string(), to: record.device.to_string() }),
+        }
+    }
+
+    /// Whether the tracks of a region that a word names are of a pair's device.
+    fn check_words(&self, id: PairId, region: RegionNo, word: u64) -> Result<(), LoadError> {
+        let Some(owed) = self.owed(id) else {
+            return Err(LoadError::Dangling { what: region.to_string(), to: id.to_string() });
+        };
+        if word & !owed.within(region) != 0 {
+            return Err(LoadError::Pair {
+                pair: id,
+                what: format!("has tracks in {region} beyond its device"),
+            });
         }
         Ok(())
     }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::ids::{DeviceId, Generation, GroupId, PoolId, SessionId, StoreId};
+use crate::ids::{DeviceId, Generation, GroupId, PairId, PeerId, PoolId, RegionNo, SessionId, StoreId};
+use crate::remote::{PairRecord, PeerRecord, SagaOutcome};
 
 /// Devices of an array.
 pub const DEVICES_MAX: usize = 4096;
@@ -159,4 +160,16 @@ pub enum Change {
     Version(DeviceId, crate::TrackNo, Generation, Option<crate::Entry>),
     /// A track that a session has of its own; `None`: given back.
     Own(SessionId, crate::TrackNo, Option<crate::Entry>),
+    /// Another array; `None`: no longer known.
+    Peer(PeerId, Option<PeerRecord>),
+    /// A half of a pair; `None`: gone, with all that it owed, lacked and had marked.
+    Pair(PairId, Option<PairRecord>),
+    /// Tracks of a region for which it is not as [`PairRecord::owed_from`] says; 0: none.
+    Owed(PairId, RegionNo, u64),
+    /// Tracks of a region for which it is not as [`PairRecord::lacked_from`] says; 0: none.
+    Lacked(PairId, RegionNo, u64),
+    /// A region is dirty, or clean again (crash rule 5).
+    Dirty(PairId, RegionNo, bool),
+    /// How a request that spanned two arrays ended (F2); `None`: forgotten.
+    Saga(u64, Option<SagaOutcome>),
 }

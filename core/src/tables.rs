@@ -6,11 +6,14 @@ use crate::defect::{Defect, planted};
 use crate::entry::Entry;
 use crate::geometry::Geometry;
 use crate::ids::{
-    DeviceId, Generation, GroupId, Owner, PhysicalTrack, Place, PoolId, SessionId, StoreId, TrackNo, UnitSeq,
+    DeviceId, Generation, GroupId, Owner, PairId, PeerId, PhysicalTrack, Place, PoolId, SessionId, StoreId,
+    TrackNo, UnitSeq,
 };
+use crate::pair::Pair;
 use crate::records::{
     Change, DeviceKind, DeviceRecord, PoolRecord, SessionRecord, SessionState, StoreRecord,
 };
+use crate::remote::{PeerRecord, SagaOutcome};
 use crate::space::{PoolSpace, Space};
 use crate::table::TrackTable;
 use crate::unit::UnitLog;
@@ -50,6 +53,13 @@ pub struct Tables {
     pub(crate) reclaiming: BTreeSet<DeviceId>,
     /// Which session a virtual device shows.
     pub(crate) shown: BTreeMap<DeviceId, SessionId>,
+    /// This array's: names the generations that it begins.
+    pub(crate) serial: u64,
+    pub(crate) peers: BTreeMap<PeerId, PeerRecord>,
+    pub(crate) pairs: BTreeMap<PairId, Pair>,
+    /// The pair of a device, but for those being undone.
+    pub(crate) paired: BTreeMap<DeviceId, PairId>,
+    pub(crate) sagas: BTreeMap<u64, SagaOutcome>,
 }
 
 #[derive(Debug)]
@@ -357,6 +367,12 @@ impl Tables {
                     None => own.remove(&track),
                 };
             }
+            Change::Peer(..)
+            | Change::Pair(..)
+            | Change::Owed(..)
+            | Change::Lacked(..)
+            | Change::Dirty(..)
+            | Change::Saga(..) => self.apply_remote(change),
         }
         None
     }
