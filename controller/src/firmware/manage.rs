@@ -381,14 +381,21 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         CommandError::Name { .. }
         | CommandError::Size(_)
         | CommandError::Twice { .. }
-        | CommandError::Nothing => RefusalCode::BadRequest,
+        | CommandError::Nothing
+        | CommandError::Endpoint { .. }
+        | CommandError::SelfLink { .. } => RefusalCode::BadRequest,
         CommandError::NoDevice { .. }
         | CommandError::NoSession { .. }
         | CommandError::NoGroup { .. }
         | CommandError::NoPool { .. }
         | CommandError::NoPoolNamed { .. }
-        | CommandError::NotChanged { .. } => RefusalCode::NotFound,
-        CommandError::Exists { .. } => RefusalCode::Exists,
+        | CommandError::NotChanged { .. }
+        | CommandError::NoPeer { .. }
+        | CommandError::NoPair { .. } => RefusalCode::NotFound,
+        CommandError::Exists { .. }
+        | CommandError::PeerExists { .. }
+        | CommandError::PeerKnown { .. }
+        | CommandError::PairExists { .. } => RefusalCode::Exists,
         CommandError::Limit { .. } => RefusalCode::Limit,
         CommandError::Shrink { .. }
         | CommandError::NotStandard { .. }
@@ -397,7 +404,13 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::HasSessions { .. }
         | CommandError::SessionState { .. }
         | CommandError::InGroup { .. }
-        | CommandError::NotInGroup { .. } => RefusalCode::WrongState,
+        | CommandError::NotInGroup { .. }
+        | CommandError::OtherArray { .. }
+        | CommandError::HasPairs { .. }
+        | CommandError::Paired { .. }
+        | CommandError::GroupDiffers { .. }
+        | CommandError::PairState { .. }
+        | CommandError::Incomplete { .. } => RefusalCode::WrongState,
     };
     Refusal { code, reason: error.to_string() }
 }

@@ -107,6 +107,7 @@ impl Firmware {
     /// [`Self::next_deadline`]) takes up the background work of before.
     pub fn new(identity: Identity, tables: Tables) -> Self {
         let headers = headers::Headers::new(tables.geometry(), identity.serial, identity.boot);
+        let tables = tables.of_array(identity.serial);
         Self {
             identity,
             now: Duration::ZERO,

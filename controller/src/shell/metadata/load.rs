@@ -2,14 +2,15 @@
 
 use redb::{Database, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, Value};
 use twintrack_core::{
-    Change, DeviceId, Generation, Geometry, GroupId, PoolId, PoolRecord, SessionId, StoreId, StoreRecord,
-    TrackNo,
+    Change, DeviceId, Generation, Geometry, GroupId, PairId, PeerId, PoolId, PoolRecord, RegionNo, SessionId,
+    StoreId, StoreRecord, TrackNo,
 };
 
+use super::pairs;
 use super::records::{self, CHUNK_TRACKS, Chunk, Damaged, Fields};
 use super::{
-    DEVICES, ENTRIES, GROUPS, META, MetadataError, NEXT_ID, OWN, POOLS, RecordName, SESSIONS, STORES,
-    VERSIONS, failed,
+    DEVICES, DIRTY, ENTRIES, GROUPS, LACKED, META, MetadataError, NEXT_ID, OWED, OWN, PAIRS, PEERS, POOLS,
+    RecordName, SAGAS, SESSIONS, STORES, VERSIONS, failed,
 };
 
 pub(super) fn begin(database: &Database) -> Result<ReadTransaction, MetadataError> {
@@ -91,7 +92,39 @@ pub(super) fn everything(
         .chain(groups)
         .chain(chunks.flat_map(entries))
         .chain(versions)
-        .chain(own))
+        .chain(own)
+        .chain(remote(from)?))
+}
+
+/// Peers, then pairs and what refers to them, then sagas. A file from before there were pairs has none of the tables.
+fn remote(
+    from: &ReadTransaction,
+) -> Result<impl Iterator<Item = Result<Change, MetadataError>> + use<>, MetadataError> {
+    let peers = later_rows(from, PEERS, |key, value| {
+        let id = PeerId(key);
+        Ok(Change::Peer(id, Some(pairs::get_peer(value).map_err(RecordName::Peer(id).damaged())?)))
+    })?;
+    let pairs = later_rows(from, PAIRS, |(serial, number), value| {
+        let id = PairId { serial, number };
+        Ok(Change::Pair(id, Some(pairs::get_pair(value).map_err(RecordName::Pair(id).damaged())?)))
+    })?;
+    let word = |word: u64, name: RecordName| if word == 0 { Err(name.damaged()(Damaged)) } else { Ok(word) };
+    let owed = later_rows(from, OWED, move |(serial, number, region), value| {
+        let (id, region) = (PairId { serial, number }, RegionNo(region));
+        Ok(Change::Owed(id, region, word(value, RecordName::Owed(id, region))?))
+    })?;
+    let lacked = later_rows(from, LACKED, move |(serial, number, region), value| {
+        let (id, region) = (PairId { serial, number }, RegionNo(region));
+        Ok(Change::Lacked(id, region, word(value, RecordName::Lacked(id, region))?))
+    })?;
+    let dirty = later_rows(from, DIRTY, |(serial, number, region), ()| {
+        Ok(Change::Dirty(PairId { serial, number }, RegionNo(region), true))
+    })?;
+    let sagas = later_rows(from, SAGAS, |request, value| {
+        let outcome = pairs::get_saga(value).map_err(RecordName::Saga(request).damaged())?;
+        Ok(Change::Saga(request, Some(outcome)))
+    })?;
+    Ok(peers.chain(pairs).chain(owed).chain(lacked).chain(dirty).chain(sagas))
 }
 
 /// The entries of a chunk that are not zeros.
@@ -107,6 +140,25 @@ fn entries(
         entries.map(move |(entry, track)| Ok(Change::Entry(id, TrackNo(track), entry)))
     });
     error.into_iter().chain(entries)
+}
+
+/// The rows of a table that older files do not have.
+fn later_rows<K, V, T, F>(
+    transaction: &ReadTransaction,
+    table: TableDefinition<K, V>,
+    read: F,
+) -> Result<impl Iterator<Item = Result<T, MetadataError>> + use<K, V, T, F>, MetadataError>
+where
+    K: Key + for<'a> Value<SelfType<'a> = K> + 'static,
+    V: Value + 'static,
+    F: Fn(K, V::SelfType<'_>) -> Result<T, MetadataError>,
+{
+    let there = match transaction.open_table(table) {
+        Err(redb::TableError::TableDoesNotExist(_)) => false,
+        other => other.map(|_| true).map_err(failed)?,
+    };
+    let rows = if there { Some(rows(transaction, table, read)?) } else { None };
+    Ok(rows.into_iter().flatten())
 }
 
 /// The rows of a table, in order of their keys.

@@ -16,11 +16,21 @@
 //! entries    (u32 device, u32 track / 256)    chunk; none: 256 times zeros
 //! versions   (u32 device, u32 track, u32 generation)    entry
 //! own        (u32 session, u32 track)         entry
+//! peers      u32 peer                         peer
+//! pairs      (u64 serial, u32 number)         pair
+//! owed       (u64 serial, u32 number, u32 region)       word: tracks that are not as the pair's copy pointer says
+//! lacked     (u64 serial, u32 number, u32 region)       word
+//! dirty      (u64 serial, u32 number, u32 region)       nothing
+//! sagas      u64 request                      saga
 //! ```
+//!
+//! A file without the last six tables, from before there were pairs, opens: what is not there is empty, and the first
+//! commit makes it.
 //!
 //! A commit is one redb transaction, durable when it returns; one that fails has an unknown outcome (crash rule 9).
 
 mod load;
+mod pairs;
 mod records;
 
 use std::fmt;
@@ -28,8 +38,8 @@ use std::fmt;
 use redb::{Database, Durability, ReadableTable, TableDefinition, WriteTransaction};
 use thiserror::Error;
 use twintrack_core::{
-    Change, DeviceId, Entry, Generation, Geometry, GeometryError, GroupId, PoolId, PoolRecord, SessionId,
-    StoreId, StoreRecord, TrackNo,
+    Change, DeviceId, Entry, Generation, Geometry, GeometryError, GroupId, PairId, PeerId, PoolId,
+    PoolRecord, RegionNo, SessionId, StoreId, StoreRecord, TrackNo,
 };
 
 use super::stores::disk_error;
@@ -50,6 +60,12 @@ const GROUPS: TableDefinition<u32, ()> = TableDefinition::new("groups");
 const ENTRIES: TableDefinition<(u32, u32), &[u8]> = TableDefinition::new("entries");
 const VERSIONS: TableDefinition<(u32, u32, u32), &[u8]> = TableDefinition::new("versions");
 const OWN: TableDefinition<(u32, u32), &[u8]> = TableDefinition::new("own");
+const PEERS: TableDefinition<u32, &[u8]> = TableDefinition::new("peers");
+const PAIRS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("pairs");
+const OWED: TableDefinition<(u64, u32, u32), u64> = TableDefinition::new("owed");
+const LACKED: TableDefinition<(u64, u32, u32), u64> = TableDefinition::new("lacked");
+const DIRTY: TableDefinition<(u64, u32, u32), ()> = TableDefinition::new("dirty");
+const SAGAS: TableDefinition<u64, &[u8]> = TableDefinition::new("sagas");
 
 const FORMAT: &str = "format";
 const ARRAY: &str = "array";
@@ -81,6 +97,16 @@ pub enum RecordName {
     Version(DeviceId, TrackNo, Generation),
     /// A track of a session.
     Own(SessionId, TrackNo),
+    /// Another array.
+    Peer(PeerId),
+    /// A half of a pair.
+    Pair(PairId),
+    /// What a half owes in a region.
+    Owed(PairId, RegionNo),
+    /// What a half lacks in a region.
+    Lacked(PairId, RegionNo),
+    /// How a request that spanned two arrays ended.
+    Saga(u64),
 }
 
 impl fmt::Display for RecordName {
@@ -99,6 +125,11 @@ impl fmt::Display for RecordName {
                 write!(f, "the version of {id}/{track} up to {generation}")
             }
             Self::Own(id, track) => write!(f, "the entry of {id}/{track}"),
+            Self::Peer(id) => write!(f, "the record of {id}"),
+            Self::Pair(id) => write!(f, "the record of {id}"),
+            Self::Owed(id, region) => write!(f, "what {id} owes in {region}"),
+            Self::Lacked(id, region) => write!(f, "what {id} lacks in {region}"),
+            Self::Saga(request) => write!(f, "the result of request {request}"),
         }
     }
 }
@@ -237,13 +268,13 @@ impl Metadata {
     }
 
     /// Everything, as the changes that make it: pools, stores, next number, devices, sessions, groups, entries,
-    /// versions, own tracks, each in order of its key. Entries of zeros are left out.
+    /// versions, own tracks, peers, pairs, what they owe, lack and have marked, sagas, each in order of its key. Entries of zeros are left out.
     pub fn load(&self) -> Result<impl Iterator<Item = Result<Change, MetadataError>> + use<>, MetadataError> {
         load::everything(&self.database, self.array.geometry)
     }
 
     /// Makes changes durable, all or none. They take effect in order; a device or session that goes takes nothing
-    /// else with it. After an error the outcome is unknown and the file has to be opened anew (crash rule 9).
+    /// else with it, a pair takes all that it owed, lacked and had marked. After an error the outcome is unknown and the file has to be opened anew (crash rule 9).
     pub fn commit(&mut self, changes: &[Change]) -> Result<(), MetadataError> {
         let transaction = begin(&self.database)?;
         {
@@ -298,6 +329,12 @@ struct Tables<'t> {
     entries: redb::Table<'t, (u32, u32), &'static [u8]>,
     versions: redb::Table<'t, (u32, u32, u32), &'static [u8]>,
     own: redb::Table<'t, (u32, u32), &'static [u8]>,
+    peers: redb::Table<'t, u32, &'static [u8]>,
+    pairs: redb::Table<'t, (u64, u32), &'static [u8]>,
+    owed: redb::Table<'t, (u64, u32, u32), u64>,
+    lacked: redb::Table<'t, (u64, u32, u32), u64>,
+    dirty: redb::Table<'t, (u64, u32, u32), ()>,
+    sagas: redb::Table<'t, u64, &'static [u8]>,
 }
 
 impl<'t> Tables<'t> {
@@ -312,6 +349,12 @@ impl<'t> Tables<'t> {
             entries: transaction.open_table(ENTRIES).map_err(failed)?,
             versions: transaction.open_table(VERSIONS).map_err(failed)?,
             own: transaction.open_table(OWN).map_err(failed)?,
+            peers: transaction.open_table(PEERS).map_err(failed)?,
+            pairs: transaction.open_table(PAIRS).map_err(failed)?,
+            owed: transaction.open_table(OWED).map_err(failed)?,
+            lacked: transaction.open_table(LACKED).map_err(failed)?,
+            dirty: transaction.open_table(DIRTY).map_err(failed)?,
+            sagas: transaction.open_table(SAGAS).map_err(failed)?,
         })
     }
 
@@ -337,6 +380,27 @@ impl<'t> Tables<'t> {
             Change::Own(id, track, entry) => {
                 let entry = entry.map(|entry| records::put_entry(entry, geometry));
                 put(&mut self.own, (id.0, track.0), entry)
+            }
+            Change::Peer(id, record) => put(&mut self.peers, id.0, record.as_ref().map(pairs::put_peer)),
+            Change::Pair(id, record) => {
+                if record.is_none() {
+                    let range = (id.serial, id.number, 0)..=(id.serial, id.number, u32::MAX);
+                    self.owed.retain_in(range.clone(), |_, _| false).map_err(failed)?;
+                    self.lacked.retain_in(range.clone(), |_, _| false).map_err(failed)?;
+                    self.dirty.retain_in(range, |_, ()| false).map_err(failed)?;
+                }
+                put(&mut self.pairs, (id.serial, id.number), record.as_ref().map(pairs::put_pair))
+            }
+            Change::Owed(id, region, word) => put_word(&mut self.owed, *id, *region, *word),
+            Change::Lacked(id, region, word) => put_word(&mut self.lacked, *id, *region, *word),
+            Change::Dirty(id, region, true) => {
+                self.dirty.insert((id.serial, id.number, region.0), ()).map(drop).map_err(failed)
+            }
+            Change::Dirty(id, region, false) => {
+                self.dirty.remove((id.serial, id.number, region.0)).map(drop).map_err(failed)
+            }
+            Change::Saga(request, outcome) => {
+                put(&mut self.sagas, *request, outcome.as_ref().map(pairs::put_saga))
             }
         }
     }
@@ -378,6 +442,21 @@ fn put<'k, K: redb::Key + 'static>(
     match value {
         Some(value) => table.insert(key, value.as_slice()).map(drop),
         None => table.remove(key).map(drop),
+    }
+    .map_err(failed)
+}
+
+/// Writes or removes the word of a region.
+fn put_word(
+    table: &mut redb::Table<'_, (u64, u32, u32), u64>,
+    id: PairId,
+    region: RegionNo,
+    word: u64,
+) -> Result<(), MetadataError> {
+    let key = (id.serial, id.number, region.0);
+    match word {
+        0 => table.remove(key).map(drop),
+        word => table.insert(key, word).map(drop),
     }
     .map_err(failed)
 }

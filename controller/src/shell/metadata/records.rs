@@ -244,16 +244,16 @@ fn number(track: Option<PhysicalTrack>) -> u32 {
     track.map_or(0, PhysicalTrack::get)
 }
 
-fn optional(present: bool, value: u32) -> Result<Option<u32>, Damaged> {
+pub(super) fn optional<T: Default + PartialEq>(present: bool, value: T) -> Result<Option<T>, Damaged> {
     match (present, value) {
         (true, value) => Ok(Some(value)),
-        (false, 0) => Ok(None),
+        (false, value) if value == T::default() => Ok(None),
         (false, _) => Err(Damaged),
     }
 }
 
 /// The firmware refuses names of more than 64 bytes, so that a length always fits.
-fn put_name(out: &mut Vec<u8>, name: &str) {
+pub(super) fn put_name(out: &mut Vec<u8>, name: &str) {
     let length = u16::try_from(name.len()).expect("a name of less than 64 KiB");
     out.extend(length.to_le_bytes());
     out.extend(name.as_bytes());
@@ -273,11 +273,11 @@ impl<'a> Fields<'a> {
         Ok(self.take(N)?.try_into().expect("as many bytes as were taken"))
     }
 
-    fn u8(&mut self) -> Result<u8, Damaged> {
+    pub(super) fn u8(&mut self) -> Result<u8, Damaged> {
         Ok(u8::from_le_bytes(self.array()?))
     }
 
-    fn u16(&mut self) -> Result<u16, Damaged> {
+    pub(super) fn u16(&mut self) -> Result<u16, Damaged> {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
@@ -289,7 +289,7 @@ impl<'a> Fields<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    fn name(&mut self) -> Result<String, Damaged> {
+    pub(super) fn name(&mut self) -> Result<String, Damaged> {
         let length = usize::from(self.u16()?);
         String::from_utf8(self.take(length)?.to_vec()).map_err(|_| Damaged)
     }
@@ -369,7 +369,7 @@ pub(super) mod tests {
     }
 
     /// If bytes decode, they are what the value encodes to: no value has two spellings.
-    fn canonical<T>(bytes: &[u8], value: Result<T, Damaged>, put: impl Fn(&T) -> Vec<u8>) {
+    pub fn canonical<T>(bytes: &[u8], value: Result<T, Damaged>, put: impl Fn(&T) -> Vec<u8>) {
         if let Ok(value) = value {
             assert_eq!(put(&value), bytes);
         }

@@ -4,8 +4,12 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
+use twintrack_core::remote::{
+    Half, Halt, Lineage, Mode, PairRecord, PeerRecord, Policy, Role, SagaOutcome, SagaResult, Stage,
+};
 use twintrack_core::{
-    BlockMask, DeviceKind, DeviceRecord, PhysicalTrack, PoolRecord, SessionRecord, SessionState,
+    BlockMask, DeviceKind, DeviceRecord, PairGeneration, PhysicalTrack, PoolRecord, SessionRecord,
+    SessionState,
 };
 
 use super::*;
@@ -80,7 +84,56 @@ fn samples() -> Vec<Change> {
         Change::Version(DeviceId(1), TrackNo(0), Generation(2), Some(Entry::ZEROS)),
         Change::Version(DeviceId(1), TrackNo(255), Generation(1), Some(Entry::whole(track(3)))),
         Change::Own(SessionId(3), TrackNo(17), Some(layered)),
+        Change::Peer(
+            PeerId(1),
+            Some(PeerRecord { name: "b".into(), endpoint: Some("tcp:b:1".into()), serial: Some(7) }),
+        ),
+        Change::Peer(PeerId(2), Some(PeerRecord { name: "c".into(), endpoint: None, serial: None })),
+        Change::Pair(PAIR, Some(pair_record())),
+        Change::Owed(PAIR, RegionNo(0), u64::MAX),
+        Change::Owed(PAIR, RegionNo(9), 1),
+        Change::Lacked(PAIR, RegionNo(2), 3),
+        Change::Dirty(PAIR, RegionNo(0), true),
+        Change::Dirty(PAIR, RegionNo(u32::MAX), true),
+        Change::Saga(8, Some(SagaOutcome { order: 1, result: SagaResult::Done })),
+        Change::Saga(
+            9,
+            Some(SagaOutcome {
+                order: 2,
+                result: SagaResult::Refused { code: 3, reason: "no space".into() },
+            }),
+        ),
     ]
+}
+
+const PAIR: PairId = PairId { serial: 7, number: 4 };
+
+fn pair_record() -> PairRecord {
+    let generation = |number| PairGeneration { serial: 7, number };
+    let mut lineage = Lineage::new(generation(1));
+    lineage.begin(generation(2));
+    PairRecord {
+        peer: PeerId(1),
+        device: DeviceId(1),
+        peer_device: "db".into(),
+        request: 1 << 40,
+        half: Half::R2,
+        stage: Stage::Ready,
+        role: Role::Standby,
+        forced: false,
+        mode: Mode::Synchronous,
+        policy: Policy::Freeze,
+        group: "g".into(),
+        lineage,
+        shared: Some(generation(1)),
+        complete: true,
+        halt: Some(Halt::Link),
+        halted_ms: 99,
+        peer_boot: 3,
+        owed_from: TrackNo(5),
+        lacked_from: TrackNo(6),
+        made_device: false,
+    }
 }
 
 #[test]
@@ -118,13 +171,85 @@ fn what_is_taken_back_is_gone() {
             Change::Entry(id, track, _) => Some(Change::Entry(id, track, Entry::ZEROS)),
             Change::Version(id, track, generation, _) => Some(Change::Version(id, track, generation, None)),
             Change::Own(id, track, _) => Some(Change::Own(id, track, None)),
+            Change::Peer(id, _) => Some(Change::Peer(id, None)),
+            Change::Pair(..) => None,
+            Change::Owed(id, region, _) => Some(Change::Owed(id, region, 0)),
+            Change::Lacked(id, region, _) => Some(Change::Lacked(id, region, 0)),
+            Change::Dirty(id, region, _) => Some(Change::Dirty(id, region, false)),
+            Change::Saga(request, _) => Some(Change::Saga(request, None)),
             _ => None,
         })
         .collect();
     metadata.commit(&undo).unwrap();
+    metadata.commit(&[Change::Pair(PAIR, None)]).unwrap();
     assert_eq!(everything(&metadata), samples()[..3]);
     let chunks = load::begin(&metadata.database).unwrap().open_table(ENTRIES).unwrap();
     assert_eq!(redb::ReadableTableMetadata::len(&chunks).unwrap(), 0);
+}
+
+/// A pair takes all of its own with it, and nothing of its neighbours'.
+#[test]
+fn a_pair_takes_its_regions_with_it() {
+    let mut metadata = Metadata::create(File::new(), array_record()).unwrap();
+    let neighbours =
+        [PairId { serial: 7, number: 3 }, PairId { serial: 7, number: 5 }, PairId { serial: 8, number: 4 }];
+    let of = |id| {
+        [
+            Change::Pair(id, Some(pair_record())),
+            Change::Owed(id, RegionNo(0), 1),
+            Change::Owed(id, RegionNo(u32::MAX), 2),
+            Change::Lacked(id, RegionNo(0), 1),
+            Change::Dirty(id, RegionNo(u32::MAX), true),
+        ]
+    };
+    for id in neighbours.into_iter().chain([PAIR]) {
+        metadata.commit(&of(id)).unwrap();
+    }
+    // What came before goes, what comes after stays.
+    let again = Change::Owed(PAIR, RegionNo(6), 6);
+    let back = Change::Pair(PAIR, Some(pair_record()));
+    metadata.commit(&[Change::Pair(PAIR, None), back.clone(), again.clone()]).unwrap();
+    let mut want: Vec<_> =
+        neighbours.into_iter().flat_map(of).chain([back, again, Change::NextId(1)]).collect();
+    let mut found = everything(&metadata);
+    let in_order = |changes: &mut Vec<Change>| changes.sort_by_key(|change| format!("{change:?}"));
+    in_order(&mut want);
+    in_order(&mut found);
+    assert_eq!(found, want);
+}
+
+/// A file from before there were pairs opens, shows what it held, and takes pairs with the first commit.
+#[test]
+fn an_older_file_opens() {
+    let file = File::new();
+    let mut metadata = Metadata::create(file.clone(), array_record()).unwrap();
+    let (old, new): (Vec<_>, Vec<_>) = samples().into_iter().partition(|change| {
+        !matches!(
+            change,
+            Change::Peer(..)
+                | Change::Pair(..)
+                | Change::Owed(..)
+                | Change::Lacked(..)
+                | Change::Dirty(..)
+                | Change::Saga(..)
+        )
+    });
+    metadata.commit(&old).unwrap();
+    let transaction = metadata.database.begin_write().unwrap();
+    assert!(transaction.delete_table(PEERS).unwrap());
+    assert!(transaction.delete_table(PAIRS).unwrap());
+    assert!(transaction.delete_table(OWED).unwrap());
+    assert!(transaction.delete_table(LACKED).unwrap());
+    assert!(transaction.delete_table(DIRTY).unwrap());
+    assert!(transaction.delete_table(SAGAS).unwrap());
+    transaction.commit().unwrap();
+    drop(metadata);
+    let mut metadata = Metadata::open(file.clone()).unwrap();
+    assert_eq!(metadata.begin_boot().unwrap(), 1);
+    assert_eq!(everything(&metadata), old);
+    metadata.commit(&new).unwrap();
+    drop(metadata);
+    assert_eq!(everything(&Metadata::open(file).unwrap()), samples());
 }
 
 #[test]
@@ -160,6 +285,32 @@ fn damage_is_named() {
     );
     let error = metadata.commit(&[Change::Entry(DeviceId(1), TrackNo(300), Entry::ZEROS)]).unwrap_err();
     assert!(matches!(error, MetadataError::Damaged { record: RecordName::Entries(..) }), "{error}");
+}
+
+#[test]
+fn damage_of_pairs_is_named() {
+    let said = |damage: &dyn Fn(&WriteTransaction)| {
+        let mut metadata = Metadata::create(File::new(), array_record()).unwrap();
+        metadata.commit(&samples()).unwrap();
+        let transaction = metadata.database.begin_write().unwrap();
+        damage(&transaction);
+        transaction.commit().unwrap();
+        metadata.load().unwrap().find_map(Result::err).unwrap().to_string()
+    };
+    let junk = [0xffu8; 3].as_slice();
+    let peer = said(&|file| drop(file.open_table(PEERS).unwrap().insert(1, junk).unwrap()));
+    assert_eq!(peer, "the metadata file is damaged: the record of peer-1 cannot be read");
+    let pair = said(&|file| drop(file.open_table(PAIRS).unwrap().insert((7, 4), junk).unwrap()));
+    assert_eq!(pair, "the metadata file is damaged: the record of pair-0000000000000007-4 cannot be read");
+    let owed = said(&|file| drop(file.open_table(OWED).unwrap().insert((7, 4, 9), 0).unwrap()));
+    assert_eq!(owed, "the metadata file is damaged: what pair-0000000000000007-4 owes in r9 cannot be read");
+    let lacked = said(&|file| drop(file.open_table(LACKED).unwrap().insert((7, 4, 2), 0).unwrap()));
+    assert_eq!(
+        lacked,
+        "the metadata file is damaged: what pair-0000000000000007-4 lacks in r2 cannot be read"
+    );
+    let saga = said(&|file| drop(file.open_table(SAGAS).unwrap().insert(8, junk).unwrap()));
+    assert_eq!(saga, "the metadata file is damaged: the result of request 8 cannot be read");
 }
 
 #[test]
