@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use twintrack_core::remote::{PairRecord, PeerRecord, SagaOutcome};
 use twintrack_core::{
-    Change, DeviceId, DeviceRecord, Entry, Generation, GroupId, PoolId, PoolRecord, SessionId, SessionRecord,
-    StoreId, StoreRecord, TrackNo,
+    Change, DeviceId, DeviceRecord, Entry, Generation, GroupId, PairId, PeerId, PoolId, PoolRecord, RegionNo,
+    SessionId, SessionRecord, StoreId, StoreRecord, TrackNo,
 };
 
 /// Pseudo-random numbers that depend on the seed alone (splitmix64).
@@ -54,6 +55,12 @@ pub struct Durable {
     pub entries: BTreeMap<(DeviceId, TrackNo), Entry>,
     pub versions: BTreeMap<(DeviceId, TrackNo, Generation), Entry>,
     pub own: BTreeMap<(SessionId, TrackNo), Entry>,
+    pub peers: BTreeMap<PeerId, PeerRecord>,
+    pub pairs: BTreeMap<PairId, PairRecord>,
+    pub owed: BTreeMap<(PairId, RegionNo), u64>,
+    pub lacked: BTreeMap<(PairId, RegionNo), u64>,
+    pub dirty: BTreeSet<(PairId, RegionNo)>,
+    pub sagas: BTreeMap<u64, SagaOutcome>,
 }
 
 impl Durable {
@@ -78,6 +85,24 @@ impl Durable {
                 }
                 Change::Version(id, track, upto, entry) => put(&mut self.versions, (id, track, upto), entry),
                 Change::Own(id, track, entry) => put(&mut self.own, (id, track), entry),
+                Change::Peer(id, record) => put(&mut self.peers, id, record),
+                Change::Pair(id, record) => {
+                    if record.is_none() {
+                        self.owed.retain(|(pair, _), _| *pair != id);
+                        self.lacked.retain(|(pair, _), _| *pair != id);
+                        self.dirty.retain(|(pair, _)| *pair != id);
+                    }
+                    put(&mut self.pairs, id, record);
+                }
+                Change::Owed(id, region, word) => {
+                    put(&mut self.owed, (id, region), Some(word).filter(|word| *word != 0));
+                }
+                Change::Lacked(id, region, word) => {
+                    put(&mut self.lacked, (id, region), Some(word).filter(|word| *word != 0));
+                }
+                Change::Dirty(id, region, true) => drop(self.dirty.insert((id, region))),
+                Change::Dirty(id, region, false) => drop(self.dirty.remove(&(id, region))),
+                Change::Saga(request, outcome) => put(&mut self.sagas, request, outcome),
             }
         }
     }
@@ -95,13 +120,19 @@ impl Durable {
         let versions = self.versions.iter();
         all.extend(versions.map(|((id, track, upto), e)| Change::Version(*id, *track, *upto, Some(*e))));
         all.extend(self.own.iter().map(|((id, track), entry)| Change::Own(*id, *track, Some(*entry))));
+        all.extend(self.peers.iter().map(|(id, record)| Change::Peer(*id, Some(record.clone()))));
+        all.extend(self.pairs.iter().map(|(id, record)| Change::Pair(*id, Some(record.clone()))));
+        all.extend(self.owed.iter().map(|((id, region), word)| Change::Owed(*id, *region, *word)));
+        all.extend(self.lacked.iter().map(|((id, region), word)| Change::Lacked(*id, *region, *word)));
+        all.extend(self.dirty.iter().map(|(id, region)| Change::Dirty(*id, *region, true)));
+        all.extend(self.sagas.iter().map(|(request, outcome)| Change::Saga(*request, Some(outcome.clone()))));
         all
     }
 
-    /// Whether no device, session, group or track is left.
+    /// Whether no device, session, group or track is left; a bare array has no pairs either.
     pub fn is_bare(&self) -> bool {
         let rows = [self.devices.len(), self.sessions.len(), self.groups.len(), self.entries.len()];
-        rows.iter().sum::<usize>() + self.versions.len() + self.own.len() == 0
+        rows.iter().sum::<usize>() + self.versions.len() + self.own.len() + self.pairs.len() == 0
     }
 }
 
