@@ -2,18 +2,22 @@
 //! changed. (The metadata store has checksums of its own; this is for what they miss, and for defects of ours.)
 
 mod common;
+#[path = "common/pairs.rs"]
+mod halves;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::{Durable, Rng, cases, first_seed, formatted};
+use twintrack_core::remote::{Halt, PairRecord, Role, SagaResult, Stage};
 use twintrack_core::{
-    ActivateSession, BlockMask, Change, DeviceId, Entry, Generation, Geometry, Owner, PhysicalTrack, Place,
-    PoolId, SessionId, SessionState, Tables, TrackNo,
+    ActivateSession, BlockMask, Change, DeviceId, Entry, Generation, Geometry, Owner, PairDevice, PairId,
+    PeerId, PhysicalTrack, Place, PoolId, RegionNo, SessionId, SessionState, Tables, TrackNo,
 };
 
 const POOL: PoolId = PoolId(0);
 
-/// Some of everything: devices, sessions of every state, versions, own tracks, overlays.
+/// Some of everything: devices, sessions of every state, versions, own tracks, overlays, peers, halves of pairs of
+/// every stage with tracks owed, lacking and dirty.
 fn sample() -> Durable {
     let mut durable = formatted(&[20, 30]);
     let mut t = Tables::load(Geometry::default(), durable.changes()).expect("a legal array");
@@ -43,9 +47,30 @@ fn sample() -> Durable {
         let (group, _) = t.begin_group().expect("room for a group");
         t.register(dev, Some(group)).expect("room for a session");
     }
+    add_pairs(&mut t);
     let last = t.last_unit();
     durable.apply(t.take_commit(last));
     durable
+}
+
+fn add_pairs(t: &mut Tables) {
+    let (peer, _) = t.add_peer("there", Some("there"), Some(halves::THERE)).expect("the first peer");
+    t.add_peer("other", None, None).expect("the second peer");
+    for stage in [Stage::Ready, Stage::Creating, Stage::Undoing] {
+        let id = PairId { serial: halves::THERE, number: stage as u32 };
+        let device = PairDevice::New { name: format!("p{stage}"), pool: POOL, size_bytes: 100 << 20 };
+        let record = PairRecord { owed_from: TrackNo(300), ..halves::record(peer) };
+        t.create_pair(id, record, device).expect("a legal pair");
+        t.owe_words(id, &[(RegionNo(0), 5), (RegionNo(24), !0)]);
+        t.lack_words(id, &[(RegionNo(3), 9)]);
+        t.begin_write(id, RegionNo(2));
+        match stage {
+            Stage::Ready => drop(t.ready_pair(id)),
+            Stage::Undoing => drop(t.undo_pair(id)),
+            Stage::Creating => {}
+        }
+    }
+    t.finish_saga(5, SagaResult::Done);
 }
 
 fn damage(changes: &mut Vec<Change>, rng: &mut Rng) {
@@ -85,12 +110,67 @@ fn damage(changes: &mut Vec<Change>, rng: &mut Rng) {
                     (_, None) => {}
                 },
                 Change::Device(id, _) => *id = DeviceId(number % 24),
+                Change::Pair(id, record) => damage_pair(id, record.as_mut(), number, rng),
+                Change::Owed(id, region, bits) | Change::Lacked(id, region, bits) => match rng.below(3) {
+                    0 => id.number = number % 4,
+                    1 => *region = RegionNo(number),
+                    _ => *bits = rng.word(),
+                },
+                Change::Dirty(id, region, marked) => match rng.below(3) {
+                    0 => id.number = number % 4,
+                    1 => *region = RegionNo(number),
+                    _ => *marked = false,
+                },
+                Change::Peer(id, _) => *id = PeerId(number % 24),
+                Change::Saga(_, Some(outcome)) => outcome.order = u64::MAX,
                 Change::Store(_, record) => record.first = number,
                 Change::NextId(next) => *next = number,
                 _ => {}
             }
         }
     }
+}
+
+fn damage_pair(id: &mut PairId, record: Option<&mut PairRecord>, number: u32, rng: &mut Rng) {
+    let Some(record) = record else { return };
+    match rng.below(7) {
+        0 => id.number = number % 4,
+        1 => record.device = DeviceId(number % 60),
+        2 => record.peer = PeerId(number % 60),
+        3 => record.owed_from = TrackNo(number),
+        4 => record.lacked_from = TrackNo(number),
+        5 => record.stage = [Stage::Creating, Stage::Ready, Stage::Undoing][rng.below(3)],
+        _ => record.role = Role::ALL[rng.below(3)],
+    }
+}
+
+fn use_pairs(t: &mut Tables) {
+    let pairs: Vec<_> = t.pairs().map(|(id, _)| id).collect();
+    for id in &pairs {
+        for track in [0, 2, 130, 1600, u32::MAX] {
+            t.begin_write(*id, RegionNo::of(TrackNo(track)));
+            t.end_write(*id, RegionNo::of(TrackNo(track)));
+            t.owe(*id, TrackNo(track));
+            t.fetched(*id, TrackNo(track));
+        }
+        for _ in 0..100 {
+            if let Some(track) = t.next_owed(*id, TrackNo(0)) {
+                t.pay(*id, track);
+            }
+        }
+        let _ = t.halt_group(&t.group_of(*id), Halt::Link, 1, &[(*id, TrackNo(0))]);
+        let _ = t.set_roles(&[*id], Role::Released, false);
+        let _ = t.set_roles(&[*id], Role::Owner, true);
+        let flush = t.begin_flush(*id).expect("the pair is there");
+        t.marks_told(*id);
+        t.clean(*id, &t.cleanable(*id, flush, 100));
+        t.settle_owed(*id);
+    }
+    for id in pairs {
+        let _ = t.undo_pair(id);
+        let _ = t.remove_pair(id);
+    }
+    t.finish_saga(6, SagaResult::Done);
 }
 
 /// Loads, and if that went well does some of everything and removes it all.
@@ -113,6 +193,7 @@ fn use_it(changes: &[Change]) {
         }
     }
     t.oldest_failable(POOL);
+    use_pairs(&mut t);
     for session in sessions {
         let _ = t.changed(session, TrackNo(0), 10);
         let _ = t.deactivate(session);

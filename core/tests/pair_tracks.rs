@@ -299,11 +299,9 @@ impl World {
                 self.writes.push(region);
                 self.say(format!("write to {region}"));
             }
-            10 | 11 => {
-                if !self.writes.is_empty() {
-                    let region = self.writes.swap_remove(rng.below(self.writes.len()));
-                    self.t.end_write(id, region);
-                }
+            10 | 11 if !self.writes.is_empty() => {
+                let region = self.writes.swap_remove(rng.below(self.writes.len()));
+                self.t.end_write(id, region);
             }
             12 => match self.flush.take() {
                 None => self.flush = self.t.begin_flush(id),

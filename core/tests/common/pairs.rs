@@ -1,4 +1,5 @@
 //! Arrays with a peer, and halves of pairs on them.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use twintrack_core::remote::{Half, Lineage, Mode, PairRecord, Policy, Role, Stage};
 use twintrack_core::{
