@@ -217,20 +217,28 @@ impl Tables {
 
     /// Lets a pair move again.
     pub fn resume(&mut self, id: PairId) -> Result<UnitSeq, CommandError> {
-        self.cause_event(id, CauseEvent::Resume, 0)
+        self.cause_event(id, CauseEvent::Resume, 0, None)
     }
 
-    /// Somebody chose whose data are kept: a diverged pair may move again.
-    pub fn resolve(&mut self, id: PairId) -> Result<UnitSeq, CommandError> {
-        self.cause_event(id, CauseEvent::Resolve, 0)
+    /// Somebody chose whose data are kept: a diverged pair may move again. The half that is kept is given the other's
+    /// lineage and begins a generation that takes its place ([`Lineage::supersede`]); the other half gets `None`. In
+    /// this order: the loser is [`Role::Standby`], committed; what it owed or had marked is owed here; then this.
+    pub fn resolve(&mut self, id: PairId, loser: Option<&Lineage>) -> Result<UnitSeq, CommandError> {
+        self.cause_event(id, CauseEvent::Resolve, 0, loser)
     }
 
     /// Lets a frozen owner go on alone, in a new generation.
     pub fn thaw(&mut self, id: PairId, wall_ms: u64) -> Result<UnitSeq, CommandError> {
-        self.cause_event(id, CauseEvent::Thaw, wall_ms)
+        self.cause_event(id, CauseEvent::Thaw, wall_ms, None)
     }
 
-    fn cause_event(&mut self, id: PairId, event: CauseEvent, wall_ms: u64) -> Result<UnitSeq, CommandError> {
+    fn cause_event(
+        &mut self,
+        id: PairId,
+        event: CauseEvent,
+        wall_ms: u64,
+        loser: Option<&Lineage>,
+    ) -> Result<UnitSeq, CommandError> {
         self.known_pair(id)?;
         let mut unit = Records::new(self);
         let record = unit.record(self, id);
@@ -249,7 +257,13 @@ impl Tables {
                     if record.halt.is_none() { "not halted".into() } else { format!("halted ({state})") };
                 return Err(CommandError::PairState { pair: id, state, verb, advice });
             }
-            Some(Cause::Moving) => record.halt = None,
+            Some(Cause::Moving) => {
+                record.halt = None;
+                if let Some(loser) = loser {
+                    let generation = unit.new_generation(self)?;
+                    unit.record(self, id).lineage.supersede(generation, loser);
+                }
+            }
             Some(Cause::Halted(halt)) => {
                 (record.halt, record.halted_ms) = (Some(halt), wall_ms);
                 if record.role == Role::Owner {
@@ -269,17 +283,17 @@ impl Tables {
             if known.stage != Stage::Ready {
                 return Err(stage_error(*id, known, "failed over", "wait until its creation has ended"));
             }
-            if !known.role.may_become(role) {
+            if !known.role.may_become(role, forced) {
                 let (state, verb) = (format!("{} here", known.role), "failed over");
                 let advice = "ask the other array";
                 return Err(CommandError::PairState { pair: *id, state, verb, advice });
             }
-            if role == Role::Owner && forced && !known.complete {
+            if forced && !known.complete {
                 return Err(CommandError::Incomplete { pair: *id });
             }
             let record = unit.record(self, *id);
-            (record.role, record.forced) = (role, forced && role == Role::Owner);
-            if forced && role == Role::Owner {
+            (record.role, record.forced) = (role, forced);
+            if forced {
                 unit.begin(self, *id)?;
             }
         }
@@ -464,10 +478,15 @@ impl Records {
     }
 
     fn begin(&mut self, tables: &Tables, id: PairId) -> Result<(), CommandError> {
-        let generation = PairGeneration { serial: tables.serial, number: self.next_id };
-        self.next_id = self.next_id.checked_add(1).ok_or_else(too_many_ids)?;
+        let generation = self.new_generation(tables)?;
         self.record(tables, id).lineage.begin(generation);
         Ok(())
+    }
+
+    fn new_generation(&mut self, tables: &Tables) -> Result<PairGeneration, CommandError> {
+        let number = self.next_id;
+        self.next_id = number.checked_add(1).ok_or_else(too_many_ids)?;
+        Ok(PairGeneration { serial: tables.serial, number })
     }
 
     fn changes(self) -> Vec<Change> {

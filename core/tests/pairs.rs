@@ -271,9 +271,17 @@ fn a_diverged_pair_waits_for_a_choice() {
     );
     t.halt_group(&[id], Halt::Operator, 1, &[]).unwrap();
     assert_eq!(t.pair(id).unwrap().halt, Some(Halt::Diverged));
-    t.resolve(id).unwrap();
-    assert_eq!(t.pair(id).unwrap().halt, None);
-    assert!(matches!(t.resolve(id), Err(CommandError::PairState { .. })));
+    t.resolve(id, None).unwrap();
+    let half = t.pair(id).unwrap();
+    assert_eq!((half.halt, half.is_alone()), (None, true));
+    assert!(matches!(t.resolve(id, None), Err(CommandError::PairState { .. })));
+    // The half that is kept takes the other's place.
+    let mut other = record(there).lineage;
+    other.begin(generation(9));
+    t.halt_group(&[id], Halt::Diverged, 1, &[]).unwrap();
+    assert_eq!(t.pair(id).unwrap().lineage.compare(&other), Kinship::Diverged);
+    t.resolve(id, Some(&other)).unwrap();
+    assert_eq!(t.pair(id).unwrap().lineage.compare(&other), Kinship::Ahead);
 }
 
 #[test]
@@ -303,6 +311,9 @@ fn roles_move_as_the_table_says() {
     let half = t.pair(id).unwrap();
     assert!(half.forced && half.lineage.current() != alone);
     t.clear_forced(id).unwrap();
+    // An owner that was restarted may be forced, too.
+    assert!(matches!(t.set_roles(&[id], Role::Owner, false), Err(CommandError::PairState { .. })));
+    t.set_roles(&[id], Role::Owner, true).unwrap();
     t.set_roles(&[id], Role::Standby, false).unwrap();
     t.set_complete(id, false).unwrap();
     assert!(matches!(t.set_roles(&[id], Role::Owner, true), Err(CommandError::Incomplete { .. })));

@@ -11,7 +11,7 @@ use super::{Half, Halt, Role};
 ///
 /// ```text
 ///             Release    Yield      Take    TakeBack   Force
-/// Owner       Released   Standby    -       -          -
+/// Owner       Released   Standby    -       -          Owner
 /// Standby     -          -          Owner   -          Owner
 /// Released    -          Standby    -       Owner      Owner
 /// ```
@@ -25,7 +25,7 @@ pub enum RoleEvent {
     Take,
     /// The peer has not taken what was released, and says so: the failover is off.
     TakeBack,
-    /// A person says that the peer is out of order.
+    /// A person says that the peer is out of order. An owner that was restarted may serve again by it, too.
     Force,
 }
 
@@ -45,14 +45,15 @@ impl Role {
             (Self::Owner | Self::Released, RoleEvent::Yield) => Some(Self::Standby),
             (Self::Standby, RoleEvent::Take) => Some(Self::Owner),
             (Self::Released, RoleEvent::TakeBack) => Some(Self::Owner),
-            (Self::Standby | Self::Released, RoleEvent::Force) => Some(Self::Owner),
+            (_, RoleEvent::Force) => Some(Self::Owner),
             _ => None,
         }
     }
 
-    /// Whether one event leads from this role to another.
-    pub fn may_become(self, to: Self) -> bool {
-        RoleEvent::ALL.iter().any(|event| self.next(*event) == Some(to))
+    /// Whether one event leads from this role to that one: [`RoleEvent::Force`], or any other.
+    pub fn may_become(self, to: Self, forced: bool) -> bool {
+        let events = RoleEvent::ALL.iter().filter(|event| (**event == RoleEvent::Force) == forced);
+        events.into_iter().any(|event| self.next(*event) == Some(to))
     }
 }
 

@@ -78,6 +78,17 @@ impl Lineage {
         self.clone_from(other);
     }
 
+    /// Begins a generation that takes the place of the other's, too: both were written alone, and somebody chose these
+    /// data. From now on this side is ahead. The other side must have stopped serving, durably, before; and what it
+    /// wrote alone must be owed to it.
+    pub fn supersede(&mut self, generation: PairGeneration, other: &Self) {
+        self.begin(generation);
+        if !self.ancestors.contains(&other.current) {
+            self.ancestors.truncate(ANCESTORS_MAX - 1);
+            self.ancestors.insert(0, other.current);
+        }
+    }
+
     /// How it stands to another.
     pub fn compare(&self, other: &Self) -> Kinship {
         if self.current == other.current {
@@ -162,6 +173,22 @@ mod tests {
             // And whoever goes on from there is ahead.
             b.begin(generation(2, 1000));
             prop_assert_eq!(b.compare(&a), Kinship::Ahead);
+        }
+
+        /// However often it comes to that: the side that is kept is ahead, of what it had before as well.
+        #[test]
+        fn who_supersedes_is_ahead(fork in common(), left in 1u32..40, right in 1u32..40) {
+            let (mut a, mut b) = (fork.clone(), fork);
+            advance(&mut a, 1, left);
+            advance(&mut b, 2, right);
+            let before = a.clone();
+            a.supersede(generation(1, 1000), &b);
+            prop_assert_eq!(a.compare(&b), Kinship::Ahead);
+            prop_assert_eq!(a.compare(&before), Kinship::Ahead);
+            prop_assert!(a.ancestors().len() <= ANCESTORS_MAX);
+            // But not of what the other side does later, should it go on.
+            b.begin(generation(2, 1000));
+            prop_assert_eq!(a.compare(&b), Kinship::Diverged);
         }
 
         #[test]
