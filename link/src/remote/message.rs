@@ -451,7 +451,7 @@ impl fmt::Display for Message {
             Self::Pong { n } => write!(f, "pong {n}"),
             Self::States { pairs, last } => write!(f, "states of {}{}", pairs.len(), end(*last)),
             Self::Marks(Marks { pair, set, from, regions, last }) => {
-                write!(f, "marks {pair:?} {set:?} from {from:?} in {}{}", regions.len(), end(*last))
+                write!(f, "marks {pair} {set:?} from {from:?} in {}{}", regions.len(), end(*last))
             }
             Self::Agreed { pairs } => write!(f, "agreed {pairs:?}"),
             Self::Request { id, what } => write!(f, "{id} {what}"),
@@ -466,7 +466,7 @@ impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Write { pair, track, within, data } => {
-                write!(f, "write {pair:?}/{track} {within}+{}", data.len())
+                write!(f, "write {pair}/{track} {within}+{}", data.len())
             }
             Self::Echo { data } => write!(f, "echo {}", data.len()),
             other => write!(f, "{other:?}"),
