@@ -114,6 +114,8 @@ kinds! {
         { id: RequestNo, pairs: Vec<PairId> };
     30 Complete: [Message::Request { id, what: Request::Complete { pair, lineage } }]
         { id: RequestNo, pair: PairId, lineage: Lineage };
+    31 Yield: [Message::Request { id, what: Request::Yield { pair, lineage } }]
+        { id: RequestNo, pair: PairId, lineage: Lineage };
 
     64 Done: [Message::Answer { id, result: Ok(Answer::Done) }] { id: RequestNo };
     65 Data: [Message::Answer { id, result: Ok(Answer::Data(data)) }] { id: RequestNo } payload data;

@@ -311,6 +311,14 @@ pub enum Request {
         /// The sender's lineage.
         lineage: Lineage,
     },
+    /// A person chose the sender's data of a pair that diverged: the receiver keeps its own as a session, lacks from then
+    /// on whatever may differ, and serves no more (F4). [`Answer::Done`] once that is durable.
+    Yield {
+        /// Which pair.
+        pair: PairId,
+        /// The sender's lineage.
+        lineage: Lineage,
+    },
 }
 
 /// The half of a pair that the receiver is to make.

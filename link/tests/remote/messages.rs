@@ -57,6 +57,7 @@ pub fn request() -> impl Strategy<Value = Request> {
         (pair(), mode()).prop_map(|(pair, mode)| Request::SetMode { pair, mode }),
         pairs().prop_map(|pairs| Request::Release { pairs }),
         (pair(), lineage()).prop_map(|(pair, lineage)| Request::Complete { pair, lineage }),
+        (pair(), lineage()).prop_map(|(pair, lineage)| Request::Yield { pair, lineage }),
     ]
 }
 
