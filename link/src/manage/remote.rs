@@ -1,7 +1,8 @@
 //! Management of links and remote pairs: what is told of them.
 
 use serde::{Deserialize, Serialize};
-use twintrack_core::{Half, Halt, Mode, Policy, Role};
+use twintrack_core::remote::axes::{DataState, LinkState, PairStatus};
+use twintrack_core::remote::{Half, Halt, Mode, Policy, Role};
 
 /// The largest amount of data that a test of a link sends in bytes.
 pub const LINK_TEST_BYTES_MAX: u64 = 1 << 30;
@@ -250,19 +251,19 @@ named! {
     }
     /// What an operator calls the state of a pair.
     PairStatusInfo {
-        /// What is owed moves.
+        /// Tracks that differ are being copied, either way.
         SyncInProg = "SyncInProg",
-        /// Both sides have the same.
+        /// The source volume serves, the destination volume is the same.
         Synchronized = "Synchronized",
-        /// Nothing moves; it can be resumed.
+        /// The source volume serves, and nothing moves though the link is up.
         Suspended = "Suspended",
-        /// There is no link.
+        /// The source volume serves, and there is no link.
         Partitioned = "Partitioned",
-        /// The operator separated the sides.
+        /// The operator split the pair.
         Split = "Split",
-        /// The destination volume serves.
+        /// The destination volume serves, or is about to; nothing moves to the source volume.
         FailedOver = "FailedOver",
-        /// The destination volume serves, and the source volume is brought up to date.
+        /// The destination volume serves, the source volume is the same: a failback moves nothing.
         R1Updated = "R1Updated",
         /// Both sides were written alone.
         Diverged = "Diverged",
@@ -287,6 +288,10 @@ the_same! {
     PairPolicy, Policy: Continue, Freeze;
     PairRole, Role: Owner, Standby, Released;
     PairCause, Halt: Operator, Link, Peer, Space, Split, Frozen, Diverged;
+    PairLink, LinkState: Down, Agreeing, Up;
+    PairData, DataState: Same, Owed, Lacked, Crossed, Diverged;
+    PairStatusInfo, PairStatus:
+        SyncInProg, Synchronized, Suspended, Partitioned, Split, FailedOver, R1Updated, Diverged;
 }
 
 impl From<PairHalf> for Half {

@@ -4,7 +4,8 @@
 //! is beside it. Numbers are never given to something else: what is new gets a new one.
 
 use bytes::Bytes;
-use twintrack_core::{Halt, Lineage, Mode, PairId, TrackNo};
+use twintrack_core::remote::{Halt, Lineage, Mode};
+use twintrack_core::{PairId, TrackNo};
 
 use super::message::{
     Answer, CreateHalf, Hello, Marks, Message, Note, PairState, PeerError, Refused, Request, RequestNo,

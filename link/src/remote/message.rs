@@ -10,9 +10,8 @@ use std::fmt;
 
 use bytes::Bytes;
 use thiserror::Error;
-use twintrack_core::{
-    DEVICES_MAX, Half, Halt, Lineage, Mode, PairGeneration, PairId, Policy, RegionNo, Role, Stage, TrackNo,
-};
+use twintrack_core::remote::{self, Half, Halt, Lineage, Mode, Policy, Role, Stage};
+use twintrack_core::{PairGeneration, PairId, RegionNo, TrackNo};
 
 /// The version of the protocol that this code speaks; both sides have to speak the same.
 ///
@@ -24,8 +23,8 @@ pub const VERSION: u16 = 1;
 pub const PAYLOAD_BYTES_MAX: u32 = 1 << 20;
 /// A payload is a multiple of so many bytes.
 pub const PAYLOAD_UNIT_BYTES: u32 = 512;
-/// Pairs that two arrays can have: no device is in two.
-pub const PAIRS_MAX: usize = DEVICES_MAX;
+/// Pairs that two arrays can have.
+pub const PAIRS_MAX: usize = remote::PAIRS_MAX;
 /// The most pairs that one [`Message::States`] tells of.
 pub const STATES_MAX: usize = 64;
 /// The most regions that one [`Message::Marks`] tells of.

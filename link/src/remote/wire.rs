@@ -2,9 +2,8 @@
 //! little-endian; what can be absent begins with a byte 0 or 1, what can vary in length with its length.
 
 use thiserror::Error;
-use twintrack_core::{
-    ANCESTORS_MAX, Half, Halt, Lineage, Mode, PairGeneration, PairId, Policy, RegionNo, Role, Stage, TrackNo,
-};
+use twintrack_core::remote::{ANCESTORS_MAX, Half, Halt, Lineage, Mode, Policy, Role, Stage};
+use twintrack_core::{PairGeneration, PairId, RegionNo, TrackNo};
 
 use super::message::{
     CreateDevice, CreateHalf, Hello, LinkRefusal, MARKS_MAX, MarkSet, Marks, NAME_BYTES_MAX, PAIRS_MAX,

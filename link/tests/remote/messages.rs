@@ -4,9 +4,8 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use twintrack_core::{
-    Half, Halt, Lineage, Mode, PairGeneration, PairId, Policy, RegionNo, Role, Stage, TrackNo,
-};
+use twintrack_core::remote::{Half, Halt, Lineage, Mode, Policy, Role, Stage};
+use twintrack_core::{PairGeneration, PairId, RegionNo, TrackNo};
 use twintrack_link::remote::{
     Answer, CreateDevice, CreateHalf, Hello, LinkRefusal, MarkSet, Marks, Message, Note, PairState,
     PeerError, PeerErrorCode, Refused, Request, RequestNo,
