@@ -93,8 +93,8 @@ impl Redial {
 
     /// The peer refused the link, or was refused: a person has to do something, so the longest pause follows.
     pub fn refused(&mut self, now: Duration) {
-        self.pause = self.timing.redial_max;
-        self.wait(now);
+        self.pause = self.timing.redial_min;
+        self.state = State::Waiting { until: now + self.timing.redial_max };
     }
 
     /// There is reason to try at once: a person changed something.
@@ -154,6 +154,11 @@ mod tests {
         redial.dialling();
         redial.refused(MS(50));
         assert_eq!(redial.due(), Some(MS(10_050)));
+        // Once it is over, it is no reason for a pause any more.
+        redial.up(MS(10_060));
+        redial.ended(MS(10_070));
+        assert_eq!(redial.due(), Some(MS(10_170)));
+        redial.refused(MS(50));
         redial.hurry(MS(60));
         assert_eq!(redial.due(), Some(MS(60)));
         redial.dialling();
