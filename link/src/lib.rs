@@ -5,6 +5,7 @@
 mod endpoint;
 pub mod manage;
 pub mod nbd;
+pub mod remote;
 pub mod size;
 
 pub use endpoint::{Endpoint, EndpointError};

@@ -4,8 +4,16 @@
 //! answer is 200 with an [`Answer`], or 4xx/5xx with a [`Refusal`]. Unknown fields are refused, so that a newer
 //! client learns that an older array would ignore what it asks.
 
+mod remote;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use remote::{
+    DivergedInfo, LINK_TEST_BYTES_MAX, LinkInfo, LinkInfoState, LinkTestInfo, NewDevice, PairCause, PairData,
+    PairHalf, PairLink, PairMode, PairPolicy, PairRole, PairStatusInfo, RemoteInfo, VerifyInfo, parse_serial,
+    show_serial,
+};
 
 /// The path that takes commands.
 pub const COMMAND_PATH: &str = "/v1/command";
@@ -135,6 +143,125 @@ pub enum Command {
     },
     /// The open groups: [`Answer::Groups`].
     GroupList {},
+    /// Makes another array known, under a name that is used here: [`Answer::Links`] with this one link.
+    LinkAdd {
+        /// Unique among the links: 1 to 64 bytes of letters, digits, `-`, `_`, `.`.
+        name: String,
+        /// Where it listens for links; `None`: it dials. One of the two arrays has to.
+        #[serde(default)]
+        endpoint: Option<String>,
+        /// Its serial number, as it shows it; `None`: whoever answers at the endpoint first.
+        #[serde(default)]
+        serial: Option<String>,
+    },
+    /// The links: [`Answer::Links`].
+    LinkList {},
+    /// Measures round trip and throughput: [`Answer::LinkTest`].
+    LinkTest {
+        /// The link's name.
+        name: String,
+        /// How much to send there and back: at most [`LINK_TEST_BYTES_MAX`].
+        size_bytes: u64,
+    },
+    /// Forgets an array with which there is no pair: [`Answer::Done`].
+    LinkRemove {
+        /// The link's name.
+        name: String,
+    },
+    /// Makes a pair of a volume here and one on another array (A1–A8): [`Answer::Remote`] once both halves exist;
+    /// the copy follows.
+    RemoteCreate {
+        /// The command's own name, chosen by the caller: asked again, it gives the same result (F2).
+        request: u64,
+        /// The volume here.
+        device: String,
+        /// The other array, by the name of its link.
+        peer: String,
+        /// The volume there.
+        peer_device: String,
+        /// Which half the volume here is.
+        half: PairHalf,
+        /// Whose content both are to have (A3).
+        from: PairHalf,
+        /// The volume here is made.
+        #[serde(default)]
+        create_local: Option<NewDevice>,
+        /// The volume there is made.
+        #[serde(default)]
+        create_peer: Option<NewDevice>,
+        /// How it is mirrored.
+        mode: PairMode,
+        /// What happens when a write cannot reach the other side.
+        policy: PairPolicy,
+        /// The consistency group.
+        #[serde(default)]
+        group: Option<String>,
+    },
+    /// The pairs: [`Answer::Remotes`].
+    RemoteList {},
+    /// One pair: [`Answer::Remote`].
+    RemoteShow {
+        /// The volume here.
+        device: String,
+    },
+    /// Nothing more moves until it is resumed: [`Answer::Remote`].
+    RemoteSuspend {
+        /// The volume here.
+        device: String,
+        /// With all pairs of its consistency group, at one instant.
+        #[serde(default)]
+        whole_group: bool,
+        /// The sides are to stay apart: the state is called split.
+        #[serde(default)]
+        split: bool,
+    },
+    /// What is owed moves again: [`Answer::Remote`].
+    RemoteResume {
+        /// The volume here.
+        device: String,
+        /// With all pairs of its consistency group.
+        #[serde(default)]
+        whole_group: bool,
+    },
+    /// [`Answer::Remote`].
+    RemoteMode {
+        /// The volume here.
+        device: String,
+        /// From now on.
+        mode: PairMode,
+    },
+    /// The volume here is served from now on, that of the other side no more, with all pairs of its consistency group:
+    /// [`Answer::Remotes`]. Back again is the same command at the other array.
+    RemoteFailover {
+        /// The volume here.
+        device: String,
+        /// The other side is not asked: a person says that it is out of order.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Ends a split brain; what is given up is kept as a session first (F4): [`Answer::Remote`].
+    RemoteResolve {
+        /// The volume here.
+        device: String,
+        /// Whose content both are to have.
+        keep: PairHalf,
+    },
+    /// Compares both sides while hosts write: [`Answer::Verified`].
+    RemoteVerify {
+        /// The volume here.
+        device: String,
+        /// What differs is marked, so that it is copied again.
+        #[serde(default)]
+        mark: bool,
+    },
+    /// Ends a pair; both volumes stay as they are: [`Answer::Done`].
+    RemoteDelete {
+        /// The volume here.
+        device: String,
+        /// Also if the other side cannot be reached.
+        #[serde(default)]
+        force: bool,
+    },
 }
 
 /// How *Process group* activates.
@@ -186,6 +313,16 @@ pub enum Answer {
     Groups(Vec<u32>),
     /// Changed tracks.
     Changed(ChangedTracks),
+    /// Links, by name.
+    Links(Vec<LinkInfo>),
+    /// What a test of a link measured.
+    LinkTest(LinkTestInfo),
+    /// A pair as it is now.
+    Remote(Box<RemoteInfo>),
+    /// Pairs, by the name of the volume here.
+    Remotes(Vec<RemoteInfo>),
+    /// What comparing found.
+    Verified(VerifyInfo),
 }
 
 /// The array.

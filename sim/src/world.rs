@@ -170,6 +170,7 @@ impl World {
             nbd: vec![Endpoint::Tcp(ARRAY.into(), NBD_PORT)],
             control: vec![Endpoint::Tcp(ARRAY.into(), MANAGE_PORT)],
             control_token: None,
+            link: Vec::new(),
             pools: vec![PoolConfig {
                 name: "pool".into(),
                 stores: plan.world.stores.iter().map(|store| store.name.clone()).collect(),

@@ -7,7 +7,7 @@
 //! metadata          metadata; there when formatting is complete, by renaming
 //! store-0           the first store, unless the settings say otherwise
 //! token             for commands over TCP, if the settings have such a socket
-//! nbd.sock, control.sock
+//! nbd.sock, control.sock, link.sock
 //! ```
 //!
 //! So the metadata file is its own marker (crash rule 8), and one that is whole is never made empty. An attempt to format
@@ -39,6 +39,8 @@ pub const SETTINGS: &str = "twintrack.toml";
 pub const NBD_SOCKET: &str = "nbd.sock";
 /// Where commands are taken, unless the settings say otherwise.
 pub const CONTROL_SOCKET: &str = "control.sock";
+/// Where other arrays connect, unless the settings say otherwise.
+pub const LINK_SOCKET: &str = "link.sock";
 /// The token for commands over TCP, unless the settings say otherwise.
 pub const TOKEN: &str = "token";
 

@@ -34,14 +34,14 @@ use tracing::{info, warn};
 pub use disk::FileDisk;
 pub use env::SystemEnv;
 use folder::Standing;
-pub use folder::{CONTROL_SOCKET, Folder, NBD_SOCKET, SETTINGS, TOKEN};
+pub use folder::{CONTROL_SOCKET, Folder, LINK_SOCKET, NBD_SOCKET, SETTINGS, TOKEN};
 pub use metadata_file::MetadataFile;
 pub use net::{Listener, Stream, TokioNet};
 pub use settings::{
-    Address, Control, ControlTls, Format, Log, LogFormat, LogLevel, Nbd, NbdTls, Pool, Settings,
-    SettingsError, Size, SizeError, Store, StoreIo,
+    Address, Control, ControlTls, Format, Link, LinkTls, Log, LogFormat, LogLevel, Nbd, NbdTls, Pool,
+    Settings, SettingsError, Size, SizeError, Store, StoreIo,
 };
-pub use tls::{ServerTls, TlsError};
+pub use tls::{LinkSecurity, ServerTls, TlsError};
 pub use token_file::TokenFileError;
 
 use crate::shell::metadata::MetadataError;
@@ -207,6 +207,7 @@ fn start(options: &Options) -> Result<(), DaemonError> {
     let standing = folder.standing()?;
     let settings = read_settings(&folder, options, &standing)?;
     let tls = tls::load(&settings, folder.path())?;
+    let link = tls::link(&settings, folder.path())?;
     let token_file = settings.token_file(folder.path());
     let token = match &token_file {
         None => None,
@@ -236,7 +237,7 @@ fn start(options: &Options) -> Result<(), DaemonError> {
             info!(folder = %folder_path.display(), "ready");
             supervisor::tell("READY=1");
         });
-        let net = net.with_tls(tls);
+        let net = net.with_tls(tls).with_link(link);
         // As a task, so that it runs where the connections do.
         let serving = tokio::spawn(serve(net, folder, SystemEnv, config, shutdown));
         match serving.await {

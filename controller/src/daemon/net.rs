@@ -12,13 +12,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::sockopt;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use twintrack_link::Endpoint;
 
-use super::tls::ServerTls;
+use super::settings::is_of_this_machine;
+use super::tls::{LinkSecurity, ServerTls};
 use crate::shell::Net;
 
 /// A silent TCP peer is asked whether it is there after so long, …
@@ -35,6 +36,7 @@ const SOCKET_MODE: u32 = 0o600;
 pub struct TokioNet {
     ready: Arc<Ready>,
     tls: Arc<BTreeMap<Endpoint, ServerTls>>,
+    link: LinkSecurity,
 }
 
 struct Ready {
@@ -48,6 +50,7 @@ impl TokioNet {
         Self {
             ready: Arc::new(Ready { told: AtomicBool::new(false), tell: Box::new(ready) }),
             tls: Arc::default(),
+            link: LinkSecurity::default(),
         }
     }
 
@@ -55,6 +58,12 @@ impl TokioNet {
     #[must_use]
     pub fn with_tls(self, tls: BTreeMap<Endpoint, ServerTls>) -> Self {
         Self { tls: Arc::new(tls), ..self }
+    }
+
+    /// Connects so to other arrays over TCP.
+    #[must_use]
+    pub fn with_link(self, link: LinkSecurity) -> Self {
+        Self { link, ..self }
     }
 }
 
@@ -110,6 +119,25 @@ impl Net for TokioNet {
         }))
     }
 
+    async fn dial(&self, endpoint: &Endpoint) -> io::Result<Stream> {
+        let (host, port) = match endpoint {
+            Endpoint::Unix(path) => return Ok(Stream(Socket::Unix(UnixStream::connect(path).await?))),
+            Endpoint::Tcp(host, port) => (host, *port),
+        };
+        if matches!(self.link, LinkSecurity::ThisMachine) && !is_of_this_machine(endpoint) {
+            let what = "it is on another machine: set certificate, key and peer-ca in [link.tls], or insecure = true in \
+                        [link] if the network is trusted";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        }
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        tune(&stream)?;
+        let LinkSecurity::Tls(config) = &self.link else { return Ok(Stream(Socket::Tcp(stream))) };
+        let name = ServerName::try_from(host.clone())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
+        Ok(Stream(Socket::Tls(Encrypted(Box::new(stream.into())))))
+    }
+
     fn requires_encryption(&self, stream: &Stream) -> bool {
         matches!(stream.0, Socket::BeforeTls(..))
     }
@@ -119,7 +147,7 @@ impl Net for TokioNet {
             return Err(io::ErrorKind::Unsupported.into());
         };
         let stream = TlsAcceptor::from(config).accept(stream).await?;
-        Ok(Stream(Socket::Tls(Encrypted(Box::new(stream)))))
+        Ok(Stream(Socket::Tls(Encrypted(Box::new(stream.into())))))
     }
 }
 
@@ -177,10 +205,19 @@ struct Encrypted(Box<TlsStream<TcpStream>>);
 
 impl Drop for Encrypted {
     fn drop(&mut self) {
-        let (socket, session) = self.0.get_mut();
-        session.send_close_notify();
         // As far as the socket takes it at once: a client that does not read is not waited for.
-        let _ = session.write_tls(&mut AtOnce(socket));
+        let _ = match &mut *self.0 {
+            TlsStream::Server(stream) => {
+                let (socket, session) = stream.get_mut();
+                session.send_close_notify();
+                session.write_tls(&mut AtOnce(socket))
+            }
+            TlsStream::Client(stream) => {
+                let (socket, session) = stream.get_mut();
+                session.send_close_notify();
+                session.write_tls(&mut AtOnce(socket))
+            }
+        };
     }
 }
 

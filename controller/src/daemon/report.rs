@@ -23,7 +23,9 @@ pub(super) fn print(
     added: &[String],
 ) -> Result<(), DaemonError> {
     println!("folder   {}", folder.path().display());
-    for (name, endpoints) in [("nbd    ", &config.nbd), ("control", &config.control)] {
+    for (name, endpoints) in
+        [("nbd    ", &config.nbd), ("control", &config.control), ("link   ", &config.link)]
+    {
         for endpoint in endpoints {
             println!("{name}  {endpoint}{}", if tls.contains_key(endpoint) { ", TLS" } else { "" });
         }

@@ -25,6 +25,8 @@ pub struct Settings {
     pub nbd: Nbd,
     /// Where commands are taken.
     pub control: Control,
+    /// Other arrays.
+    pub link: Link,
     /// The log.
     pub log: Log,
     /// What counts at format.
@@ -80,6 +82,30 @@ pub struct ControlTls {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// Links to other arrays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Link {
+    /// Where to listen; `None`: on the Unix socket in the array's folder.
+    pub listen: Option<Vec<Address>>,
+    /// Whether arrays on other machines need not show who they are, here and where they are dialled.
+    pub insecure: bool,
+    /// Encryption over TCP, in both directions; with it there is no link without.
+    pub tls: Option<LinkTls>,
+}
+
+/// Files in PEM format; relative paths are in the array's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LinkTls {
+    /// The array's certificate, for who connects and who is connected to, and those between it and its CA.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Whose certificates other arrays have to show.
+    pub peer_ca: PathBuf,
 }
 
 /// Where to listen.
@@ -237,8 +263,10 @@ impl Settings {
         let settings: Self = toml::from_str(text)?;
         let nbd = tcp(&settings.nbd.listen);
         let control = tcp(&settings.control.listen);
+        let link = tcp(&settings.link.listen);
         let mut seen = BTreeSet::new();
-        if let Some(endpoint) = nbd.iter().chain(&control).find(|endpoint| !seen.insert(**endpoint)) {
+        let mut all = nbd.iter().chain(&control).chain(&link);
+        if let Some(endpoint) = all.find(|endpoint| !seen.insert(**endpoint)) {
             return Err(SettingsError::ListenTwice { endpoint: (*endpoint).clone() });
         }
         let exposed = |endpoints: Vec<&Endpoint>, table, remedy| {
@@ -258,6 +286,9 @@ impl Settings {
         if !settings.control.insecure && settings.control.tls.is_none() {
             exposed(control, "control", "set certificate and key in [control.tls]")?;
         }
+        if !settings.link.insecure && settings.link.tls.is_none() {
+            exposed(link, "link", "set certificate, key and peer-ca in [link.tls]")?;
+        }
         Ok(settings)
     }
 
@@ -269,9 +300,9 @@ impl Settings {
         wanted.map(|path| folder.join(path))
     }
 
-    /// The TCP addresses of hosts, and those of commands.
-    pub(super) fn tcp(&self) -> (Vec<&Endpoint>, Vec<&Endpoint>) {
-        (tcp(&self.nbd.listen), tcp(&self.control.listen))
+    /// The TCP addresses of hosts, those of commands, and those of other arrays.
+    pub(super) fn tcp(&self) -> [Vec<&Endpoint>; 3] {
+        [&self.nbd.listen, &self.control.listen, &self.link.listen].map(tcp)
     }
 
     /// What the array is told; relative paths of sockets are in `folder`.
@@ -285,6 +316,7 @@ impl Settings {
             nbd: endpoints(&self.nbd.listen, folder, super::NBD_SOCKET),
             control: endpoints(&self.control.listen, folder, super::CONTROL_SOCKET),
             control_token: token,
+            link: endpoints(&self.link.listen, folder, super::LINK_SOCKET),
             pools: self.pool.iter().map(pool).collect(),
             // One that is too large is no track size either.
             track_bytes: u32::try_from(self.format.track.0).unwrap_or(u32::MAX),
@@ -323,7 +355,8 @@ pub fn first_settings(store_bytes: u64) -> String {
     TEMPLATE.replace("{size}", &Size(store_bytes).to_string())
 }
 
-fn is_of_this_machine(endpoint: &Endpoint) -> bool {
+/// Whether nobody on another machine is there.
+pub(super) fn is_of_this_machine(endpoint: &Endpoint) -> bool {
     match endpoint {
         Endpoint::Unix(_) => true,
         Endpoint::Tcp(host, _) => {

@@ -20,15 +20,17 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
-use twintrack_core::{Change, UnitSeq};
+use twintrack_core::{Change, PeerId, UnitSeq};
 use twintrack_link::manage::{Answer, Command, Refusal, RefusalCode};
+use twintrack_link::remote::Message;
 
 use super::metrics::Counters;
 use super::nbd::{ALL_PAYLOAD_BYTES_MAX, Budget};
+use super::remote::{Dialling, LinkLog, Mailbox};
 use super::stores::{DiskWork, Stores};
 use crate::firmware::{
-    AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Firmware, HostError, Reply, Segment,
-    Tag,
+    AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Firmware, HostError, LinkId, Reply,
+    Segment, Tag,
 };
 
 /// Commands that are not answered yet. They go on when who sent them is gone, so that his place does not bound them;
@@ -47,6 +49,10 @@ pub(super) struct Array<D> {
     work: mpsc::UnboundedSender<DiskWork>,
     /// As many as the firmware has under way.
     commits: mpsc::UnboundedSender<Commit>,
+    /// One a peer at most.
+    dials: mpsc::UnboundedSender<Dialling>,
+    /// What went wrong with links.
+    link_log: LinkLog,
     /// What the payload of all host connections has to fit in.
     payload: Budget,
 }
@@ -80,6 +86,8 @@ pub(super) enum ToHost {
 pub(super) struct Outcome {
     /// The connection whose replies the caller takes himself; those of others go to their inboxes.
     conn: Option<ConnId>,
+    /// The link whose messages the caller looks for himself: for them he is not woken.
+    pub(super) link: Option<LinkId>,
     /// Disk operations that the caller has to run to their end.
     pub(super) work: Vec<DiskWork>,
     /// Replies to `conn`, in their order.
@@ -135,6 +143,8 @@ struct State {
     /// Kept for its capacity.
     effects: Vec<Effect>,
     hosts: BTreeMap<ConnId, mpsc::UnboundedSender<ToHost>>,
+    /// Those that the firmware has not closed.
+    links: BTreeMap<LinkId, Arc<Mailbox>>,
     calls: BTreeMap<CallId, oneshot::Sender<Result<Answer, Refusal>>>,
     track_reads: BTreeMap<CallId, oneshot::Sender<Result<Vec<Segment>, Refusal>>>,
     /// Who waits for [`Effect::Stopped`].
@@ -148,8 +158,12 @@ struct State {
 }
 
 impl<D> Array<D> {
-    pub(super) fn new(firmware: Firmware, stores: Arc<Stores<D>>) -> (Arc<Self>, Queues) {
+    pub(super) fn new(
+        firmware: Firmware,
+        stores: Arc<Stores<D>>,
+    ) -> (Arc<Self>, Queues, mpsc::UnboundedReceiver<Dialling>) {
         let (work, work_queue) = mpsc::unbounded_channel();
+        let (dials, dial_queue) = mpsc::unbounded_channel();
         let (commits, commit_queue) = mpsc::unbounded_channel();
         let armed = firmware.next_deadline();
         let state = Mutex::new(State {
@@ -158,6 +172,7 @@ impl<D> Array<D> {
             counters: Counters::default(),
             effects: Vec::new(),
             hosts: BTreeMap::new(),
+            links: BTreeMap::new(),
             calls: BTreeMap::new(),
             track_reads: BTreeMap::new(),
             stopping: None,
@@ -172,14 +187,19 @@ impl<D> Array<D> {
             wake: Notify::new(),
             work,
             commits,
+            dials,
+            link_log: LinkLog::default(),
             payload: Budget::new(ALL_PAYLOAD_BYTES_MAX),
         };
-        (Arc::new(array), Queues { work: work_queue, commits: commit_queue })
+        (Arc::new(array), Queues { work: work_queue, commits: commit_queue }, dial_queue)
     }
 
     /// Steps the firmware and appends what the caller has to do.
     pub(super) fn step(&self, event: Event, outcome: &mut Outcome) {
-        let mut state = self.lock();
+        self.step_locked(&mut self.lock(), event, outcome);
+    }
+
+    fn step_locked(&self, state: &mut State, event: Event, outcome: &mut Outcome) {
         if let Event::Disk { .. } = event {
             state.operations -= 1;
             if state.phase == Phase::Down && state.operations == 0 {
@@ -195,7 +215,7 @@ impl<D> Array<D> {
         let now = self.started.elapsed();
         state.firmware.step(now, event, &mut effects);
         for effect in effects.drain(..) {
-            if !self.dispatch(&mut state, effect, outcome) {
+            if !self.dispatch(state, effect, outcome) {
                 break;
             }
         }
@@ -242,6 +262,20 @@ impl<D> Array<D> {
             }
             Effect::Commit { upto, changes } => {
                 let _ = self.commits.send(Commit { upto, changes });
+            }
+            Effect::Send { link, message } => {
+                // A link that is gone is told of as such.
+                if let Some(mailbox) = state.links.get(&link) {
+                    mailbox.put(message, outcome.link != Some(link));
+                }
+            }
+            Effect::CloseLink { link } => {
+                if let Some(mailbox) = state.links.remove(&link) {
+                    mailbox.close(outcome.link != Some(link));
+                }
+            }
+            Effect::Dial { peer, endpoint } => {
+                let _ = self.dials.send(Dialling { peer, endpoint });
             }
             Effect::Reload => {
                 warn!("the outcome of a commit is unknown: reloading from the metadata");
@@ -292,6 +326,52 @@ impl<D> Array<D> {
     pub(super) fn detach(&self, conn: ConnId) {
         self.lock().hosts.remove(&conn);
         self.step_aside(Event::Detach { conn });
+    }
+
+    /// A connection to another array: one that was dialled for a peer, or that came by itself. `None`: the array takes
+    /// no new ones. [`Self::close_link`] ends it.
+    pub(super) fn open_link(
+        &self,
+        peer: Option<PeerId>,
+        outcome: &mut Outcome,
+    ) -> Option<(LinkId, Arc<Mailbox>)> {
+        let mut state = self.lock();
+        if state.phase != Phase::Up {
+            return None;
+        }
+        let (link, mailbox) = (LinkId(state.number()), Arc::new(Mailbox::default()));
+        state.links.insert(link, Arc::clone(&mailbox));
+        outcome.link = Some(link);
+        self.step_locked(&mut state, Event::LinkOpened { link, peer }, outcome);
+        Some((link, mailbox))
+    }
+
+    /// What came over a link. `false`: it is closed, and nothing of it counts any more.
+    pub(super) fn hear(&self, link: LinkId, message: Message, outcome: &mut Outcome) -> bool {
+        let mut state = self.lock();
+        let open = state.links.contains_key(&link);
+        if open {
+            self.step_locked(&mut state, Event::LinkMessage { link, message }, outcome);
+        }
+        open
+    }
+
+    /// A link has ended. If it was the firmware that closed it, it knows.
+    pub(super) fn close_link(&self, link: LinkId, why: String, outcome: &mut Outcome) {
+        let mut state = self.lock();
+        if state.links.remove(&link).is_some() {
+            self.step_locked(&mut state, Event::LinkClosed { link, why }, outcome);
+        }
+    }
+
+    /// A peer could not be connected to.
+    pub(super) fn dial_failed(&self, peer: PeerId, why: String) {
+        self.step_aside(Event::DialFailed { peer, why });
+    }
+
+    /// What went wrong with links.
+    pub(super) fn link_log(&self) -> &LinkLog {
+        &self.link_log
     }
 
     /// The devices that hosts may attach to.
@@ -372,6 +452,9 @@ impl<D> Array<D> {
         state.phase = Phase::Down;
         // Everyone who waits learns it by the end of his queue.
         state.hosts.clear();
+        for mailbox in std::mem::take(&mut state.links).into_values() {
+            mailbox.close(true);
+        }
         state.calls.clear();
         state.track_reads.clear();
         state.stopping = None;

@@ -20,6 +20,8 @@ pub struct Config {
     pub nbd: Vec<Endpoint>,
     /// Where commands are taken.
     pub control: Vec<Endpoint>,
+    /// Where other arrays connect.
+    pub link: Vec<Endpoint>,
     /// What has to be known to command the array over TCP; `None`: nothing. Who reaches a Unix socket needs none.
     pub control_token: Option<Token>,
     /// The pools with their stores. What the array already has stays, whether it is listed or not; what is new is

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 use twintrack_link::Endpoint;
@@ -15,6 +15,7 @@ use twintrack_link::Endpoint;
 use super::array::Array;
 use super::config::{Config, ServeError};
 use super::places::Places;
+use super::remote::{self, Dialling};
 use super::seams::{Disk, Env, Net};
 use super::token::Token;
 use super::{control, nbd};
@@ -23,10 +24,12 @@ use super::{control, nbd};
 const HOSTS_MAX: usize = 1024;
 /// Management connections over Unix sockets, and as many over TCP.
 const CALLERS_MAX: usize = 256;
+/// Connections of other arrays over Unix sockets, and as many over TCP.
+const LINKS_MAX: usize = 64;
 /// Connections that have lost their places and are not gone yet. With more, newcomers wait.
 const LEAVING_MAX: usize = 64;
-/// All connections of an array.
-const CONNECTIONS_MAX: usize = 2 * (HOSTS_MAX + CALLERS_MAX) + LEAVING_MAX;
+/// All connections of an array, but for those that it dials: one a peer.
+const CONNECTIONS_MAX: usize = 2 * (HOSTS_MAX + CALLERS_MAX + LINKS_MAX) + LEAVING_MAX;
 /// Between two attempts to accept, when one failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -47,6 +50,7 @@ struct Kind {
 enum Speech {
     Nbd,
     Control,
+    Link,
 }
 
 /// Places are counted for each alone, so that who comes from anywhere never keeps out the owner.
@@ -73,6 +77,7 @@ impl fmt::Display for Kind {
         f.write_str(match self.speech {
             Speech::Nbd => "Nbd",
             Speech::Control => "Control",
+            Speech::Link => "Link",
         })
     }
 }
@@ -85,6 +90,9 @@ impl<N: Net> Doors<N> {
         }
         for endpoint in &config.control {
             doors.bind_one(Kind::new(Speech::Control, endpoint), endpoint).await?;
+        }
+        for endpoint in &config.link {
+            doors.bind_one(Kind::new(Speech::Link, endpoint), endpoint).await?;
         }
         Ok(doors)
     }
@@ -105,11 +113,13 @@ impl<N: Net> Doors<N> {
 struct Rooms {
     hosts: Places,
     callers: Places,
+    links: Places,
 }
 
 impl Rooms {
     fn new() -> Self {
-        Self { hosts: Places::new(HOSTS_MAX), callers: Places::new(CALLERS_MAX) }
+        let [hosts, callers, links] = [HOSTS_MAX, CALLERS_MAX, LINKS_MAX].map(Places::new);
+        Self { hosts, callers, links }
     }
 }
 
@@ -124,10 +134,18 @@ pub(super) struct Connections<D> {
     of_anybody: Rooms,
     hosts: JoinSet<()>,
     callers: JoinSet<()>,
+    /// Those that came, and those that were dialled.
+    links: JoinSet<()>,
+    dials: mpsc::UnboundedReceiver<Dialling>,
 }
 
 impl<D: Disk> Connections<D> {
-    pub(super) fn new<E: Env>(array: Arc<Array<D>>, env: E, token: Option<&Token>) -> Self {
+    pub(super) fn new<E: Env>(
+        array: Arc<Array<D>>,
+        env: E,
+        token: Option<&Token>,
+        dials: mpsc::UnboundedReceiver<Dialling>,
+    ) -> Self {
         let router = control::router(Arc::clone(&array), env);
         let guarded = match token {
             Some(token) => control::guarded(router.clone(), token.clone()),
@@ -143,20 +161,27 @@ impl<D: Disk> Connections<D> {
             of_anybody: Rooms::new(),
             hosts: JoinSet::new(),
             callers: JoinSet::new(),
+            links: JoinSet::new(),
+            dials,
         }
     }
 
-    /// Takes connections, for ever.
+    /// Takes connections and makes those that the firmware wants, for ever.
     pub(super) async fn accept<N: Net>(&mut self, doors: &mut Doors<N>) {
         let net = &doors.net;
         let mut accepts: FuturesUnordered<_> =
             doors.listeners.iter_mut().map(|(kind, listener)| accept_one(net, *kind, listener)).collect();
         loop {
-            let has_room = self.hosts.len() + self.callers.len() < CONNECTIONS_MAX;
+            let has_room = self.hosts.len() + self.callers.len() + self.links.len() < CONNECTIONS_MAX;
             tokio::select! {
                 biased;
                 Some(ended) = self.hosts.join_next() => reap(ended),
                 Some(ended) = self.callers.join_next() => reap(ended),
+                Some(ended) = self.links.join_next() => reap(ended),
+                Some(dialling) = self.dials.recv() => {
+                    let (array, closing) = (Arc::clone(&self.array), self.closing.subscribe());
+                    self.links.spawn(remote::dial(array, net.clone(), dialling, closing));
+                }
                 Some((kind, listener, accepted)) = accepts.next(), if has_room => {
                     if let Ok(stream) = accepted {
                         self.welcome(net, kind, stream);
@@ -176,6 +201,7 @@ impl<D: Disk> Connections<D> {
         let place = match kind.speech {
             Speech::Nbd => rooms.hosts.take(),
             Speech::Control => rooms.callers.take(),
+            Speech::Link => rooms.links.take(),
         };
         let Some(place) = place else {
             return debug!(%kind, "too many connections, and all are needed: one is refused");
@@ -189,10 +215,15 @@ impl<D: Disk> Connections<D> {
             Speech::Control => {
                 self.callers.spawn(control::serve_connection(router.clone(), net, stream, place, closing));
             }
+            Speech::Link => {
+                let array = Arc::clone(&self.array);
+                self.links.spawn(remote::serve_connection(array, net, stream, place, closing));
+            }
         }
     }
 
-    /// Waits for all connections to end; [`Array::close`] has told the attached ones.
+    /// Waits for all connections of hosts and callers to end; [`Array::close`] has told the attached ones. What hosts
+    /// have under way may need the links, which therefore stay until the array is down.
     pub(super) async fn close(&mut self) {
         self.closing.send_replace(true);
         while let Some(ended) = self.hosts.join_next().await {
@@ -207,6 +238,7 @@ impl<D: Disk> Connections<D> {
     pub(super) async fn drop_all(mut self) {
         self.hosts.shutdown().await;
         self.callers.shutdown().await;
+        self.links.shutdown().await;
     }
 }
 

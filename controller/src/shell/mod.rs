@@ -8,7 +8,8 @@
 //!
 //! - `array`: the lock around the firmware, and where each effect goes.
 //! - `engine`: the task with the timer, the commits, and disk operations of nobody else's.
-//! - `nbd`, `control`: the front ends, one task for each connection. `places`: how many, and who gives way.
+//! - `nbd`, `control`: the front ends, one task for each connection. `remote`: the same for links to other arrays.
+//!   `places`: how many, and who gives way.
 //! - `metrics`: what Prometheus is told.
 //! - `troubles`: one line in the log for one cause.
 //! - `boot`: format, open, load. [`metadata`]: what is durable. `stores`: the disks. `superblock`: whose a disk is.
@@ -29,7 +30,9 @@ mod engine;
 pub mod metadata;
 mod metrics;
 mod nbd;
+mod outbox;
 mod places;
+mod remote;
 mod seams;
 mod stores;
 pub(crate) mod superblock;
@@ -141,8 +144,9 @@ async fn live<N: Net, C: Cabinet, E: Env>(
     doors: &mut Doors<N>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(Metadata, End), ServeError> {
-    let (array, queues) = Array::new(firmware, Arc::clone(stores));
-    let mut connections = Connections::new(Arc::clone(&array), env.clone(), config.control_token.as_ref());
+    let (array, queues, dials) = Array::new(firmware, Arc::clone(stores));
+    let token = config.control_token.as_ref();
+    let mut connections = Connections::new(Arc::clone(&array), env.clone(), token, dials);
     let mut end = End::Reload;
     let serving = async {
         tokio::select! {

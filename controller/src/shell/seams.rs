@@ -21,6 +21,12 @@ pub trait Net: Clone + Send + Sync + 'static {
     /// The next connection. May be dropped before it is ready, and then loses none.
     fn accept(&self, listener: &mut Self::Listener) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
+    /// Connects to another array, encrypted if that is how it is to be. May be dropped before it is ready; a deadline is
+    /// the caller's.
+    fn dial(&self, _endpoint: &Endpoint) -> impl Future<Output = io::Result<Self::Stream>> + Send {
+        ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
     /// Whether nothing may be served on a fresh connection before it is encrypted. A network without encryption leaves
     /// it at that.
     fn requires_encryption(&self, _stream: &Self::Stream) -> bool {

@@ -2,6 +2,7 @@
 
 mod crowds;
 mod devices;
+mod links;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +39,7 @@ async fn start_with(shelf: &Shelf, control_token: Option<Token>) -> Running {
         nbd: vec![endpoint("nbd"), remote_nbd()],
         control: vec![endpoint("control"), remote()],
         control_token,
+        link: vec![endpoint("link"), remote_link()],
         pools: vec![PoolConfig {
             name: "main".into(),
             stores: vec!["a".into()],
@@ -101,6 +103,10 @@ fn remote() -> Endpoint {
 
 fn remote_nbd() -> Endpoint {
     Endpoint::Tcp("array".to_owned(), 10809)
+}
+
+fn remote_link() -> Endpoint {
+    Endpoint::Tcp("array".to_owned(), 7747)
 }
 
 fn post(body: &str) -> String {

@@ -23,7 +23,9 @@ async fn an_empty_folder_becomes_an_array_with_defaults() {
     let daemon = place.start().await;
     let settings = fs::read_to_string(place.folder().join("twintrack.toml")).unwrap();
     assert!(settings.contains("#listen = [\"unix:nbd.sock\"]"), "{settings}");
-    for (name, mode) in [("", 0o700), ("nbd.sock", 0o600), ("control.sock", 0o600), ("store-0", 0o600)] {
+    for (name, mode) in
+        [("", 0o700), ("nbd.sock", 0o600), ("control.sock", 0o600), ("link.sock", 0o600), ("store-0", 0o600)]
+    {
         let found = fs::metadata(place.folder().join(name)).unwrap().permissions().mode();
         assert_eq!(found & 0o777, mode, "{name}");
     }
@@ -242,7 +244,7 @@ async fn a_supervisor_is_told() {
     assert_eq!(hear(), "READY=1");
     assert!(daemon.terminate().await.success());
     assert_eq!(hear(), "STOPPING=1");
-    for name in ["nbd.sock", "control.sock"] {
+    for name in ["nbd.sock", "control.sock", "link.sock"] {
         assert!(!place.folder().join(name).exists(), "{name} is gone");
     }
 }

@@ -3,6 +3,7 @@
 mod clients;
 mod folders;
 mod full;
+mod links;
 // Not everything that the tests with real clients use is used here.
 #[allow(dead_code)]
 mod pki;

@@ -24,6 +24,11 @@ fn nbd_client() {
 }
 
 #[test]
+fn remote() {
+    replay("remote", targets::remote);
+}
+
+#[test]
 fn manage() {
     replay("manage", targets::manage);
 }

@@ -2,6 +2,7 @@
 //! `link/fuzz` runs them under libFuzzer, `main.rs` beside this file over the corpus and mutations of it.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
@@ -11,6 +12,9 @@ use twintrack_link::nbd::{
     BlockSizes, ClientHandshake, ClientWish, Cookie, DRAIN_BYTES_MAX, Expected, ExportInfo, ExportRefusal,
     HandshakeEnd, Incoming, Negotiated, ReadAssembly, ReplyDecoder, Request, RequestDecoder, ServerHandshake,
     ServerStep,
+};
+use twintrack_link::remote::{
+    Connection, Decoder, Encoder, HEADER_BYTES, Happening, Hello, PAYLOAD_BYTES_MAX, Timing, VERSION,
 };
 
 /// Exports that the server has, beside one that is not ready.
@@ -48,11 +52,87 @@ pub fn nbd_client(data: &[u8]) {
     }
 }
 
+/// What another array sends: as it is, and with the check sums, sequence and lengths of its frames made right, for no
+/// mutation hits upon those. Each message is the same when it is sent again; a link that takes them is up or over.
+pub fn remote(data: &[u8]) {
+    assert_same(STEPS.map(|step| listen(data, step)));
+    let sealed = seal(data);
+    assert_same(STEPS.map(|step| listen(&sealed, step)));
+}
+
 /// What is sent for management, both ways. What is understood is the same when it is written and read again.
 pub fn manage(data: &[u8]) {
     comes_back::<Command>(data);
     comes_back::<Answer>(data);
     comes_back::<Refusal>(data);
+}
+
+/// What was heard, and how it ended.
+#[derive(Debug, Default, PartialEq)]
+struct Heard {
+    happenings: Vec<Happening>,
+    end: Option<String>,
+}
+
+fn listen(data: &[u8], step: usize) -> Heard {
+    let own = Hello { version: VERSION, serial: 1, boot: 3, track_bytes: 65536, name: "west".to_owned() };
+    let mut connection = Connection::accepted(Duration::ZERO, Timing::default(), own);
+    let mut heard = Heard::default();
+    let mut decoder = Decoder::new();
+    let mut input = BytesMut::new();
+    for piece in data.chunks(step.min(data.len().max(1))) {
+        input.extend_from_slice(piece);
+        loop {
+            let message = match decoder.next(&mut input) {
+                Ok(None) => break,
+                Ok(Some(message)) => message,
+                Err(error) => {
+                    heard.end = Some(error.to_string());
+                    return heard;
+                }
+            };
+            let mut again = Vec::new();
+            Encoder::new().encode(&message, &mut again).expect("what was heard can be said");
+            let found = Decoder::new().next(&mut BytesMut::from(&again.concat()[..]));
+            assert_eq!(found.ok().flatten().as_ref(), Some(&message));
+            for happening in connection.on_message(Duration::ZERO, message) {
+                if let Happening::Introduced(_) = happening {
+                    assert_eq!(connection.welcome(Duration::ZERO).len(), 2);
+                }
+                if let Happening::Reset(_) | Happening::Refused(_) = happening {
+                    assert!(!connection.is_up() && connection.due().is_none());
+                }
+                heard.happenings.push(happening);
+            }
+        }
+        assert!(decoder.reserve_bytes(&input) <= input.len().max(256 << 10), "memory for nothing");
+    }
+    heard
+}
+
+/// The same frames, as far as they go, as if they had been sent so.
+fn seal(data: &[u8]) -> Vec<u8> {
+    let mut sealed = data.to_vec();
+    let mut rest = &mut sealed[..];
+    for sequence in 1u64.. {
+        let Some((header, content)) = rest.split_first_chunk_mut::<HEADER_BYTES>() else { break };
+        let length = |header: &[u8], at: usize| {
+            header[at..at + 4].iter().rev().fold(0, |length, byte| length << 8 | usize::from(*byte))
+        };
+        let body = length(header, 16).min(content.len());
+        let payload =
+            length(header, 20).min(content.len() - body).min(PAYLOAD_BYTES_MAX as usize) / 512 * 512;
+        let (content, after) = content.split_at_mut(body + payload);
+        header[..5].copy_from_slice(b"twln\x01");
+        header[8..16].copy_from_slice(&sequence.to_le_bytes());
+        header[16..20].copy_from_slice(&(body as u32).to_le_bytes());
+        header[20..24].copy_from_slice(&(payload as u32).to_le_bytes());
+        header[24..28].copy_from_slice(&crc32c::crc32c(content).to_le_bytes());
+        let sum = crc32c::crc32c(&header[..28]);
+        header[28..].copy_from_slice(&sum.to_le_bytes());
+        rest = after;
+    }
+    sealed
 }
 
 fn comes_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(data: &[u8]) {

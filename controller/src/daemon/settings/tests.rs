@@ -62,7 +62,7 @@ fn what_a_pool_does_when_it_is_full() {
 
 #[test]
 fn others_are_kept_out() {
-    for table in ["nbd", "control"] {
+    for table in ["nbd", "control", "link"] {
         for host in ["127.0.0.1", "localhost", "[::1]"] {
             assert!(Settings::parse(&format!("{table}.listen = [\"tcp:{host}:10809\"]")).is_ok());
         }
@@ -81,6 +81,10 @@ fn others_are_kept_out() {
     assert!(Settings::parse(&format!("{listen}{tls}")).is_ok());
     let text = error(&format!("{listen}{}", tls.replace(", client-ca = \"a\"", "")));
     assert!(text.contains("set client-ca in [nbd.tls]"), "{text}");
+    let tls = "link.tls = { certificate = \"c\", key = \"k\", peer-ca = \"a\" }";
+    assert!(Settings::parse(&format!("link.listen = [\"tcp:0.0.0.0:7747\"]\n{tls}")).is_ok());
+    let twice = "nbd.listen = [\"tcp:localhost:1\"]\nlink.listen = [\"tcp:localhost:1\"]";
+    assert!(error(twice).contains("tcp:localhost:1 is listened on twice"));
     let twice = "nbd.listen = [\"tcp:localhost:1\"]\ncontrol.listen = [\"tcp:localhost:1\"]";
     assert!(error(twice).contains("tcp:localhost:1 is listened on twice"));
 }

@@ -13,6 +13,7 @@ fn config(pools: &[(&str, &[&str])]) -> Config {
         nbd: Vec::new(),
         control: Vec::new(),
         control_token: None,
+        link: Vec::new(),
         pools: pools.iter().map(pool).collect(),
         track_bytes: 1 << 14,
     }

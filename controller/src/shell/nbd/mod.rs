@@ -1,7 +1,6 @@
 //! The NBD front end: one task for each connection.
 
 mod handshake;
-mod outbox;
 mod share;
 mod transmission;
 
@@ -12,10 +11,10 @@ use tokio::sync::watch;
 use tracing::{debug, info};
 
 use super::array::Array;
+use super::outbox::Outbox;
 use super::places::Place;
 use super::seams::{Disk, Net};
 use handshake::Entered;
-use outbox::Outbox;
 pub(super) use share::Budget;
 
 /// How long a client may take to choose an export, TLS included.

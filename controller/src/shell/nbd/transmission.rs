@@ -19,11 +19,11 @@ use twintrack_link::nbd::{
     TransmissionError,
 };
 
-use super::outbox::Outbox;
 use super::share::Share;
 use super::{CONNECTION_PAYLOAD_BYTES_MAX, OWN_BYTES, REQUESTS_MAX, STALL_TIMEOUT};
 use crate::firmware::{ConnId, Event, Extent, HostError, HostOp, Reply, Segment, Tag};
 use crate::shell::array::{Array, Host, Outcome, ToHost};
+use crate::shell::outbox::Outbox;
 use crate::shell::seams::Disk;
 use crate::shell::stores::{Operations, perform};
 

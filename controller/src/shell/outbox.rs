@@ -1,4 +1,4 @@
-//! What waits to be written to a host, and what it holds up meanwhile.
+//! What waits to be written to a host or another array, and what it holds up meanwhile.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
