@@ -234,6 +234,12 @@ impl Tables {
         self.space.owes()
     }
 
+    /// How far a commit goes that is to carry units up to `upto`, at least one, and no more changes than `most` unless that
+    /// one has.
+    pub fn last_fitting(&self, upto: UnitSeq, most: usize) -> UnitSeq {
+        self.log.last_fitting(upto, most)
+    }
+
     /// Takes the changes of the units up to `upto`, to be made durable together. A sync that began when `upto` was
     /// made, or later, must have ended well; the next call may come before this commit has ended, but the commits
     /// must become durable in order.
