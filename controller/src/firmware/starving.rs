@@ -43,7 +43,12 @@ impl Firmware {
             self.end_op(id, Err(HostError::Io));
             return;
         }
-        if !std::mem::replace(&mut op.waits.searched, true) {
+        // As long as the tables are what they were then, another look would find no more; and it begins anew what is under
+        // way for others.
+        let tables = (self.tables.last_unit(), self.tables.committed_unit());
+        if !std::mem::replace(&mut op.waits.searched, true)
+            && self.looked_over.insert(pool, tables) != Some(tables)
+        {
             // What needs no session may still be kept for one, or lie below an overlay.
             self.tables.collect_all(pool);
             self.merge_all();
