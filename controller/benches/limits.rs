@@ -2,10 +2,10 @@
 //!
 //! Over stores that keep no data: memory of a 1 TiB device, unwritten and fully written; time to activate a session at
 //! 1 GiB and at 1 TiB, with no other session and with 1,000, without the disk's own sync; start-up with 1 TiB mapped,
-//! after a clean end and after a kill; the longest step of a trim of 4 GiB, which no host must notice; and the longest
-//! steps that look for something among 4,096 devices with 1,024
-//! sessions each on one of them, each of which keeps tracks. Each figure stands beside what it must keep to, and one that does not ends the
-//! run with an error.
+//! after a clean end and after a kill; the longest steps of a trim and a flush of 262,144 tracks, and of the end of the
+//! last session on 1 TiB, which no host must notice; and the longest steps that look for something among 4,096 devices
+//! with 1,024 sessions on one of them, each of which keeps tracks. Each figure stands beside what it must keep to, and
+//! one that does not ends the run with an error.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -32,7 +32,8 @@ fn main() -> ExitCode {
     memory(&mut report);
     activation(&mut report);
     start_up(&mut report);
-    large_trim(&mut report);
+    many_tracks(&mut report);
+    last_session(&mut report);
     many_sessions(&mut report);
     if report.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -117,43 +118,95 @@ fn start_up(report: &mut Report) {
     }
 }
 
-/// A trim of 4 GiB, all of it written, on the smallest tracks, with its commits.
-fn large_trim(report: &mut Report) {
-    let geometry = Geometry::new(16 << 10).expect("a size of tracks");
-    // As many tracks as 16 GiB are of the size that it counts in.
-    let tables = Tables::load(geometry, full_device(16 * GIB, 16 * GIB)).expect("loads");
-    let mut firmware = Firmware::new(Identity { serial: 1, boot: 1 }, tables);
-    let conn = ConnId(1);
-    let trim = HostOp::Trim { offset: 0, length: (4 * GIB - (16 << 10)) as u32, fua: true };
-    let mut events = VecDeque::from([
-        Event::Attach { conn, export: "d".into() },
-        Event::Host { conn, tag: Tag(1), op: trim },
-    ]);
-    let (mut time, mut longest, mut steps, whole) = (Duration::ZERO, Duration::ZERO, 0, now());
-    let mut answered = false;
-    while !answered {
-        let event = events.pop_front().unwrap_or_else(|| {
-            time = time.max(firmware.next_deadline().expect("it goes on"));
-            Event::Timer
-        });
-        let (start, mut effects) = (now(), Vec::new());
-        firmware.step(time, event, &mut effects);
-        longest = longest.max(start.elapsed());
-        steps += 1;
-        for effect in effects {
-            match effect {
-                Effect::Reply { result, .. } => {
-                    assert_eq!(result, Ok(Reply::Done));
-                    answered = true;
-                }
-                Effect::Attached { result, .. } => assert!(result.is_ok()),
-                other => events.extend(ended(other)),
+/// Requests that concern 262,144 tracks, with their commits: no host must notice them. The smallest tracks; as many of
+/// them as 16 GiB are of the size that `full_device` counts in.
+fn many_tracks(report: &mut Report) {
+    const TRACK: u32 = 16 << 10;
+    let geometry = Geometry::new(TRACK).expect("a size of tracks");
+    let tables = Tables::load(geometry, full_device(2 * 16 * GIB, 16 * GIB)).expect("loads");
+    let mut host = Host::attach(Firmware::new(Identity { serial: 1, boot: 1 }, tables));
+    let length = (4 * GIB - u64::from(TRACK)) as u32;
+    host.carry_out(report, "trim of 4 GiB", Host::asks(HostOp::Trim { offset: 0, length, fua: true }));
+    host.write((0..4 * GIB).step_by(TRACK as usize));
+    host.carry_out(report, "flush of 262,144 first writes", Host::asks(HostOp::Flush));
+}
+
+/// The end of the only session on 1 TiB, for which something is kept in each part of the table.
+fn last_session(report: &mut Report) {
+    let firmware = Firmware::new(Identity { serial: 1, boot: 1 }, load(TIB + GIB * 8, TIB));
+    let mut array = Rig { firmware, calls: 0 };
+    let session = array.relate(0);
+    array.activate(session);
+    let call = CallId(array.calls + 1);
+    let mut host = Host::attach(array.firmware);
+    host.write((0..TIB).step_by(16 << 20));
+    host.carry_out(report, "flush of 65,536 first writes", Host::asks(HostOp::Flush));
+    let command = Command::SessionRemove { session };
+    host.carry_out(report, "last session of 1 TiB removed", Event::Manage { call, wall_ms: 1, command });
+}
+
+/// A host, and a disk and metadata that take no time and keep nothing.
+struct Host {
+    firmware: Firmware,
+    time: Duration,
+    events: VecDeque<Event>,
+}
+
+impl Host {
+    const CONN: ConnId = ConnId(1);
+
+    fn attach(mut firmware: Firmware) -> Self {
+        let mut effects = Vec::new();
+        firmware.step(Duration::ZERO, Event::Attach { conn: Self::CONN, export: "d".into() }, &mut effects);
+        assert!(matches!(effects[..], [Effect::Attached { result: Ok(_), .. }]));
+        Self { firmware, time: Duration::ZERO, events: VecDeque::new() }
+    }
+
+    fn asks(op: HostOp) -> Event {
+        Event::Host { conn: Self::CONN, tag: Tag(1), op }
+    }
+
+    /// Blocks, with no commit in between.
+    fn write(&mut self, offsets: impl Iterator<Item = u64>) {
+        let data = Bytes::from(vec![1; 4096]);
+        for offset in offsets {
+            let write = HostOp::Write { offset, data: data.clone(), fua: false };
+            let mut effects = Vec::new();
+            self.firmware.step(self.time, Self::asks(write), &mut effects);
+            for event in effects.into_iter().filter_map(ended) {
+                self.firmware.step(self.time, event, &mut Vec::new());
             }
         }
     }
-    let name = format!("trim of 4 GiB: longest of {steps} steps");
-    report.line(&name, longest.as_secs_f64() * 1e3, 10.0, "ms");
-    report.line("trim of 4 GiB: all steps", whole.elapsed().as_secs_f64() * 1e3, 10_000.0, "ms");
+
+    /// A request, or a command, to the end of all that follows from it.
+    fn carry_out(&mut self, report: &mut Report, name: &str, event: Event) {
+        self.events.push_back(event);
+        let (mut longest, mut steps, whole) = (Duration::ZERO, 0, now());
+        let mut answered = false;
+        while !answered || !self.events.is_empty() || !self.firmware.is_quiet() {
+            let event = self.events.pop_front().unwrap_or_else(|| {
+                self.time = self.time.max(self.firmware.next_deadline().expect("it goes on"));
+                Event::Timer
+            });
+            let (start, mut effects) = (now(), Vec::new());
+            self.firmware.step(self.time, event, &mut effects);
+            longest = longest.max(start.elapsed());
+            steps += 1;
+            for effect in effects {
+                match effect {
+                    Effect::Reply { result, .. } => {
+                        assert_eq!(result, Ok(Reply::Done));
+                        answered = true;
+                    }
+                    Effect::Answer { result, .. } => answered = result.is_ok(),
+                    other => self.events.extend(ended(other)),
+                }
+            }
+        }
+        report.line(&format!("{name}: longest of {steps} steps"), longest.as_secs_f64() * 1e3, 10.0, "ms");
+        report.line(&format!("{name}: all steps"), whole.elapsed().as_secs_f64() * 1e3, 10_000.0, "ms");
+    }
 }
 
 /// The end of what disk and metadata were asked for, as if at once.

@@ -69,6 +69,24 @@ fn a_write_is_refused_and_changes_nothing() {
     assert_eq!((pools[0].when_full, pools[0].warn_below_bytes), (WhenFull::RefuseWrites, TRACK));
 }
 
+/// As long as nothing has changed, what the sessions keep is not looked at once more: the next write is refused at once.
+#[test]
+fn the_next_refusal_takes_no_time() {
+    let (mut rig, old, _) = full(WhenFull::RefuseWrites);
+    let refused_at_once = |rig: &mut Rig| {
+        let tag = rig.write(1, TRACK, TRACK as usize, 4);
+        rig.replies.remove(&tag) == Some(Err(HostError::NoSpace))
+    };
+    assert!(!refused_at_once(&mut rig), "it looks first");
+    // What could be merged has been by then.
+    rig.wait(Duration::from_secs(1));
+    assert!(refused_at_once(&mut rig));
+    assert_eq!(write(&mut rig, 0, 5), Ok(Reply::Done), "in place");
+    assert!(refused_at_once(&mut rig));
+    rig.command(Command::SessionDeactivate { session: old }).unwrap();
+    assert!(!refused_at_once(&mut rig), "something may have come free");
+}
+
 /// Once there is room, writes go on: a session removed, or a track trimmed that no session sees.
 #[test]
 fn writes_go_on_once_there_is_room() {

@@ -28,6 +28,8 @@
 //! The slot is the next power of two: 128 bytes at tracks of 64 KiB, so that no slot crosses a sector at sizes up to
 //! 512 bytes.
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 use crate::geometry::BLOCK_BYTES;
@@ -107,6 +109,16 @@ impl StoreLayout {
     /// The first byte of a physical track's header.
     pub fn header_offset(&self, index: u32) -> u64 {
         u64::from(SUPERBLOCK_BYTES) + u64::from(index) * u64::from(self.header_bytes())
+    }
+
+    /// The physical tracks whose headers lie in the block of the header area that begins at this byte.
+    pub fn headers_in(&self, block_offset: u64) -> Range<u32> {
+        let each = u64::from(self.header_bytes());
+        let index = |offset: u64| {
+            let before = offset.saturating_sub(u64::from(SUPERBLOCK_BYTES)) / each;
+            u32::try_from(before).map_or(self.tracks, |index| index.min(self.tracks))
+        };
+        index(block_offset)..index(block_offset + u64::from(BLOCK_BYTES))
     }
 
     /// Bytes of a header's slot.

@@ -4,7 +4,7 @@ use crate::defect::{Defect, planted};
 use crate::entry::Entry;
 use crate::ids::{DeviceId, Generation, PoolId, SessionId, TrackNo, UnitSeq};
 use crate::records::{Change, SessionState};
-use crate::tables::Tables;
+use crate::tables::{Device, Tables};
 
 /// Versions or own tracks that one step looks at.
 const RECLAIM_LOOKS: usize = 4096;
@@ -25,9 +25,13 @@ impl Tables {
             }
         }
         let id = self.reclaiming.first().copied()?;
-        match self.devices.get(&id)?.collect {
-            Some(from) => self.collect(id, from),
-            None => self.reclaim_device(id),
+        match self.devices.get(&id)? {
+            Device { collect: Some(from), .. } => self.collect(id, *from),
+            Device { shrink: Some(_), .. } => {
+                self.shrink(id);
+                None
+            }
+            _ => self.reclaim_device(id),
         }
     }
 
@@ -85,10 +89,29 @@ impl Tables {
         }
         let device = self.devices.get_mut(&id)?;
         device.collect = next;
-        if next.is_none() && !device.record.is_deleting() {
+        self.reclaim_while_needed(id);
+        (!changes.is_empty()).then(|| self.put(changes, &[]))
+    }
+
+    /// No session is active, nor would be after a crash: one step of giving back what only their protection needs. One
+    /// that was activated since needs it again.
+    pub(crate) fn shrink(&mut self, id: DeviceId) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        if let Some(from) = device.shrink.take().filter(|_| device.live.is_empty()) {
+            device.shrink = device.table.shrink(from);
+        }
+        self.reclaim_while_needed(id);
+    }
+
+    fn reclaim_while_needed(&mut self, id: DeviceId) {
+        let needed = |device: &Device| {
+            device.collect.is_some() || device.shrink.is_some() || device.record.is_deleting()
+        };
+        if self.devices.get(&id).is_some_and(needed) {
+            self.reclaiming.insert(id);
+        } else {
             self.reclaiming.remove(&id);
         }
-        (!changes.is_empty()).then(|| self.put(changes, &[]))
     }
 
     /// The sessions whose look-up of the track ends at the version up to `upto`, the one before it being up to `after`.

@@ -7,6 +7,8 @@ use crate::ids::{Generation, PhysicalTrack, TrackNo};
 
 /// Tracks of a chunk.
 const CHUNK: u32 = 256;
+/// Chunks that one step gives back stamps of.
+const SHRINK_CHUNKS: usize = 4096;
 
 /// Entries and stamps of one device. What was never written takes no memory; a whole track takes 4 bytes, and 4 more
 /// once its stamp matters.
@@ -98,12 +100,22 @@ impl TrackTable {
         })
     }
 
-    /// Gives back the stamps, which matter only while a session is active, and the memory of chunks that hold nothing.
-    pub(crate) fn shrink(&mut self) {
-        self.chunks.retain(|_, chunk| {
+    /// Gives back the stamps, which matter only while a session is active, and the memory of chunks that hold nothing: a
+    /// bounded step, from a track on. Where to go on; `None`: that was all.
+    pub(crate) fn shrink(&mut self, from: TrackNo) -> Option<TrackNo> {
+        let mut empty = Vec::new();
+        let mut chunks = self.chunks.range_mut(from.0 / CHUNK..);
+        for (number, chunk) in chunks.by_ref().take(SHRINK_CHUNKS) {
             chunk.stamps = None;
-            chunk.mapped > 0
-        });
+            if chunk.mapped == 0 {
+                empty.push(*number);
+            }
+        }
+        let next = chunks.next().map(|(number, _)| TrackNo(number * CHUNK));
+        for number in empty {
+            self.chunks.remove(&number);
+        }
+        next
     }
 
     fn chunk(&mut self, track: TrackNo) -> &mut Chunk {
@@ -132,8 +144,24 @@ mod tests {
         assert_eq!(table.mapped(TrackNo(0)).collect::<Vec<_>>(), [(last, entry)]);
         assert_eq!(table.references(), 1);
         table.set(last, Entry::ZEROS);
-        table.shrink();
+        table.shrink(TrackNo(0));
         assert!(table.chunks.is_empty());
+    }
+
+    #[test]
+    fn a_large_table_shrinks_in_steps() {
+        let mut table = TrackTable::default();
+        let track = |chunk: usize| TrackNo(chunk as u32 * CHUNK + 7);
+        let whole = Entry { base: PhysicalTrack::new(1), over: None };
+        for chunk in 0..SHRINK_CHUNKS + 2 {
+            table.set_stamp(track(chunk), Generation(3));
+        }
+        table.set(track(1), whole);
+        let next = table.shrink(TrackNo(0));
+        assert_eq!((next, table.chunks.len()), (Some(TrackNo(SHRINK_CHUNKS as u32 * CHUNK)), 3));
+        assert_eq!((table.stamp(track(1)), table.entry(track(1))), (Generation(0), whole));
+        assert_eq!(table.stamp(track(SHRINK_CHUNKS)), Generation(3));
+        assert_eq!((table.shrink(next.unwrap()), table.chunks.len()), (None, 1));
     }
 
     #[test]

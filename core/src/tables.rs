@@ -49,7 +49,7 @@ pub struct Tables {
     pub(crate) flying: BTreeSet<PhysicalTrack>,
     /// Sessions with own tracks to give back: those being removed, and failed ones.
     pub(crate) ended: BTreeSet<SessionId>,
-    /// Devices with versions to look at, or being deleted.
+    /// Devices with versions to look at or stamps to give back, or being deleted.
     pub(crate) reclaiming: BTreeSet<DeviceId>,
     /// Which session a virtual device shows.
     pub(crate) shown: BTreeMap<DeviceId, SessionId>,
@@ -76,6 +76,8 @@ pub(crate) struct Device {
     pub(crate) points: BTreeSet<(Generation, SessionId)>,
     /// Versions before this track were looked at since a session last ended; `None`: there is nothing to collect.
     pub(crate) collect: Option<TrackNo>,
+    /// Stamps of tracks before this one were given back since the last session ended; `None`: there are none to give back.
+    pub(crate) shrink: Option<TrackNo>,
     /// Of a device being deleted: tracks before this one have been given back.
     pub(crate) deleted: TrackNo,
 }
@@ -242,6 +244,12 @@ impl Tables {
     /// Whether a commit would free physical tracks.
     pub fn owes_space(&self) -> bool {
         self.space.owes()
+    }
+
+    /// How far a commit goes that is to carry units up to `upto`, at least one, and no more changes than `most` unless that
+    /// one has.
+    pub fn last_fitting(&self, upto: UnitSeq, most: usize) -> UnitSeq {
+        self.log.last_fitting(upto, most)
     }
 
     /// Takes the changes of the units up to `upto`, to be made durable together. A sync that began when `upto` was
@@ -435,8 +443,8 @@ impl Tables {
         }
     }
 
-    pub(crate) fn end_live(&mut self, device: DeviceId, activated: Generation) {
-        let Some(device) = self.devices.get_mut(&device) else { return };
+    pub(crate) fn end_live(&mut self, id: DeviceId, activated: Generation) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
         if let Some(count) = device.live.get_mut(&activated) {
             *count -= 1;
             if *count == 0 {
@@ -444,7 +452,8 @@ impl Tables {
             }
         }
         if device.live.is_empty() {
-            device.table.shrink();
+            device.shrink = Some(TrackNo(0));
+            self.shrink(id);
         }
     }
 }
@@ -468,6 +477,7 @@ impl Device {
             sessions: BTreeSet::new(),
             points: BTreeSet::new(),
             collect: None,
+            shrink: None,
             deleted: TrackNo(0),
         }
     }

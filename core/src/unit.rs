@@ -80,6 +80,18 @@ impl UnitLog {
         self.units.len()
     }
 
+    /// The last unit of the log, up to `upto`, with which the changes before it and its own are not more than `most`; the
+    /// first one in any case.
+    pub(crate) fn last_fitting(&self, upto: UnitSeq, most: usize) -> UnitSeq {
+        let mut changes = 0;
+        let units = self.units.iter().take_while(|(seq, _)| *seq <= upto).enumerate();
+        let fitting = units.take_while(|(at, (_, unit))| {
+            changes += unit.len();
+            *at == 0 || changes <= most
+        });
+        fitting.last().map_or(upto, |(_, (seq, _))| *seq)
+    }
+
     /// Takes the changes of all units up to `upto` out of the log, in order.
     pub(crate) fn take(&mut self, upto: UnitSeq) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -106,5 +118,26 @@ impl UnitLog {
         let due = self.lapsed.partition_point(|(seq, ..)| *seq <= upto);
         let lapsed = self.lapsed.drain(..due).map(|(_, device, activated)| (device, activated)).collect();
         (tracks, lapsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_carries_what_fits_and_at_least_one_unit() {
+        let mut log = UnitLog::default();
+        for changes in [3, 1, 2, 9, 1] {
+            log.push(vec![Change::NextId(1); changes]);
+        }
+        let fitting = |log: &UnitLog, upto, most| log.last_fitting(UnitSeq(upto), most).0;
+        let upto_5: Vec<_> = [0, 3, 4, 5, 6, 14, 15, 99].map(|most| fitting(&log, 5, most)).into();
+        assert_eq!(upto_5, [1, 1, 2, 2, 3, 3, 4, 5]);
+        assert_eq!((fitting(&log, 2, 99), fitting(&log, 1, 99)), (2, 1));
+        log.take(UnitSeq(3));
+        assert_eq!((fitting(&log, 5, 1), fitting(&log, 5, 10)), (4, 5));
+        log.take(UnitSeq(5));
+        assert_eq!(fitting(&log, 5, 10), 5, "there is none");
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A *round* is: write the headers noted so far, then sync every store that was written to. It covers the units made
 //! before it began, for their blocks were written before them. A *commit* carries the units that ended rounds have
-//! covered, in order (crash rule 2). Who waits names the first round that will do and the last unit it needs; one
-//! round and one commit serve all who wait. Rounds and commits each go one at a time, a round beside a commit.
+//! covered, in order (crash rule 2), as many as one may carry. Who waits names the first round that will do and the
+//! last unit it needs; one round and one commit serve all who wait. Rounds and commits each go one at a time, a round
+//! beside a commit.
 
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
@@ -14,6 +15,11 @@ use twintrack_link::manage::{Answer, Refusal};
 
 use super::event::{CallId, DiskError};
 use super::hosts::RequestId;
+
+/// Changes that one commit carries, unless its first unit has more. Taking them out of the log, and settling them once
+/// they are durable, is one step each, and hosts wait meanwhile; commits of fewer would write the same chunks of the
+/// metadata too often.
+const COMMIT_CHANGES_MAX: usize = 8192;
 
 /// Who waits for durability, and what it gets then.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,6 +125,7 @@ impl Durability {
         let torn = planted(Defect::UnitTorn) && ready.0 > committed.0 + 1;
         let ready = if torn { UnitSeq(ready.0 - 1) } else { ready };
         if self.committing.is_none() && wanted > committed && ready > committed {
+            let ready = tables.last_fitting(ready, COMMIT_CHANGES_MAX);
             self.committing = Some(ready);
             return Some(Step::Commit(ready));
         }

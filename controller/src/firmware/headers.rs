@@ -14,6 +14,7 @@
 //! recovery the origin of the tracks beside it, and no data; the log has the failed reads.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
@@ -88,16 +89,30 @@ impl Headers {
         self.notes.entry(at).or_insert(Note { birth: None, mask }).mask = mask;
     }
 
-    /// The blocks that the notes change, and those that the round before could not write; each is to be
-    /// [`Self::fill`]ed unless it is in the cache.
-    pub(super) fn touched(&mut self, layout: impl Fn(StoreId) -> StoreLayout) -> Vec<(HeaderBlock, bool)> {
+    /// A round begins: the blocks that the notes change, and those that could not be written before, in their order.
+    pub(super) fn begin(&mut self, layout: impl Fn(StoreId) -> StoreLayout) -> Vec<HeaderBlock> {
         if planted(Defect::HeaderLate) {
             std::mem::swap(&mut self.notes, &mut self.late);
         }
-        let mut blocks = self.unwritten.clone();
-        blocks.extend(self.notes.keys().map(|at| block_of(*at, &layout).0));
-        let is_known = |block: &HeaderBlock| self.cache.contains_key(block) && !self.anew.contains(block);
-        blocks.into_iter().map(|block| (block, is_known(&block))).collect()
+        let (mut blocks, mut from) = (Vec::new(), Bound::Unbounded);
+        while let Some((at, _)) = self.notes.range((from, Bound::Unbounded)).next() {
+            let (store, layout) = (at.0, layout(at.0));
+            let offset = layout.header_offset(at.1) / u64::from(BLOCK_BYTES) * u64::from(BLOCK_BYTES);
+            blocks.push(HeaderBlock { store, offset });
+            // Many notes in a row are of one block.
+            from = Bound::Included((store, layout.headers_in(offset).end));
+        }
+        if !self.unwritten.is_empty() {
+            blocks.extend(&self.unwritten);
+            blocks.sort_unstable();
+            blocks.dedup();
+        }
+        blocks
+    }
+
+    /// Whether a block has to be read, and [`Self::fill`]ed, before notes are entered into it.
+    pub(super) fn is_unknown(&self, block: HeaderBlock) -> bool {
+        !self.cache.contains_key(&block) || self.anew.contains(&block)
     }
 
     /// A block was read; `None`: it cannot be. `false`: the round must fail.
@@ -136,38 +151,31 @@ impl Headers {
         }
     }
 
-    /// Enters the notes into the blocks that are filled: what to write, until it is [`Self::written`].
-    pub(super) fn apply(&mut self, layout: impl Fn(StoreId) -> StoreLayout) -> Vec<(HeaderBlock, Bytes)> {
-        for (at, note) in std::mem::take(&mut self.notes) {
-            let (block, within, length) = block_of(at, &layout);
-            let Some(content) = self.cache.get_mut(&block) else {
-                // Noted after the round had begun: the next one's.
-                self.notes.insert(at, note);
-                continue;
-            };
-            let slot = &mut content[within..within + length];
-            let header = match (note.birth, Header::decode(slot, self.geometry, self.serial)) {
-                (Some((place, generation, sequence)), _) => {
-                    let codes = Vec::new();
-                    Some(Header {
-                        owner: place.owner,
-                        track: place.track,
-                        generation,
-                        sequence,
-                        mask: note.mask,
-                        codes,
-                    })
+    /// Enters the notes of a block that is filled: what to write, until it is [`Self::written`]; `None`: it is on the
+    /// store as it is.
+    pub(super) fn apply(&mut self, block: HeaderBlock, layout: &StoreLayout) -> Option<Bytes> {
+        let content = self.cache.get_mut(&block)?;
+        let indices = layout.headers_in(block.offset);
+        let noted = self.notes.range((block.store, indices.start)..(block.store, indices.end));
+        let noted: Vec<_> = noted.map(|(at, note)| (*at, *note)).collect();
+        for (at, note) in noted {
+            self.notes.remove(&at);
+            let within = (layout.header_offset(at.1) - block.offset) as usize;
+            let slot = &mut content[within..within + layout.header_bytes() as usize];
+            let header = match note.birth {
+                Some((place, generation, sequence)) => {
+                    let (owner, track, codes) = (place.owner, place.track, Vec::new());
+                    Header { owner, track, generation, sequence, mask: note.mask, codes }
                 }
-                (None, Ok(header)) => Some(Header { mask: note.mask, ..header }),
-                (None, Err(_)) => None,
+                None => match Header::decode(slot, self.geometry, self.serial) {
+                    Ok(header) => Header { mask: note.mask, ..header },
+                    Err(_) => continue,
+                },
             };
-            if let Some(header) = header {
-                slot.copy_from_slice(&header.encode(self.geometry, self.serial));
-                self.unwritten.insert(block);
-            }
+            slot.copy_from_slice(&header.encode(self.geometry, self.serial));
+            self.unwritten.insert(block);
         }
-        let blocks = self.unwritten.iter();
-        blocks.map(|block| (*block, Bytes::copy_from_slice(&self.cache[block]))).collect()
+        self.unwritten.contains(&block).then(|| Bytes::copy_from_slice(content))
     }
 
     /// A block is on the store. One that is not told of here is written again in the next round.
@@ -176,7 +184,7 @@ impl Headers {
         self.anew.remove(&block);
     }
 
-    /// After the writes of a round: keeps no more of the cache than it may.
+    /// After writes of a round: keeps no more of the cache than it may.
     pub(super) fn trim(&mut self) {
         for _ in CACHED_BLOCKS_MAX..self.filled.len() {
             let Some(oldest) = self.filled.pop_front() else { return };
@@ -187,14 +195,6 @@ impl Headers {
             }
         }
     }
-}
-
-/// The block of a header, its first byte in it, its length.
-fn block_of(at: (StoreId, u32), layout: impl Fn(StoreId) -> StoreLayout) -> (HeaderBlock, usize, usize) {
-    let layout = layout(at.0);
-    let offset = layout.header_offset(at.1);
-    let within = offset % u64::from(BLOCK_BYTES);
-    (HeaderBlock { store: at.0, offset: offset - within }, within as usize, layout.header_bytes() as usize)
 }
 
 /// Whose generation a birth is stamped with.

@@ -71,6 +71,9 @@ pub struct Firmware {
     /// What the pools do when they run full; those that are not there do as by default.
     policies: BTreeMap<PoolId, PoolPolicy>,
     searches: BTreeMap<PoolId, starving::Search>,
+    /// The last unit, and the last that was committed, when all that a full pool keeps was last looked at for what nobody
+    /// needs.
+    looked_over: BTreeMap<PoolId, (UnitSeq, UnitSeq)>,
     /// Stores whose sync failed (crash rule 9).
     offline: BTreeSet<StoreId>,
     durability: durability::Durability,
@@ -122,6 +125,7 @@ impl Firmware {
             starving: VecDeque::new(),
             policies: BTreeMap::new(),
             searches: BTreeMap::new(),
+            looked_over: BTreeMap::new(),
             offline: BTreeSet::new(),
             durability: durability::Durability::new(&tables),
             round: None,

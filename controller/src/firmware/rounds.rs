@@ -12,10 +12,18 @@ use super::event::{DiskError, Effect, HostError};
 use super::headers::HeaderBlock;
 use super::io::{IoFor, layout_of};
 
+/// Header blocks that are read, or written, at a time: each is some dozens of headers, and who waits for the lock waits
+/// for all of them.
+const HEADER_BLOCKS_AT_A_TIME: usize = 64;
+
 /// The round under way.
 #[derive(Debug)]
 pub(super) struct Round {
     stage: Stage,
+    /// The header blocks that it has not come to, the first one last.
+    to_come: Vec<HeaderBlock>,
+    /// Those that it is at.
+    blocks: Vec<HeaderBlock>,
     /// Disk operations of this stage that have not ended.
     outstanding: u32,
     /// Stores that were written to before it began.
@@ -53,25 +61,45 @@ impl Firmware {
 
     fn begin_round(&mut self, stores: Vec<StoreId>, fx: &mut Vec<Effect>) {
         let Self { headers, tables, .. } = self;
-        let touched = headers.touched(|store| layout_of(tables, store));
-        let missing: Vec<_> =
-            touched.into_iter().filter(|(_, cached)| !cached).map(|(block, _)| block).collect();
-        let outstanding = missing.len() as u32;
-        self.round = Some(Round { stage: Stage::ReadHeaders, outstanding, stores, failed: false });
-        for block in missing {
-            if let Some(io) = self.begin_io(IoFor::HeaderRead(block), block.store) {
-                fx.push(Effect::Read { io, store: block.store, offset: block.offset, length: BLOCK_BYTES });
+        let mut to_come = headers.begin(|store| layout_of(tables, store));
+        to_come.reverse();
+        let (stage, blocks) = (Stage::ReadHeaders, Vec::new());
+        self.round = Some(Round { stage, to_come, blocks, outstanding: 0, stores, failed: false });
+        self.go_on_with_headers(fx);
+    }
+
+    /// Reads the next header blocks, as far as they are not known, or writes them; when there is none left, the stores
+    /// are synced.
+    fn go_on_with_headers(&mut self, fx: &mut Vec<Effect>) {
+        while let Some(round) = self.round.as_mut() {
+            let rest = round.to_come.len().saturating_sub(HEADER_BLOCKS_AT_A_TIME);
+            round.blocks = round.to_come.split_off(rest);
+            round.blocks.reverse();
+            if round.blocks.is_empty() {
+                self.sync_stores(fx);
+                return;
             }
-        }
-        if outstanding == 0 {
-            self.write_headers(fx);
+            let unknown = round.blocks.iter().copied().filter(|block| self.headers.is_unknown(*block));
+            let unknown: Vec<_> = unknown.collect();
+            round.stage = Stage::ReadHeaders;
+            round.outstanding = unknown.len() as u32;
+            if unknown.is_empty() && !self.write_headers(fx) {
+                continue;
+            }
+            for block in unknown {
+                if let Some(io) = self.begin_io(IoFor::HeaderRead(block), block.store) {
+                    let offset = block.offset;
+                    fx.push(Effect::Read { io, store: block.store, offset, length: BLOCK_BYTES });
+                }
+            }
+            return;
         }
     }
 
     pub(super) fn header_read(&mut self, block: HeaderBlock, content: Option<Bytes>, fx: &mut Vec<Effect>) {
         let well = self.headers.fill(block, content.as_deref());
-        if self.stage_over(Stage::ReadHeaders, well) && !self.fail_round(fx) {
-            self.write_headers(fx);
+        if self.stage_over(Stage::ReadHeaders, well) && !self.fail_round(fx) && !self.write_headers(fx) {
+            self.go_on_with_headers(fx);
         }
     }
 
@@ -85,25 +113,24 @@ impl Firmware {
         true
     }
 
-    fn write_headers(&mut self, fx: &mut Vec<Effect>) {
-        let Self { headers, tables, .. } = self;
-        let blocks = headers.apply(|store| layout_of(tables, store));
-        let Some(round) = self.round.as_mut() else { return };
+    /// Writes the header blocks that it is at; `false`: none of them has changed.
+    fn write_headers(&mut self, fx: &mut Vec<Effect>) -> bool {
+        let Self { headers, tables, round, .. } = self;
+        let Some(round) = round.as_mut() else { return true };
+        let apply = |block| Some((block, headers.apply(block, &layout_of(tables, block.store))?));
+        let writes: Vec<_> = std::mem::take(&mut round.blocks).into_iter().filter_map(apply).collect();
         round.stage = Stage::WriteHeaders;
-        round.outstanding = blocks.len() as u32;
-        round.stores.extend(blocks.iter().map(|(block, _)| block.store));
+        round.outstanding = writes.len() as u32;
+        round.stores.extend(writes.iter().map(|(block, _)| block.store));
         round.stores.sort();
         round.stores.dedup();
-        let none = blocks.is_empty();
-        for (block, content) in blocks {
+        let changed = !writes.is_empty();
+        for (block, content) in writes {
             if let Some(io) = self.begin_io(IoFor::HeaderWrite(block), block.store) {
                 fx.push(Effect::Write { io, store: block.store, offset: block.offset, data: vec![content] });
             }
         }
-        if none {
-            self.headers.trim();
-            self.sync_stores(fx);
-        }
+        changed
     }
 
     pub(super) fn header_written(
@@ -117,7 +144,7 @@ impl Firmware {
         }
         if self.stage_over(Stage::WriteHeaders, result.is_ok()) && !self.fail_round(fx) {
             self.headers.trim();
-            self.sync_stores(fx);
+            self.go_on_with_headers(fx);
         }
     }
 

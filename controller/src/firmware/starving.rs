@@ -12,8 +12,8 @@ use super::{Firmware, Work};
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     commits: u32,
-    /// The last unit that was committed when it last began to wait for a commit.
-    since: Option<UnitSeq>,
+    /// The last unit that there was when it last began to wait for commits.
+    until: Option<UnitSeq>,
     merges: u32,
     /// Whether it has had all that sessions keep looked at for what nobody needs.
     searched: bool,
@@ -43,7 +43,12 @@ impl Firmware {
             self.end_op(id, Err(HostError::Io));
             return;
         }
-        if !std::mem::replace(&mut op.waits.searched, true) {
+        // As long as the tables are what they were then, another look would find no more; and it begins anew what is under
+        // way for others.
+        let tables = (self.tables.last_unit(), self.tables.committed_unit());
+        if !std::mem::replace(&mut op.waits.searched, true)
+            && self.looked_over.insert(pool, tables) != Some(tables)
+        {
             // What needs no session may still be kept for one, or lie below an overlay.
             self.tables.collect_all(pool);
             self.merge_all();
@@ -53,10 +58,10 @@ impl Firmware {
         // Once a search goes on, steady load must not make it go on for ever.
         let searching = self.searches.contains_key(&pool);
         if !coming && !searching && self.tables.owes_space() {
-            // However often this looks, it is one wait until that commit has come.
-            let committed = Some(self.tables.committed_unit());
-            if op.waits.since != committed {
-                op.waits.since = committed;
+            // However often this looks, and however many commits that takes, it is one wait until all that there was
+            // is committed.
+            if op.waits.until.is_none_or(|until| until <= self.tables.committed_unit()) {
+                op.waits.until = Some(self.tables.last_unit());
                 op.waits.commits += 1;
             }
             coming = op.waits.commits <= WAITS_MAX;

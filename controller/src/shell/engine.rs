@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 use twintrack_core::UnitSeq;
 
+use super::END_TIMEOUT;
 use super::array::{Array, Commit, Outcome, Queues};
 use super::config::ServeError;
 use super::metadata::Metadata;
@@ -15,8 +16,6 @@ use super::seams::Cabinet;
 use super::stores::{Operations, perform};
 use crate::firmware::{DiskError, Event};
 
-/// How long what is under way may take to end once the array is down.
-const END_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it is said meanwhile what is waited for.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 

@@ -62,6 +62,8 @@ pub use twintrack_link::Endpoint;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the last flush may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long what is under way then may take to end, and after it the closing of the metadata.
+const END_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves an array until `shutdown` is ready; formats it first if that was not done before.
 ///
@@ -91,7 +93,7 @@ pub async fn serve<N: Net, C: Cabinet, E: Env>(
     loop {
         let (metadata, end) =
             live(&cabinet, booted, &stores, &env, &config, &mut doors, shutdown.as_mut()).await?;
-        boot::close(&cabinet, metadata).await;
+        close_metadata(&cabinet, metadata).await?;
         match end {
             End::Clean => {
                 info!("ended");
@@ -170,6 +172,13 @@ async fn live<N: Net, C: Cabinet, E: Env>(
     };
     connections.drop_all().await;
     Ok((metadata, end))
+}
+
+/// All that was told of is durable by now; but nothing may go on while the file may still change.
+async fn close_metadata<C: Cabinet>(cabinet: &Arc<C>, metadata: Metadata) -> Result<(), ServeError> {
+    let closed = tokio::time::timeout(END_TIMEOUT, boot::close(cabinet, metadata)).await;
+    let waiting = || "the metadata file to be closed".to_owned();
+    closed.map_err(|_| ServeError::Stuck { waiting: waiting(), seconds: END_TIMEOUT.as_secs() })
 }
 
 /// Ends what is under way and makes it durable. `false`: not all of it.

@@ -306,7 +306,7 @@ async fn a_write_that_never_ends_is_given_up() {
     array.stop().await.unwrap();
 }
 
-/// The same for a commit, and for a write that holds up a reload.
+/// The same for a commit, for a write that holds up a reload, and for the closing of the metadata.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_waited_for_without_end() {
     let shelf = shelf();
@@ -331,6 +331,14 @@ async fn nothing_is_waited_for_without_end() {
     let error = array.served.await.unwrap().unwrap_err();
     assert!(error.to_string().contains("store a"), "{error}");
     assert!(stuck.await.unwrap().is_err());
+
+    let shelf = shelf.unstuck("a");
+    shelf.fail_syncs(METADATA, false);
+    let array = start(&shelf).await;
+    array.array().device_list().await.unwrap();
+    shelf.hang(METADATA);
+    let error = array.stop().await.unwrap_err();
+    assert!(error.to_string().contains("waiting for the metadata file to be closed"), "{error}");
 }
 
 /// Clients that do not read cannot take all that there is for payload: others' small requests pass them, and large ones
