@@ -43,6 +43,11 @@ pub use records::{
     Change, DEVICES_MAX, DeviceKind, DeviceRecord, GROUPS_MAX, NAME_BYTES_MAX, PoolRecord,
     SESSIONS_PER_DEVICE_MAX, SessionRecord, SessionState, StoreRecord,
 };
+pub use remote::axes::{Cause, DataState, LinkState, PairStatus, Serving};
+pub use remote::{
+    ANCESTORS_MAX, FlushNo, Half, Halt, Kinship, Lineage, Mode, PairRecord, PeerRecord, Policy, Regions,
+    Role, SagaOutcome, SagaResult, Stage, TrackSet,
+};
 pub use session::ActivateSession;
 pub use space::PoolSpace;
 pub use tables::Tables;

@@ -220,6 +220,39 @@ impl Tables {
         self.cause_event(id, CauseEvent::Resume, 0, None)
     }
 
+    /// Both arrays have agreed in a new epoch: what they had noticed themselves no longer holds it up. `None`: nothing did, or
+    /// it takes more than that.
+    pub fn agreed(&mut self, id: PairId) -> Option<UnitSeq> {
+        let halt = self.pair(id)?.halt?;
+        let moves = Cause::Halted(halt).next(CauseEvent::Agreed) == Some(Cause::Moving);
+        moves.then(|| self.cause_event(id, CauseEvent::Agreed, 0, None).ok()).flatten()
+    }
+
+    /// The other array owes this half's tracks from now on, durably: here they are forgotten.
+    pub fn forget_owed(&mut self, id: PairId) -> Option<UnitSeq> {
+        let end = self.end_of(id);
+        let mut record = self.pair(id)?.clone();
+        if self.owed(id)?.is_empty() {
+            return None;
+        }
+        let mut changes = self.forget_owed_tracks(id);
+        record.owed_from = end;
+        changes.push(Change::Pair(id, Some(record)));
+        Some(self.put_records(changes))
+    }
+
+    /// A pair that was ready ends here: the device stays, free. The record stays until the peer knows.
+    pub fn end_pair(&mut self, id: PairId) -> Result<UnitSeq, CommandError> {
+        let record = self.known_pair(id)?.clone();
+        let mut changes = self.forget_tracks(id);
+        let (stage, end) = (Stage::Undoing, TrackNo(0));
+        changes.push(Change::Pair(
+            id,
+            Some(PairRecord { stage, made_device: false, owed_from: end, lacked_from: end, ..record }),
+        ));
+        Ok(self.put(changes, &[]))
+    }
+
     /// Somebody chose whose data are kept: a diverged pair may move again. The half that is kept is given the other's
     /// lineage and begins a generation that takes its place ([`Lineage::supersede`]); the other half gets `None`. In
     /// this order: the loser is [`Role::Standby`], committed; what it owed or had marked is owed here; then this.

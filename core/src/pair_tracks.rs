@@ -204,6 +204,12 @@ impl Tables {
         }
     }
 
+    /// Nothing is owed any more: the words that say so; the caller puts the pointer.
+    pub(crate) fn forget_owed_tracks(&mut self, id: PairId) -> Vec<Change> {
+        let Some(pair) = self.pairs.get_mut(&id) else { return Vec::new() };
+        pair.owed.clear().1.into_iter().map(|(region, word)| Change::Owed(id, region, word)).collect()
+    }
+
     /// Nothing is owed and nothing is lacking any more: the words that say so; the caller puts the pointers.
     pub(crate) fn forget_tracks(&mut self, id: PairId) -> Vec<Change> {
         let Some(pair) = self.pairs.get_mut(&id) else { return Vec::new() };

@@ -10,11 +10,14 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{StoreId, Tables, UnitSeq};
+use twintrack_core::{PairId, StoreId, Tables, UnitSeq};
 use twintrack_link::manage::{Answer, Refusal};
+use twintrack_link::remote::Answer as PeerAnswer;
 
-use super::event::{CallId, DiskError};
+use super::event::{CallId, DiskError, LinkId};
 use super::hosts::RequestId;
+use super::links::Served;
+use super::mirror::LegId;
 
 /// Changes that one commit carries, unless its first unit has more. Taking them out of the log, and settling them once
 /// they are durable, is one step each, and hosts wait meanwhile; commits of fewer would write the same chunks of the
@@ -30,6 +33,24 @@ pub(super) enum Waiter {
     Call(CallId, Box<Result<Answer, Refusal>>),
     /// The end of the array.
     Stop,
+    /// Operations whose regions' marks are to be durable.
+    Marks,
+    /// The remote leg of a write that the peer will not have: that is to be durable.
+    Leg(LegId),
+    /// A peer's request: its answer.
+    Peer(Served, Box<PeerAnswer>),
+    /// What follows from both arrays' states of these pairs.
+    Agreed(LinkId, Vec<PairId>),
+    /// This half of a new pair exists.
+    PairMade(PairId),
+    /// Both halves of a pair exist.
+    PairReady(PairId),
+    /// The peer may have all of a pair's present generation.
+    Complete(PairId),
+    /// A flush that cleans marks of a pair.
+    Clean(PairId),
+    /// This array serves these pairs from now on.
+    Taken(CallId, Vec<PairId>),
     /// Nobody: what was dropped is to become free, or the log has become long.
     Background,
 }
@@ -91,9 +112,7 @@ impl Durability {
         if self.broken {
             return false;
         }
-        if waiter == Waiter::Background
-            && self.waiting.iter().any(|(_, _, other)| *other == Waiter::Background)
-        {
+        if waiter == Waiter::Background && self.waiting.iter().any(|(_, _, other)| *other == waiter) {
             return true;
         }
         let mut round = self.begun + 1;

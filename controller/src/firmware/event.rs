@@ -3,8 +3,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use twintrack_core::{Change, DeviceId, StoreId, UnitSeq};
+use twintrack_core::{Change, DeviceId, PeerId, StoreId, UnitSeq};
+use twintrack_link::Endpoint;
 use twintrack_link::manage::{Answer, Command, Refusal};
+use twintrack_link::remote::Message;
 
 /// One host connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +20,10 @@ pub struct CallId(pub u64);
 /// One disk operation. Never used twice while the array is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IoId(pub u64);
+
+/// A connection to another array. Never used twice while the array is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +80,34 @@ pub enum Event {
         session: u32,
         /// The track.
         track: u32,
+    },
+    /// A connection to another array was made.
+    LinkOpened {
+        /// Its name; new.
+        link: LinkId,
+        /// Who was dialled; `None`: somebody connected.
+        peer: Option<PeerId>,
+    },
+    /// The other side of a link says something. In its order, and nothing is left out.
+    LinkMessage {
+        /// Which link.
+        link: LinkId,
+        /// What.
+        message: Message,
+    },
+    /// A link has ended, whoever ended it. Nothing of it follows.
+    LinkClosed {
+        /// Which.
+        link: LinkId,
+        /// For people.
+        why: String,
+    },
+    /// What [`Effect::Dial`] asked for did not come about.
+    DialFailed {
+        /// Which peer.
+        peer: PeerId,
+        /// For people.
+        why: String,
     },
     /// The deadline has come.
     Timer,
@@ -309,6 +343,25 @@ pub enum Effect {
         /// Whether it is durable.
         result: Result<(), DiskError>,
     },
+    /// Connect to another array; ends in [`Event::LinkOpened`] or [`Event::DialFailed`].
+    Dial {
+        /// Which.
+        peer: PeerId,
+        /// Where.
+        endpoint: Endpoint,
+    },
+    /// Say something on a link, in the order of the effects. A link that is gone takes it, and nothing comes of it.
+    Send {
+        /// Which.
+        link: LinkId,
+        /// What.
+        message: Message,
+    },
+    /// End a link, after what was to be sent before it, which may not take long. Nothing of it follows.
+    CloseLink {
+        /// Which.
+        link: LinkId,
+    },
     /// The firmware must not go on: stop answering, and load everything anew from the metadata (crash rule 9).
     Reload,
 }
@@ -331,6 +384,9 @@ impl fmt::Debug for Effect {
             Self::Reply { conn, tag, result } => write!(f, "reply conn{} #{} {result:?}", conn.0, tag.0),
             Self::Answer { call, result } => write!(f, "answer call{} {result:?}", call.0),
             Self::TrackRead { call, result } => write!(f, "track call{} {result:?}", call.0),
+            Self::Dial { peer, endpoint } => write!(f, "dial {peer} {endpoint}"),
+            Self::Send { link, message } => write!(f, "send link{} {message}", link.0),
+            Self::CloseLink { link } => write!(f, "close link{}", link.0),
             Self::Stopped { result } => write!(f, "stopped {result:?}"),
             Self::Reload => write!(f, "reload"),
         }

@@ -35,17 +35,19 @@ pub(super) struct Conn {
 pub(super) struct Request {
     conn: ConnId,
     tag: Tag,
-    owner: Owner,
+    pub(super) owner: Owner,
     what: What,
     /// The bytes whose parts have not begun.
     at: u64,
     end: u64,
     fua: bool,
     outstanding: u32,
+    /// It waits for a track of the peer.
+    fetching: bool,
     /// It is among those that go on in a later step.
     queued: bool,
-    /// All parts are over, and it waits for durability.
-    settling: bool,
+    /// All parts are over, and it waits for durability: here, and at the peer.
+    flushes: u8,
     error: Option<HostError>,
     segments: Vec<Segment>,
 }
@@ -90,6 +92,9 @@ impl Firmware {
         let record = self.tables.device(device).filter(|record| record.online && !record.is_deleting());
         let record = record.ok_or(HostError::Gone)?;
         if record.is_standard() {
+            if !self.serves(device) {
+                return Err(HostError::Gone);
+            }
             return Ok((Owner::Device(device), record.size_bytes));
         }
         let session = self.tables.session_shown_by(device).ok_or(HostError::Gone)?;
@@ -159,8 +164,9 @@ impl Firmware {
             end: at + length,
             fua,
             outstanding: 0,
+            fetching: false,
             queued: false,
-            settling: false,
+            flushes: 0,
             error: None,
             segments: Vec::new(),
         };
@@ -187,7 +193,7 @@ impl Firmware {
                 }
                 return;
             }
-            if request.outstanding == PARTS_MAX {
+            if request.outstanding == PARTS_MAX || request.fetching {
                 return;
             }
             let Some(left) = self.parts_left.checked_sub(1) else {
@@ -203,10 +209,25 @@ impl Firmware {
                 .split(request.at, request.end - request.at)
                 .next()
                 .expect("there are bytes left");
+            let place = Place { owner: request.owner, track };
+            if matches!(request.what, What::Read) && self.must_fetch(place) {
+                self.fetch_for(id, place);
+                return;
+            }
+            let Some(request) = self.requests.get_mut(&id) else { return };
             let offset = request.at;
             request.at += u64::from(length);
             self.begin_part(id, offset, track, within, length, fx);
         }
+    }
+
+    /// A read goes on when the peer's content of a track is here (A9).
+    fn fetch_for(&mut self, id: RequestId, place: Place) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.outstanding += 1;
+        request.fetching = true;
+        let whole = self.tables.geometry().track_bytes();
+        self.start_op(place, 0, whole, io::Change::Fetch, Parent::Read(id));
     }
 
     /// Requests that have waited for a step go on, in their order, until this one has begun enough.
@@ -255,7 +276,7 @@ impl Firmware {
                 io::Change::Data(data.slice(from..from + length as usize))
             }
             What::Trim | What::WriteZeroes { .. } => {
-                let whole = self.is_whole(place, within, length);
+                let whole = self.covers(place, within, length);
                 let Some(request) = self.requests.get_mut(&id) else { return };
                 match request.what {
                     What::Trim | What::WriteZeroes { no_hole: false } if whole => io::Change::Clear,
@@ -268,11 +289,16 @@ impl Firmware {
         if let Some(request) = self.requests.get_mut(&id) {
             request.outstanding += 1;
         }
+        if self.must_fetch(place) && !self.covers(place, within, length) {
+            // The write comes behind it in the track's queue.
+            let whole = self.tables.geometry().track_bytes();
+            self.start_op(place, 0, whole, io::Change::Fetch, Parent::Nobody);
+        }
         self.start_op(place, within, length, change, Parent::Host(id));
     }
 
     /// Whether these bytes are all that the device has of the track.
-    fn is_whole(&self, place: Place, within: u32, length: u32) -> bool {
+    fn covers(&self, place: Place, within: u32, length: u32) -> bool {
         let geometry = self.tables.geometry();
         let rest = self.size_of(place.owner).saturating_sub(geometry.offset_of(place.track));
         within == 0 && u64::from(length) >= rest.min(u64::from(geometry.track_bytes()))
@@ -309,25 +335,50 @@ impl Firmware {
     /// No part is left: the answer, or the wait for durability before it.
     fn parts_over(&mut self, id: RequestId, fx: &mut Vec<Effect>) {
         let Some(request) = self.requests.get_mut(&id) else { return };
-        if request.settling {
+        if request.flushes > 0 {
             return;
         }
         if request.fua && request.error.is_none() {
-            request.settling = true;
+            // Nobody ends it before both were asked.
+            request.flushes = 2;
+            let owner = request.owner;
+            if !self.flush_peer(id, owner, fx) {
+                self.flushed(id, Ok(()), fx);
+            }
             if !self.durability.wait(&self.tables, Waiter::Host(id)) {
-                self.reply(id, Err(HostError::Io), fx);
+                self.flushed(id, Err(HostError::Io), fx);
             }
             return;
         }
-        self.reply(id, Ok(()), fx);
+        self.reply(id, fx);
+    }
+
+    /// One of the two arrays has flushed for a request, or has failed to.
+    pub(super) fn flushed(&mut self, id: RequestId, result: Result<(), HostError>, fx: &mut Vec<Effect>) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.flushes -= 1;
+        if let Err(error) = result {
+            request.error = Some(error);
+        }
+        if request.flushes == 0 {
+            self.reply(id, fx);
+        }
+    }
+
+    /// The track that a read needs was fetched, or could not be.
+    pub(super) fn read_fetched(&mut self, id: RequestId, result: Result<(), HostError>) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.fetching = false;
+        }
+        self.host_op_done(id, result);
     }
 
     /// Answers a request, unless its connection is gone.
-    pub(super) fn reply(&mut self, id: RequestId, durable: Result<(), HostError>, fx: &mut Vec<Effect>) {
+    fn reply(&mut self, id: RequestId, fx: &mut Vec<Effect>) {
         let Some(request) = self.requests.remove(&id) else { return };
-        let result = match request.error.map_or(durable, Err) {
-            Err(error) => Err(error),
-            Ok(()) => Ok(match request.what {
+        let result = match request.error {
+            Some(error) => Err(error),
+            None => Ok(match request.what {
                 What::Read => Reply::Data(join_zeros(request.segments)),
                 _ => Reply::Done,
             }),

@@ -12,12 +12,15 @@ use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
 use twintrack_core::layout::StoreLayout;
 use twintrack_core::{
-    BLOCK_BYTES, BlockMask, Entry, Owner, PhysicalTrack, Place, StoreId, Tables, WriteError, WritePlan,
+    BLOCK_BYTES, BlockMask, Entry, Owner, PairId, PhysicalTrack, Place, RegionNo, StoreId, Tables, TrackNo,
+    WriteError, WritePlan,
 };
 
 use super::event::{CallId, DiskError, Effect, HostError, IoId, Segment};
 use super::headers::{HeaderBlock, generation_of};
 use super::hosts::RequestId;
+use super::links::Served;
+use super::mirror::{OpLeg, Turn};
 use super::starving::Waits;
 use super::tracks::Access;
 use super::{Firmware, Work};
@@ -54,10 +57,12 @@ pub(super) enum IoFor {
 pub(super) struct Op {
     pub(super) place: Place,
     /// First byte in the track, and bytes.
-    within: u32,
-    length: u32,
-    what: Change,
-    parent: Parent,
+    pub(super) within: u32,
+    pub(super) length: u32,
+    pub(super) what: Change,
+    pub(super) parent: Parent,
+    /// What its pair needs of it.
+    pub(super) leg: OpLeg,
     plan: Option<WritePlan>,
     /// What is to be written, by its place in the track.
     pieces: BTreeMap<u32, Bytes>,
@@ -79,6 +84,12 @@ pub(super) enum Change {
     Clear,
     /// Completes the overlay from the base.
     Merge,
+    /// Sends the track to the peer; changes nothing here.
+    Copy,
+    /// Compares the track with the peer's; changes nothing.
+    Compare,
+    /// Asks the peer for the track, and becomes the write of what it answers.
+    Fetch,
 }
 
 /// Who wants to know that an operation is over.
@@ -88,6 +99,18 @@ pub(super) enum Parent {
     Host(RequestId),
     /// The merging job.
     Merge,
+    /// The peer.
+    Peer(Served),
+    /// The job that copies to a peer.
+    Copy(PairId, TrackNo),
+    /// The job that fetches from a peer.
+    Fetch(PairId, TrackNo),
+    /// A host's read of what has to be fetched first.
+    Read(RequestId),
+    /// A comparison of a pair.
+    Verify(PairId),
+    /// Nobody: others wait for the track.
+    Nobody,
 }
 
 /// Whom a read is for.
@@ -97,6 +120,14 @@ pub(super) enum Reader {
     Host(RequestId),
     /// A management call for one track.
     Call(CallId),
+    /// A copy to the peer.
+    Copy(OpId),
+    /// A comparison with the peer.
+    Compare(OpId),
+    /// The peer, for the content.
+    Peer(Served),
+    /// The peer, for the check sums of the blocks.
+    Sums(Served),
 }
 
 /// A read of one track.
@@ -185,6 +216,10 @@ impl Firmware {
         match read.reader {
             Reader::Host(request) => self.host_read_done(request, read.first, result),
             Reader::Call(call) => self.track_read_done(call, result, fx),
+            Reader::Copy(op) => self.copy_read(op, result, fx),
+            Reader::Compare(op) => self.compare_read(op, result),
+            Reader::Peer(served) => self.peer_read(served, result, fx),
+            Reader::Sums(served) => self.peer_summed(served, result, fx),
         }
     }
 
@@ -204,6 +239,7 @@ impl Firmware {
             length,
             what,
             parent,
+            leg: OpLeg::Undecided,
             plan: None,
             pieces: BTreeMap::new(),
             outstanding: 0,
@@ -225,9 +261,20 @@ impl Firmware {
 
     /// An operation has its turn, or was waiting for space.
     pub(super) fn run_op(&mut self, id: OpId, fx: &mut Vec<Effect>) {
+        match self.take_leg(id, fx) {
+            Turn::Go => {}
+            Turn::Wait => return,
+            Turn::Refused(error) => {
+                self.end_op(id, Err(error));
+                return;
+            }
+        }
         let Some(op) = self.ops.get(&id) else { return };
         let (place, within, length) = (op.place, op.within, op.length);
         match op.what {
+            Change::Copy => self.run_copy(id, fx),
+            Change::Compare => self.run_compare(id, fx),
+            Change::Fetch => self.run_fetch(id, fx),
             Change::Clear => {
                 let result = self.tables.clear(place);
                 self.end_op(id, result.map(|_| ()).map_err(host_error));
@@ -269,7 +316,7 @@ impl Firmware {
                 op.pieces.insert(start, data.clone());
             }
             Change::Zeros => put_zeros(&mut op.pieces, start..end),
-            Change::Clear | Change::Merge => {}
+            Change::Clear | Change::Merge | Change::Copy | Change::Compare | Change::Fetch => {}
         }
         let limit = size_bytes.saturating_sub(self.tables.geometry().offset_of(op.place.track));
         let limit = limit.min(u64::from(self.tables.geometry().track_bytes())) as u32;
@@ -429,13 +476,31 @@ impl Firmware {
         let Some(op) = self.ops.remove(&id) else { return };
         let granted = self.tracks.finish(id, op.place);
         self.work.extend(granted.into_iter().map(Work::Op));
-        self.op_told(op.parent, result);
+        match op.leg {
+            OpLeg::Undecided => self.op_told(op.parent, result),
+            OpLeg::Marking(pair, _) | OpLeg::Entered(pair) => {
+                self.tables.end_write(pair, RegionNo::of(op.place.track));
+                self.settle_lacked(pair, op.place.track, result);
+                self.op_told(op.parent, result);
+            }
+            OpLeg::Leg(pair, leg) => {
+                self.settle_lacked(pair, op.place.track, result);
+                self.leg_local(leg, result);
+            }
+        }
     }
 
-    fn op_told(&mut self, parent: Parent, result: Result<(), HostError>) {
+    /// Tells who wanted an operation that it is over.
+    pub(super) fn op_told(&mut self, parent: Parent, result: Result<(), HostError>) {
         match parent {
             Parent::Host(request) => self.host_op_done(request, result),
             Parent::Merge => self.jobs.merged(),
+            Parent::Copy(pair, track) => self.copy_sent(pair, track, result),
+            Parent::Fetch(pair, track) => self.fetch_over(pair, track, result),
+            Parent::Peer(served) => self.work.push_back(Work::Served(served, result)),
+            Parent::Verify(pair) => self.work.push_back(Work::Compared(pair)),
+            Parent::Read(request) => self.read_fetched(request, result),
+            Parent::Nobody => {}
         }
     }
 

@@ -31,6 +31,10 @@ enum Outcome {
 
 impl Firmware {
     pub(super) fn manage(&mut self, call: CallId, wall_ms: u64, command: Command, fx: &mut Vec<Effect>) {
+        if is_remote(&command) {
+            self.remote_command(call, command, fx);
+            return;
+        }
         match self.command(call, wall_ms, command) {
             Ok(Outcome::Later) => {}
             Ok(Outcome::AtOnce(answer)) => fx.push(Effect::Answer { call, result: Ok(answer) }),
@@ -159,6 +163,8 @@ impl Firmware {
             Command::GroupList {} => {
                 Outcome::Now(Answer::Groups(self.tables.groups().map(|group| group.0).collect()))
             }
+            // Those about other arrays have gone another way.
+            _ => Outcome::Now(Answer::Done),
         })
     }
 
@@ -243,12 +249,12 @@ impl Firmware {
         fx.push(Effect::TrackRead { call, result });
     }
 
-    fn device(&self, name: &str) -> Result<DeviceId, CommandError> {
+    pub(super) fn device(&self, name: &str) -> Result<DeviceId, CommandError> {
         let found = self.tables.device_named(name).map(|(id, _)| id);
         found.ok_or_else(|| CommandError::NoDevice { device: name.chars().take(64).collect() })
     }
 
-    fn pool(&self, name: Option<&str>) -> Result<PoolId, CommandError> {
+    pub(super) fn pool(&self, name: Option<&str>) -> Result<PoolId, CommandError> {
         let mut pools = self.tables.pools();
         let found = match name {
             None => pools.next(),
@@ -371,6 +377,27 @@ impl Firmware {
     }
 }
 
+/// Whether a command is about other arrays.
+fn is_remote(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::LinkAdd { .. }
+            | Command::LinkList {}
+            | Command::LinkTest { .. }
+            | Command::LinkRemove { .. }
+            | Command::RemoteCreate { .. }
+            | Command::RemoteList {}
+            | Command::RemoteShow { .. }
+            | Command::RemoteSuspend { .. }
+            | Command::RemoteResume { .. }
+            | Command::RemoteMode { .. }
+            | Command::RemoteFailover { .. }
+            | Command::RemoteResolve { .. }
+            | Command::RemoteVerify { .. }
+            | Command::RemoteDelete { .. }
+    )
+}
+
 fn activation(item: Activation) -> ActivateSession {
     ActivateSession { session: SessionId(item.session), name: item.name, online: !item.offline }
 }
@@ -389,9 +416,9 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::NoGroup { .. }
         | CommandError::NoPool { .. }
         | CommandError::NoPoolNamed { .. }
-        | CommandError::NotChanged { .. }
         | CommandError::NoPeer { .. }
-        | CommandError::NoPair { .. } => RefusalCode::NotFound,
+        | CommandError::NoPair { .. }
+        | CommandError::NotChanged { .. } => RefusalCode::NotFound,
         CommandError::Exists { .. }
         | CommandError::PeerExists { .. }
         | CommandError::PeerKnown { .. }

@@ -9,20 +9,32 @@
 //! - `durability` and `rounds`: which alone issue syncs and commits; `headers` go with them;
 //! - `points`: activate, deactivate and remove, which wait for writes in flight;
 //! - `manage`: the other commands; `jobs`: reclaim, discard, merge; `policy`: what a pool does when it is full;
-//!   `starving`: who waits for room, and who is failed for it.
+//!   `starving`: who waits for room, and who is failed for it;
+//! - `links`: connections to other arrays; `accord`: how both agree on their pairs; `mirror`: the remote leg of a write, and
+//!   its other end; `marks`: dirty regions; `resync`: what is owed or lacked is copied; `pairs`: commands over both;
+//!   `remotes`: how they are asked for and what is told of them.
 
+mod accord;
+mod creation;
 mod durability;
 mod event;
 mod headers;
 mod hosts;
 mod io;
 mod jobs;
+mod links;
 mod manage;
+mod marks;
+mod mirror;
+mod pairs;
 mod points;
 mod policy;
+mod remotes;
+mod resync;
 mod rounds;
 mod starving;
 mod tracks;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -30,10 +42,11 @@ use std::time::Duration;
 use bytes::Bytes;
 pub use event::{
     AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Extent, HostError, HostOp, IoId,
-    Reply, Segment, Tag,
+    LinkId, Reply, Segment, Tag,
 };
 pub use policy::{PoolPolicy, Threshold};
-use twintrack_core::{PoolId, StoreId, Tables, UnitSeq};
+use twintrack_core::{PairId, PoolId, StoreId, Tables, UnitSeq};
+use twintrack_link::remote::{Answer as PeerAnswer, PeerError, Timing};
 
 /// What the array is called, and how often it was booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +94,17 @@ pub struct Firmware {
     headers: headers::Headers,
     points: points::Points,
     jobs: jobs::Jobs,
+    links: links::Links,
+    accords: BTreeMap<LinkId, accord::Accord>,
+    standings: BTreeMap<PairId, resync::Standing>,
+    mirror: mirror::Mirror,
+    marks: marks::Marks,
+    pairs: pairs::Pairs,
+    verifies: verify::Verifies,
+    /// Wall time at an instant, as last told.
+    wall: (Duration, u64),
+    /// Measurements of links under way.
+    tests: BTreeMap<CallId, remotes::LinkTest>,
     /// What is to be done before the step ends.
     work: VecDeque<Work>,
     numbers: u64,
@@ -103,15 +127,21 @@ enum Work {
     Advance(hosts::RequestId),
     /// A disk operation on a store that is offline.
     Offline(IoId),
+    /// A comparison of a track is over.
+    Compared(PairId),
+    /// A peer's operation is over.
+    Served(links::Served, Result<(), HostError>),
+    /// A peer cannot be asked.
+    Told(links::Asked, Result<PeerAnswer, PeerError>),
 }
 
 impl Firmware {
     /// Over what the metadata store held. Nothing is under way; the first [`Event::Timer`] (due at once, see
     /// [`Self::next_deadline`]) takes up the background work of before.
     pub fn new(identity: Identity, tables: Tables) -> Self {
-        let headers = headers::Headers::new(tables.geometry(), identity.serial, identity.boot);
         let tables = tables.of_array(identity.serial);
-        Self {
+        let headers = headers::Headers::new(tables.geometry(), identity.serial, identity.boot);
+        let mut firmware = Self {
             identity,
             now: Duration::ZERO,
             conns: BTreeMap::new(),
@@ -132,6 +162,15 @@ impl Firmware {
             headers,
             points: points::Points::default(),
             jobs: jobs::Jobs::new(&tables),
+            links: links::Links::default(),
+            accords: BTreeMap::new(),
+            standings: BTreeMap::new(),
+            mirror: mirror::Mirror::default(),
+            marks: marks::Marks::default(),
+            pairs: pairs::Pairs::default(),
+            verifies: verify::Verifies::default(),
+            wall: (Duration::ZERO, 0),
+            tests: BTreeMap::new(),
             work: VecDeque::new(),
             numbers: 0,
             command_unit: UnitSeq::ZERO,
@@ -139,7 +178,22 @@ impl Firmware {
             audit_in: 0,
             reloading: false,
             tables,
-        }
+        };
+        firmware.look_at_peers();
+        firmware
+    }
+
+    /// With the wall time at which `now` is zero, in ms since 1970.
+    pub fn with_wall_ms(mut self, wall_ms: u64) -> Self {
+        self.wall = (Duration::ZERO, wall_ms);
+        self
+    }
+
+    /// With how long things may take on links: a simulation has it shorter.
+    pub fn with_link_timing(mut self, timing: Timing) -> Self {
+        self.links.set_timing(timing);
+        self.look_at_peers();
+        self
     }
 
     /// With what the pools are to do when they run full, by name. Pools that are not named do as by default. Nothing of it
@@ -167,9 +221,16 @@ impl Firmware {
             Event::Host { conn, tag, op } => self.host(conn, tag, op, effects),
             Event::Disk { io, result } => self.disk_done(io, result, effects),
             Event::Committed { upto, result } => self.commit_ended(upto, result, effects),
-            Event::Manage { call, wall_ms, command } => self.manage(call, wall_ms, command, effects),
+            Event::Manage { call, wall_ms, command } => {
+                self.wall = (now, wall_ms);
+                self.manage(call, wall_ms, command, effects);
+            }
             Event::ReadTrack { call, session, track } => self.read_track(call, session, track, effects),
             Event::Timer => self.timer(effects),
+            Event::LinkOpened { link, peer } => self.link_opened(link, peer, effects),
+            Event::LinkMessage { link, message } => self.link_message(link, message, effects),
+            Event::LinkClosed { link, why } => self.link_closed(link, why, effects),
+            Event::DialFailed { peer, why } => self.dial_failed(peer, why),
             Event::Stop => {
                 if !self.durability.wait(&self.tables, durability::Waiter::Stop) {
                     effects.push(Effect::Stopped { result: Err(DiskError::Failed) });
@@ -201,7 +262,14 @@ impl Firmware {
         if !self.turns.is_empty() {
             return Some(self.now);
         }
-        self.jobs.deadline()
+        let due = [
+            self.jobs.deadline(),
+            self.links.deadline(),
+            self.marks.deadline(),
+            self.mirror.deadline(),
+            self.copies_due(),
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// The tables, to look at.
@@ -227,9 +295,16 @@ impl Firmware {
                     Work::Op(op) => self.run_op(op, fx),
                     Work::ReadOver(read) => self.read_over(read, fx),
                     Work::Advance(request) => self.advance(request, fx),
+                    Work::Compared(pair) => self.compared(pair, fx),
+                    Work::Served(served, result) => self.served(served, result, fx),
+                    Work::Told(asked, result) => self.told(asked, result, fx),
                     Work::Offline(io) => self.disk_done(io, Err::<Bytes, _>(DiskError::Failed), fx),
                 }
-            } else if !self.advance_points(fx) && !self.pump_durability(fx) {
+            } else if !self.advance_points(fx)
+                && !self.advance_releases(fx)
+                && !self.advance_copies(fx)
+                && !self.pump_durability(fx)
+            {
                 break;
             }
         }
@@ -239,10 +314,21 @@ impl Firmware {
     fn timer(&mut self, fx: &mut Vec<Effect>) {
         let for_turns = !self.turns.is_empty();
         self.take_turns(fx);
+        self.links_timer(fx);
+        if self.mirror.deadline().is_some_and(|due| due <= self.now) {
+            self.crowd_again();
+        }
+        self.clean_marks(fx);
         // Their pace is their own.
         if !for_turns || self.jobs.deadline().is_some_and(|due| due <= self.now) {
             self.run_jobs(fx);
         }
+    }
+
+    /// Wall time now in ms since 1970, as far as it was ever told; else 0.
+    fn wall_ms(&self) -> u64 {
+        let (then, wall_ms) = self.wall;
+        if wall_ms == 0 { 0 } else { wall_ms + (self.now - then).as_millis() as u64 }
     }
 
     fn next_number(&mut self) -> u64 {

@@ -6,11 +6,11 @@ use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{BLOCK_BYTES, StoreId, UnitSeq};
 use twintrack_link::manage::{Refusal, RefusalCode};
 
-use super::Firmware;
 use super::durability::{Step, Waiter};
 use super::event::{DiskError, Effect, HostError};
 use super::headers::HeaderBlock;
 use super::io::{IoFor, layout_of};
+use super::{Firmware, pairs};
 
 /// Header blocks that are read, or written, at a time: each is some dozens of headers, and who waits for the lock waits
 /// for all of them.
@@ -219,7 +219,16 @@ impl Firmware {
 
     fn durable(&mut self, waiter: Waiter, fx: &mut Vec<Effect>) {
         match waiter {
-            Waiter::Host(request) => self.reply(request, Ok(()), fx),
+            Waiter::Host(request) => self.flushed(request, Ok(()), fx),
+            Waiter::Marks => self.marks_over(),
+            Waiter::Leg(leg) => self.leg_committed(leg, Ok(())),
+            Waiter::Peer(served, answer) => self.answer_peer(served, Ok(*answer), fx),
+            Waiter::Agreed(link, pairs) => self.agreed_here(link, pairs, fx),
+            Waiter::PairMade(pair) => self.pair_made(pair, fx),
+            Waiter::PairReady(pair) => self.pair_ready(pair, fx),
+            Waiter::Clean(pair) => self.clean_flushed(pair, true),
+            Waiter::Complete(pair) => self.complete_ready(pair, fx),
+            Waiter::Taken(call, pairs) => self.taken(call, pairs, fx),
             Waiter::Call(call, answer) => fx.push(Effect::Answer { call, result: *answer }),
             Waiter::Stop => fx.push(Effect::Stopped { result: Ok(()) }),
             Waiter::Background => {}
@@ -228,7 +237,14 @@ impl Firmware {
 
     pub(super) fn not_durable(&mut self, waiter: Waiter, fx: &mut Vec<Effect>) {
         match waiter {
-            Waiter::Host(request) => self.reply(request, Err(HostError::Io), fx),
+            Waiter::Host(request) => self.flushed(request, Err(HostError::Io), fx),
+            Waiter::Marks => self.marks_over(),
+            Waiter::Leg(leg) => self.leg_committed(leg, Err(HostError::Io)),
+            Waiter::Peer(served, _) => self.answer_peer(served, Err(pairs::unavailable()), fx),
+            Waiter::Clean(pair) => self.clean_flushed(pair, false),
+            Waiter::Agreed(..) | Waiter::Complete(_) => {}
+            Waiter::PairMade(pair) | Waiter::PairReady(pair) => self.fail_creation(pair, None, fx),
+            Waiter::Taken(call, _) => fx.push(Effect::Answer { call, result: Err(unavailable()) }),
             Waiter::Call(call, _) => fx.push(Effect::Answer { call, result: Err(unavailable()) }),
             Waiter::Stop => fx.push(Effect::Stopped { result: Err(DiskError::Failed) }),
             Waiter::Background => {}

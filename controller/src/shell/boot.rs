@@ -68,8 +68,10 @@ pub(super) async fn reopen<C: Cabinet>(cabinet: &Arc<C>) -> Result<Metadata, Ser
 pub(super) async fn load<C: Cabinet>(
     cabinet: &Arc<C>,
     mut metadata: Metadata,
+    env: &impl Env,
     config: &Config,
 ) -> Result<(Metadata, Firmware), ServeError> {
+    let wall_ms = env.wall_ms();
     let policies: Vec<_> = config.pools.iter().map(|pool| (pool.name.clone(), pool.policy)).collect();
     blocking(cabinet, move |_| {
         let array = metadata.array();
@@ -88,7 +90,7 @@ pub(super) async fn load<C: Cabinet>(
             "booted"
         );
         let policies = policies.iter().map(|(name, policy)| (name.as_str(), *policy));
-        Ok((metadata, Firmware::new(identity, tables).with_policies(policies)))
+        Ok((metadata, Firmware::new(identity, tables).with_policies(policies).with_wall_ms(wall_ms)))
     })
     .await
 }

@@ -82,7 +82,7 @@ pub async fn serve<N: Net, C: Cabinet, E: Env>(
     let start = async {
         let (metadata, stores) = boot::open(&cabinet, &env, &config).await?;
         let doors = Doors::bind(net, &config).await?;
-        let booted = boot::load(&cabinet, metadata, &config).await?;
+        let booted = boot::load(&cabinet, metadata, &env, &config).await?;
         Ok::<_, ServeError>((Arc::new(stores), doors, booted))
     };
     let Some(started) = unless_told(shutdown.as_mut(), start).await else {
@@ -104,7 +104,7 @@ pub async fn serve<N: Net, C: Cabinet, E: Env>(
         }
         let reload = async {
             let metadata = boot::reopen(&cabinet).await?;
-            boot::load(&cabinet, metadata, &config).await
+            boot::load(&cabinet, metadata, &env, &config).await
         };
         let Some(reloaded) = unless_told(shutdown.as_mut(), reload).await else {
             // What was answered before may not have been flushed.

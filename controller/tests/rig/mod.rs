@@ -9,15 +9,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use twintrack_controller::firmware::{
-    CallId, ConnId, DiskError, Effect, Event, Firmware, HostError, HostOp, Identity, PoolPolicy, Reply,
-    Segment, Tag,
+    AttachError, CallId, ConnId, DiskError, Effect, Event, Firmware, HostError, HostOp, Identity, PoolPolicy,
+    Reply, Segment, Tag,
 };
 use twintrack_core::layout::StoreLayout;
-use twintrack_core::{Change, Geometry, PoolId, PoolRecord, StoreId, StoreRecord, Tables, UnitSeq};
+use twintrack_core::{
+    Change, Geometry, PhysicalTrack, Place, PoolId, PoolRecord, StoreId, StoreRecord, Tables, UnitSeq,
+};
 use twintrack_link::manage::{Answer, Command, Refusal};
 
 pub struct Rig {
     pub firmware: Firmware,
+    serial: u64,
+    boots: u32,
     pub now: Duration,
     /// What is durable.
     pub metadata: Vec<Change>,
@@ -44,11 +48,18 @@ pub fn geometry() -> Geometry {
 impl Rig {
     /// An array with one pool of one store of so many tracks of 16 KiB.
     pub fn new(tracks: u32) -> Self {
+        Self::with_serial(0x1234, tracks)
+    }
+
+    /// So, of this serial number.
+    pub fn with_serial(serial: u64, tracks: u32) -> Self {
         let store = StoreRecord { name: "s".into(), pool: PoolId(0), first: 1, tracks };
         let metadata =
             vec![Change::Pool(PoolId(0), PoolRecord { name: "p".into() }), Change::Store(StoreId(0), store)];
         let mut rig = Self {
-            firmware: boot(&metadata, 1, PoolPolicy::default()),
+            firmware: boot(serial, &metadata, 1, PoolPolicy::default()),
+            serial,
+            boots: 1,
             now: Duration::ZERO,
             metadata,
             disk: vec![0xEE; StoreLayout::with_tracks(geometry(), tracks).size_bytes() as usize],
@@ -69,7 +80,8 @@ impl Rig {
     /// Power fails and comes back; what the disk has is what it has.
     pub fn restart(&mut self) {
         self.pending.clear();
-        self.firmware = boot(&self.metadata, 2, self.policy);
+        self.boots += 1;
+        self.firmware = boot(self.serial, &self.metadata, self.boots, self.policy);
         writeln!(self.log, "restart").unwrap();
     }
 
@@ -220,6 +232,40 @@ impl Rig {
         self.answers.remove(&call).expect("every call is answered")
     }
 
+    /// Why a connection cannot be attached.
+    pub fn attach_error(&mut self, export: &str) -> Option<AttachError> {
+        let mut effects = Vec::new();
+        let conn = ConnId(u64::MAX);
+        self.firmware.step(self.now, Event::Attach { conn, export: export.into() }, &mut effects);
+        self.pending
+            .extend(effects.iter().filter(|effect| !matches!(effect, Effect::Attached { .. })).cloned());
+        let error = effects.into_iter().find_map(|effect| match effect {
+            Effect::Attached { result, .. } => Some(result.err()),
+            _ => None,
+        });
+        self.step(Event::Detach { conn });
+        error.expect("an attach is answered")
+    }
+
+    /// What lies on the disk of a track: the first byte of each sector.
+    pub fn track(&self, place: Place) -> Vec<u8> {
+        let tables = self.firmware.tables();
+        let entry = tables.entry(place).unwrap();
+        let sectors = u64::from(geometry().track_bytes() / 512);
+        let byte = |sector: u64| match entry.place_of((sector / 8) as u32) {
+            None => 0,
+            Some(track) => self.disk[self.offset_of(track) + sector as usize * 512],
+        };
+        (0..sectors).map(byte).collect()
+    }
+
+    /// Where a physical track begins on the disk.
+    pub fn offset_of(&self, track: PhysicalTrack) -> usize {
+        let tables = self.firmware.tables();
+        let (store, index) = tables.locate(track).unwrap();
+        StoreLayout::with_tracks(geometry(), tables.store(store).unwrap().tracks).track_offset(index) as usize
+    }
+
     /// Attaches a connection.
     pub fn attach(&mut self, conn: u64, export: &str) {
         self.step(Event::Attach { conn: ConnId(conn), export: export.into() });
@@ -279,10 +325,10 @@ pub fn sectors(segments: &[Segment]) -> Vec<u8> {
     bytes.chunks(512).map(|sector| sector[0]).collect()
 }
 
-fn boot(metadata: &[Change], boot: u32, policy: PoolPolicy) -> Firmware {
+fn boot(serial: u64, metadata: &[Change], boot: u32, policy: PoolPolicy) -> Firmware {
     let tables = Tables::load(geometry(), metadata.iter().cloned()).unwrap();
     assert_eq!(tables.last_unit(), UnitSeq::ZERO);
-    Firmware::new(Identity { serial: 0x1234, boot }, tables).with_policies([("p", policy)])
+    Firmware::new(Identity { serial, boot }, tables).with_policies([("p", policy)])
 }
 
 /// Offsets in tracks where they are in the track area, so that a snapshot can be read.

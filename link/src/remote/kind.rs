@@ -115,7 +115,9 @@ kinds! {
         { id: RequestNo, pairs: Vec<PairId> };
     30 Complete: [Message::Request { id, what: Request::Complete { pair, lineage } }]
         { id: RequestNo, pair: PairId, lineage: Lineage };
-    31 Yield: [Message::Request { id, what: Request::Yield { pair, lineage } }]
+    31 Begin: [Message::Request { id, what: Request::Begin { pair } }] { id: RequestNo, pair: PairId };
+    32 Taken: [Message::Request { id, what: Request::Taken { pair } }] { id: RequestNo, pair: PairId };
+    33 Yield: [Message::Request { id, what: Request::Yield { pair, lineage } }]
         { id: RequestNo, pair: PairId, lineage: Lineage };
 
     64 Done: [Message::Answer { id, result: Ok(Answer::Done) }] { id: RequestNo };

@@ -267,6 +267,12 @@ pub enum Request {
     },
     /// Make the other half of a pair (A2, A5): [`Answer::Created`]. Asked again it changes nothing.
     Create(Box<CreateHalf>),
+    /// A copy into the receiver's half begins: it is no point of its lineage any more. [`Answer::Done`] once that is
+    /// durable.
+    Begin {
+        /// Which pair.
+        pair: PairId,
+    },
     /// Both halves exist, durably: the pair is made (A4). [`Answer::Done`].
     Ready {
         /// Which pair.
@@ -302,6 +308,11 @@ pub enum Request {
     Release {
         /// Which pairs, at most [`PAIRS_MAX`].
         pairs: Vec<PairId>,
+    },
+    /// The sender serves, durably, what the receiver has released: the receiver stands by. [`Answer::Done`].
+    Taken {
+        /// Which pair.
+        pair: PairId,
     },
     /// The copy into the receiver is done: it flushes, takes the lineage for its own, and answers [`Answer::Done`].
     Complete {

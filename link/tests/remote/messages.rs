@@ -55,6 +55,8 @@ pub fn request() -> impl Strategy<Value = Request> {
         pairs().prop_map(|pairs| Request::Resume { pairs }),
         (pair(), mode()).prop_map(|(pair, mode)| Request::SetMode { pair, mode }),
         pairs().prop_map(|pairs| Request::Release { pairs }),
+        pair().prop_map(|pair| Request::Begin { pair }),
+        pair().prop_map(|pair| Request::Taken { pair }),
         (pair(), lineage()).prop_map(|(pair, lineage)| Request::Complete { pair, lineage }),
         (pair(), lineage()).prop_map(|(pair, lineage)| Request::Yield { pair, lineage }),
     ]

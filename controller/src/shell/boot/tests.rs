@@ -26,7 +26,7 @@ async fn start(
 ) -> Result<(ArrayRecord, Vec<Change>), ServeError> {
     let cabinet = Arc::new(shelf.clone());
     let (metadata, stores) = open(&cabinet, env, config).await?;
-    let (metadata, _) = load(&cabinet, metadata, config).await?;
+    let (metadata, _) = load(&cabinet, metadata, env, config).await?;
     let changes: Vec<_> = metadata.load()?.collect::<Result<_, _>>()?;
     let known = changes.iter().filter(|change| matches!(change, Change::Store(..))).count();
     assert_eq!(known, stores.0.len());

@@ -1,0 +1,348 @@
+//! How two arrays agree, at the begin of each epoch of their link, how each of their pairs stands; before that nothing of it
+//! moves.
+//!
+//! Each side tells its state of every pair ([`Message::States`]), and from the two states each concludes the same
+//! ([`conclude`]): who serves, whether the data have diverged, whether a creation is undone or finished. The side that does
+//! not serve tells what may differ ([`Message::Marks`]): its dirty regions if it was down since both last agreed, and
+//! what it wrote while it served alone; the side that serves owes it all that. Each makes durable what follows, and says so
+//! ([`Message::Agreed`]); once both have, data flow.
+//!
+//! A crash anywhere in between ends the link, and the next epoch begins with what is durable. What a side may forget (its
+//! marks, what it owed) it forgets only when the other has said *agreed*, that is, has it durably.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use twintrack_core::{Half, Halt, Kinship, Lineage, PairId, PeerId, RegionNo, Role, Stage, TrackNo};
+use twintrack_link::remote::{MARKS_MAX, MarkSet, Marks, Message, PairState, STATES_MAX};
+
+use super::Firmware;
+use super::durability::Waiter;
+use super::event::{Effect, LinkId};
+
+/// The agreement on one link.
+#[derive(Debug, Default)]
+pub(super) struct Accord {
+    theirs: BTreeMap<PairId, PairState>,
+    /// All their states are in.
+    told: bool,
+    /// Sets of tracks that are still to come.
+    awaited: BTreeSet<(PairId, MarkSet)>,
+    /// What follows from the states is durable here.
+    mine: BTreeSet<PairId>,
+    /// And there.
+    agreed: BTreeSet<PairId>,
+}
+
+/// What follows from the two states of a pair, for this side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// This half serves, the other does not.
+    Serve,
+    /// The other half serves.
+    Follow,
+    /// Nobody serves until a person says who.
+    Nobody,
+    /// Both were written, each without the other: nothing moves until a person has chosen. This half goes on serving if
+    /// it was forced to, or stops.
+    Diverged { serve: bool },
+    /// Its creation was not finished, or it is being removed: this half goes.
+    Undo,
+    /// The other half is about to go, or to be asked to go on.
+    Wait,
+    /// The other array does not know the pair.
+    Lost,
+}
+
+/// What two states say together. Both sides come to fitting ends: of two halves at most one serves, forced ones that have
+/// diverged excepted.
+pub(super) fn conclude(mine: &PairState, theirs: Option<&PairState>, began_here: bool) -> Verdict {
+    let Some(theirs) = theirs else {
+        return match mine.stage {
+            Stage::Ready => Verdict::Lost,
+            Stage::Creating | Stage::Undoing => Verdict::Undo,
+        };
+    };
+    match (mine.stage, theirs.stage) {
+        (Stage::Undoing, _) => return Verdict::Undo,
+        (_, Stage::Undoing) => return Verdict::Wait,
+        // Who asked for it is told that it failed: its command ended with the link.
+        (Stage::Creating, _) if began_here => return Verdict::Undo,
+        (Stage::Creating, Stage::Creating) | (_, Stage::Creating) => return Verdict::Wait,
+        (Stage::Creating | Stage::Ready, Stage::Ready) => {}
+    }
+    let serve = match (mine.role, theirs.role) {
+        (Role::Owner, Role::Standby | Role::Released) => true,
+        (Role::Standby | Role::Released, Role::Owner) => false,
+        // The giver has let go: the taker takes.
+        (Role::Standby, Role::Released) => true,
+        (Role::Released, Role::Standby) => false,
+        (Role::Released, Role::Released) => mine.half == Half::R1,
+        (Role::Standby, Role::Standby) => return Verdict::Nobody,
+        (Role::Owner, Role::Owner) if mine.forced != theirs.forced => mine.forced,
+        (Role::Owner, Role::Owner) => return Verdict::Diverged { serve: true },
+    };
+    let (server, other): (&Lineage, &Lineage) =
+        if serve { (&mine.lineage, &theirs.lineage) } else { (&theirs.lineage, &mine.lineage) };
+    match server.compare(other) {
+        Kinship::Same | Kinship::Ahead if serve => Verdict::Serve,
+        Kinship::Same | Kinship::Ahead => Verdict::Follow,
+        Kinship::Behind | Kinship::Diverged => Verdict::Diverged { serve },
+    }
+}
+
+impl Firmware {
+    /// A link is up: the other side hears how the pairs stand here.
+    pub(super) fn begin_accord(&mut self, link: LinkId, peer: PeerId, fx: &mut Vec<Effect>) {
+        self.accords.insert(link, Accord::default());
+        let pairs: Vec<PairId> = self.tables.pairs_of_peer(peer).collect();
+        pairs.iter().for_each(|pair| self.expect_accord(*pair));
+        let states: Vec<PairState> = pairs.into_iter().filter_map(|pair| self.state_of(pair)).collect();
+        let mut chunks = states.chunks(STATES_MAX).peekable();
+        if chunks.peek().is_none() {
+            self.send(link, Message::States { pairs: Vec::new(), last: true }, fx);
+        }
+        while let Some(chunk) = chunks.next() {
+            let last = chunks.peek().is_none();
+            self.send(link, Message::States { pairs: chunk.to_vec(), last }, fx);
+        }
+    }
+
+    fn state_of(&self, pair: PairId) -> Option<PairState> {
+        let record = self.tables.pair(pair)?;
+        Some(PairState {
+            pair,
+            half: record.half,
+            stage: record.stage,
+            role: record.role,
+            forced: record.forced,
+            mode: record.mode,
+            policy: record.policy,
+            halt: record.halt,
+            complete: record.complete,
+            lineage: record.lineage.clone(),
+            shared: record.shared,
+            peer_boot: record.peer_boot,
+            size_bytes: self.tables.device(record.device).map_or(0, |device| device.size_bytes),
+        })
+    }
+
+    /// The other side's states.
+    pub(super) fn take_states(
+        &mut self,
+        link: LinkId,
+        states: Vec<PairState>,
+        last: bool,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(accord) = self.accords.get_mut(&link) else { return };
+        accord.theirs.extend(states.into_iter().map(|state| (state.pair, state)));
+        if !last || accord.told {
+            return;
+        }
+        accord.told = true;
+        let Some(peer) = self.peer_of(link) else { return };
+        let pairs: Vec<PairId> = self.tables.pairs_of_peer(peer).collect();
+        let mut settled = Vec::new();
+        for pair in pairs {
+            if self.apply_verdict(link, pair, fx) {
+                settled.push(pair);
+            }
+        }
+        self.commit_accord(link, settled, fx);
+    }
+
+    /// Does what follows for one pair; `true`: nothing more has to come from the other side before it is made durable.
+    fn apply_verdict(&mut self, link: LinkId, pair: PairId, fx: &mut Vec<Effect>) -> bool {
+        let (Some(mine), Some(accord)) = (self.state_of(pair), self.accords.get(&link)) else { return false };
+        let theirs = accord.theirs.get(&pair).cloned();
+        let began_here = pair.serial == self.identity.serial;
+        match conclude(&mine, theirs.as_ref(), began_here) {
+            Verdict::Undo => {
+                self.undo_here(pair, theirs.is_some(), fx);
+                return false;
+            }
+            Verdict::Wait => return self.resume_creation(pair, theirs.as_ref(), fx),
+            Verdict::Lost => {
+                let wall_ms = self.wall_ms();
+                let _ = self.tables.halt_group(&[pair], Halt::Peer, wall_ms, &[]);
+                return false;
+            }
+            Verdict::Nobody => return true,
+            Verdict::Serve => {
+                self.finish_creation(pair);
+                if mine.role != Role::Owner {
+                    let _ = self.tables.set_roles(&[pair], Role::Owner, false);
+                }
+                self.tables.agreed(pair);
+                let same = theirs.is_some_and(|theirs| {
+                    theirs.complete && theirs.lineage.current() == mine.lineage.current()
+                });
+                self.standing(pair).whole = same;
+                self.await_marks(link, pair);
+                return false;
+            }
+            Verdict::Follow => {
+                self.finish_creation(pair);
+                let served = mine.role != Role::Standby;
+                if served {
+                    let _ = self.tables.set_roles(&[pair], Role::Standby, false);
+                }
+                self.tables.agreed(pair);
+                let fresh = theirs.is_some_and(|theirs| theirs.peer_boot == self.identity.boot);
+                self.tell_marks(link, pair, !fresh || served, fx);
+            }
+            Verdict::Diverged { serve } => {
+                if !serve && mine.role == Role::Owner {
+                    let _ = self.tables.set_roles(&[pair], Role::Standby, false);
+                }
+                let wall_ms = self.wall_ms();
+                let _ = self.tables.halt_group(&[pair], Halt::Diverged, wall_ms, &[]);
+            }
+        }
+        true
+    }
+
+    /// The side that serves needs what the other has to tell.
+    pub(super) fn await_marks(&mut self, link: LinkId, pair: PairId) {
+        if let Some(accord) = self.accords.get_mut(&link) {
+            accord.awaited.extend([(pair, MarkSet::Dirty), (pair, MarkSet::Owed)]);
+        }
+    }
+
+    /// What may differ here from what the other side believes.
+    pub(super) fn tell_marks(&mut self, link: LinkId, pair: PairId, dirty: bool, fx: &mut Vec<Effect>) {
+        let regions = if dirty { self.dirty_words(pair) } else { Vec::new() };
+        self.send_marks(link, pair, MarkSet::Dirty, None, regions, fx);
+        let (mut from, mut words) = (None, Vec::new());
+        if let Some(owed) = self.tables.owed(pair) {
+            from = Some(owed.from()).filter(|from| from.0 < owed.tracks());
+            words = owed
+                .exceptions()
+                .map(|(region, _)| (region, owed.word(region)))
+                .filter(|(_, word)| *word != 0)
+                .collect();
+        }
+        self.send_marks(link, pair, MarkSet::Owed, from, words, fx);
+    }
+
+    fn send_marks(
+        &mut self,
+        link: LinkId,
+        pair: PairId,
+        set: MarkSet,
+        from: Option<TrackNo>,
+        regions: Vec<(RegionNo, u64)>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let mut chunks = regions.chunks(MARKS_MAX).peekable();
+        loop {
+            let part = chunks.next().unwrap_or_default().to_vec();
+            let last = chunks.peek().is_none();
+            self.send(link, Message::Marks(Marks { pair, set, from, regions: part, last }), fx);
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// The other side tells what may differ there: all of it is owed.
+    pub(super) fn take_marks(&mut self, link: LinkId, marks: Marks, fx: &mut Vec<Effect>) {
+        let Some(accord) = self.accords.get_mut(&link) else { return };
+        if !accord.awaited.contains(&(marks.pair, marks.set)) {
+            return;
+        }
+        if marks.from.is_some() {
+            // More than a few: all of it, then.
+            self.tables.owe_all(marks.pair);
+        }
+        self.tables.owe_words(marks.pair, &marks.regions);
+        if !marks.last {
+            return;
+        }
+        accord.awaited.remove(&(marks.pair, marks.set));
+        let other = if marks.set == MarkSet::Dirty { MarkSet::Owed } else { MarkSet::Dirty };
+        if !accord.awaited.contains(&(marks.pair, other)) {
+            self.commit_accord(link, vec![marks.pair], fx);
+        }
+    }
+
+    /// The lineage of the other half, as it was told on a link.
+    pub(super) fn lineage_there(&self, link: LinkId, pair: PairId) -> Option<Lineage> {
+        Some(self.accords.get(&link)?.theirs.get(&pair)?.lineage.clone())
+    }
+
+    fn commit_accord(&mut self, link: LinkId, pairs: Vec<PairId>, fx: &mut Vec<Effect>) {
+        if pairs.is_empty() {
+            return;
+        }
+        let boot = self.peer_boot(link);
+        for pair in &pairs {
+            let _ = self.tables.set_peer_boot(*pair, boot);
+        }
+        // If nothing becomes durable any more, there will be no agreement.
+        self.durability.wait(&self.tables, Waiter::Agreed(link, pairs));
+        let _ = fx;
+    }
+
+    /// What follows from the states of these pairs is durable here.
+    pub(super) fn agreed_here(&mut self, link: LinkId, pairs: Vec<PairId>, fx: &mut Vec<Effect>) {
+        let Some(accord) = self.accords.get_mut(&link) else { return };
+        accord.mine.extend(&pairs);
+        self.send(link, Message::Agreed { pairs: pairs.clone() }, fx);
+        self.agree(link, &pairs);
+    }
+
+    /// It is durable there.
+    pub(super) fn agreed_there(&mut self, link: LinkId, pairs: Vec<PairId>) {
+        let Some(accord) = self.accords.get_mut(&link) else { return };
+        accord.agreed.extend(&pairs);
+        self.agree(link, &pairs);
+    }
+
+    fn agree(&mut self, link: LinkId, pairs: &[PairId]) {
+        let Some(accord) = self.accords.get(&link) else { return };
+        let both: Vec<PairId> = pairs
+            .iter()
+            .filter(|pair| accord.mine.contains(pair) && accord.agreed.contains(pair))
+            .copied()
+            .collect();
+        for pair in both {
+            self.stand_on(link, pair);
+        }
+    }
+
+    /// From now on the data of a pair flow on this link.
+    pub(super) fn stand_on(&mut self, link: LinkId, pair: PairId) {
+        let Some(record) = self.tables.pair(pair) else { return };
+        let (role, halt) = (record.role, record.halt);
+        if role == Role::Standby && halt != Some(Halt::Diverged) {
+            // The other side has it durably now.
+            self.tables.forget_owed(pair);
+            self.marks_are_told(pair);
+        }
+        let standing = self.standing(pair);
+        standing.stop_copying();
+        standing.agreed = Some(link);
+        standing.vouched |= role == Role::Owner;
+        self.crowd_again();
+    }
+
+    /// A link is gone: so is what was agreed on it.
+    pub(super) fn end_accord(&mut self, link: LinkId) {
+        self.accords.remove(&link);
+        for standing in self.standings.values_mut().filter(|standing| standing.agreed == Some(link)) {
+            standing.agreed = None;
+            standing.stop_copying();
+        }
+    }
+
+    /// Whether both arrays have agreed on a pair, on a link that is up.
+    pub(super) fn is_agreed(&self, pair: PairId) -> bool {
+        self.agreed_link(pair).is_some()
+    }
+
+    /// On which link.
+    pub(super) fn agreed_link(&self, pair: PairId) -> Option<LinkId> {
+        self.standings.get(&pair)?.agreed
+    }
+}

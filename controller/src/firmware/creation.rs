@@ -1,0 +1,256 @@
+//! How a pair is made and removed, on the side that was asked (A1–A7): see [`super::pairs`] for the order.
+
+use twintrack_core::{
+    CommandError, Half, Lineage, PairDevice, PairGeneration, PairId, PairRecord, PeerId, Role, SagaResult,
+    Stage, TrackNo,
+};
+use twintrack_link::manage::{Answer, NewDevice, PairHalf, PairMode, PairPolicy, Refusal, RefusalCode};
+use twintrack_link::remote::{CreateDevice, CreateHalf, PeerError, PeerErrorCode, Request};
+
+use super::Firmware;
+use super::durability::Waiter;
+use super::event::{CallId, Effect};
+use super::links::Asked;
+use super::manage;
+use super::mirror::not_found;
+use super::pairs::{refused, told_by_peer};
+use super::remotes::wrong_state;
+use super::rounds;
+
+/// A pair to make, as it was asked for.
+#[derive(Debug)]
+pub(super) struct NewPair {
+    pub(super) request: u64,
+    pub(super) device: String,
+    pub(super) peer: String,
+    pub(super) peer_device: String,
+    pub(super) half: PairHalf,
+    pub(super) from: PairHalf,
+    pub(super) create_local: Option<NewDevice>,
+    pub(super) create_peer: Option<NewDevice>,
+    pub(super) mode: PairMode,
+    pub(super) policy: PairPolicy,
+    pub(super) group: Option<String>,
+}
+
+/// No track: a copy pointer beyond every device.
+const NO_TRACK: TrackNo = TrackNo(u32::MAX);
+
+impl Firmware {
+    /// `remote create`: this half first, not ready (A1).
+    pub(super) fn create_remote(
+        &mut self,
+        call: CallId,
+        new: NewPair,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        if let Some(again) = self.asked_before(call, &new, fx) {
+            return again;
+        }
+        let refusal = |error: CommandError| manage::refusal(&error);
+        let Some((peer, _)) = self.tables.peer_named(&new.peer) else {
+            let reason = format!(
+                "there is no link {}: `twintrack link list` shows them",
+                new.peer.chars().take(64).collect::<String>()
+            );
+            return Err(Refusal { code: RefusalCode::NotFound, reason });
+        };
+        if self.links.up(peer).is_none() {
+            let why = self.links.why(peer).to_owned();
+            let reason = format!("the link {} is down: {why}; nothing was changed", new.peer);
+            return Err(Refusal { code: RefusalCode::Unavailable, reason });
+        }
+        let device = match &new.create_local {
+            Some(volume) => PairDevice::New {
+                name: new.device.clone(),
+                pool: self.pool(volume.pool.as_deref()).map_err(refusal)?,
+                size_bytes: volume.size_bytes,
+            },
+            None => PairDevice::Existing(self.device(&new.device).map_err(refusal)?),
+        };
+        if let (Some(here), Some(there)) = (&new.create_local, &new.create_peer)
+            && here.size_bytes != there.size_bytes
+        {
+            return Err(wrong_state("both volumes of a pair have the same size: give one".into()));
+        }
+        let pair = self.tables.next_pair_id();
+        let lineage = Lineage::new(PairGeneration { serial: pair.serial, number: pair.number });
+        let create = CreateHalf {
+            pair,
+            request: new.request,
+            half: Half::from(new.half).other(),
+            device: new.peer_device.clone(),
+            peer_device: new.device.clone(),
+            create: new.create_peer.as_ref().map(|volume| CreateDevice { pool: volume.pool.clone() }),
+            size_bytes: 0,
+            from: new.from.into(),
+            mode: new.mode.into(),
+            policy: new.policy.into(),
+            group: new.group.clone().unwrap_or_default(),
+            lineage,
+        };
+        let mine = CreateHalf { half: Half::from(new.half), peer_device: new.peer_device, ..create.clone() };
+        let (device, _) = self.tables.create_pair(pair, record_of(peer, &mine), device).map_err(refusal)?;
+        let size_bytes = self.tables.device(device).map_or(0, |device| device.size_bytes);
+        self.pairs.callers.insert(pair, call);
+        self.pairs.creating.insert(pair, CreateHalf { size_bytes, ..create });
+        self.changed();
+        if !self.durability.wait(&self.tables, Waiter::PairMade(pair)) {
+            self.fail_creation(pair, None, fx);
+        }
+        Ok(())
+    }
+
+    /// The same request again gets the same answer (F2).
+    fn asked_before(
+        &mut self,
+        call: CallId,
+        new: &NewPair,
+        fx: &mut Vec<Effect>,
+    ) -> Option<Result<(), Refusal>> {
+        if let Some(saga) = self.tables.saga(new.request)
+            && let SagaResult::Refused { reason, .. } = &saga.result
+        {
+            return Some(Err(wrong_state(reason.clone())));
+        }
+        let known = self.tables.pairs().find(|(_, record)| record.request == new.request);
+        let (pair, stage) = known.map(|(pair, record)| (pair, record.stage))?;
+        match stage {
+            Stage::Ready => {
+                let answer = self.remote_answer(pair);
+                self.answer(call, answer, fx);
+                Some(Ok(()))
+            }
+            _ => Some(Err(wrong_state(format!("request {} is under way: ask again", new.request)))),
+        }
+    }
+
+    /// This half exists, durably: the other array makes its own (A2).
+    pub(super) fn pair_made(&mut self, pair: PairId, fx: &mut Vec<Effect>) {
+        let Some(peer) = self.tables.pair(pair).map(|record| record.peer) else { return };
+        if let Some(create) = self.pairs.creating.remove(&pair) {
+            self.ask(peer, Request::Create(Box::new(create)), Asked::Create(pair), fx);
+        }
+    }
+
+    /// The half that another array asks for.
+    pub(super) fn wanted_half(
+        &self,
+        peer: PeerId,
+        create: &CreateHalf,
+    ) -> Result<(PairRecord, PairDevice), PeerError> {
+        let refuse = |code, reason: String| Err(PeerError { code, reason });
+        let device = match &create.create {
+            Some(volume) => PairDevice::New {
+                name: create.device.clone(),
+                pool: self.pool(volume.pool.as_deref()).map_err(|error| refused(&error))?,
+                size_bytes: create.size_bytes,
+            },
+            None => PairDevice::Existing(self.device(&create.device).map_err(|error| refused(&error))?),
+        };
+        if let PairDevice::Existing(id) = &device {
+            let record = self.tables.device(*id).ok_or_else(|| not_found(create.pair))?;
+            if record.size_bytes != create.size_bytes {
+                return refuse(
+                    PeerErrorCode::WrongState,
+                    format!(
+                        "device {} has {} bytes and device {} has {}: both halves of a pair need the same size",
+                        create.device, record.size_bytes, create.peer_device, create.size_bytes
+                    ),
+                );
+            }
+            if create.half != create.from
+                && self.tables.sessions_of(*id).next().is_some()
+                && create.half == Half::R1
+            {
+                return refuse(
+                    PeerErrorCode::WrongState,
+                    format!(
+                        "device {} has sessions, and would get another content below them: remove them",
+                        create.device
+                    ),
+                );
+            }
+        }
+        Ok((record_of(peer, create), device))
+    }
+
+    /// A creation has failed: who asked is told, now and when he asks again.
+    pub(super) fn fail_creation(&mut self, pair: PairId, error: Option<&PeerError>, fx: &mut Vec<Effect>) {
+        let refusal = match error {
+            Some(error) if error.code == PeerErrorCode::Unavailable => Refusal {
+                code: RefusalCode::Unavailable,
+                reason: format!("{}: {pair} is undone here, and there at the next contact", error.reason),
+            },
+            Some(error) => told_by_peer(error),
+            None => rounds::unavailable(),
+        };
+        if let Some(request) = self.tables.pair(pair).map(|record| record.request) {
+            let result = SagaResult::Refused { code: 0, reason: refusal.reason.clone() };
+            self.tables.finish_saga(request, result);
+        }
+        self.pairs.creating.remove(&pair);
+        self.changed();
+        if let Some(call) = self.pairs.callers.remove(&pair) {
+            self.answer(call, Err(refusal), fx);
+        }
+    }
+
+    /// `remote delete`: both halves go, both devices stay.
+    pub(super) fn delete_remote(
+        &mut self,
+        call: CallId,
+        device: &str,
+        force: bool,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let pair = self.pair_named(device)?;
+        let peer = self.tables.pair(pair).map(|record| record.peer);
+        let Some(peer) = peer else { return Ok(()) };
+        if self.links.up(peer).is_none() && !force {
+            return Err(wrong_state(format!(
+                "the other array cannot be asked: {}; with --force the pair ends here, and there at the next contact",
+                self.links.why(peer)
+            )));
+        }
+        let legs = [pair];
+        self.strike(&legs, twintrack_core::Halt::Operator);
+        self.tables.end_pair(pair).map_err(|error| manage::refusal(&error))?;
+        self.standings.remove(&pair);
+        self.marks.forget(pair);
+        self.changed();
+        self.answer(call, Ok(Answer::Done), fx);
+        self.ask(peer, Request::Destroy { pair }, Asked::Destroy(pair), fx);
+        Ok(())
+    }
+}
+
+/// The record of a half at its creation. The half that serves is R1; what it lacks, or the other one, is told by whose
+/// content is copied (A3).
+fn record_of(peer: PeerId, create: &CreateHalf) -> PairRecord {
+    let serves = create.half == Half::R1;
+    let has = create.half == create.from;
+    let all = |all: bool| if all { TrackNo(0) } else { NO_TRACK };
+    PairRecord {
+        peer,
+        device: twintrack_core::DeviceId(0),
+        peer_device: create.peer_device.clone(),
+        request: create.request,
+        half: create.half,
+        stage: Stage::Creating,
+        role: if serves { Role::Owner } else { Role::Standby },
+        forced: false,
+        mode: create.mode,
+        policy: create.policy,
+        group: create.group.clone(),
+        shared: (serves && !has).then(|| create.lineage.current()),
+        lineage: create.lineage.clone(),
+        complete: has,
+        halt: None,
+        halted_ms: 0,
+        peer_boot: 0,
+        owed_from: all(serves && has),
+        lacked_from: all(serves && !has),
+        made_device: false,
+    }
+}

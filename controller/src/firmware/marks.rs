@@ -1,0 +1,135 @@
+//! Dirty marks (crash rule 5): before the first write to a region of a paired device since it was last clean, its mark
+//! is durable. Steady writing after that commits nothing.
+//!
+//! A mark says: after a crash this half may differ from the other one here. So it has to be durable before either half
+//! is written, and may go once a flush of both arrays begun after the region's last write has ended well; what the peer
+//! lacks of the region is recorded with that. Writes that wait for a mark hold their tracks meanwhile.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use twintrack_core::{FlushNo, PairId, PeerId, RegionNo, Role};
+use twintrack_link::remote::Request;
+
+use super::durability::Waiter;
+use super::event::Effect;
+use super::io::OpId;
+use super::links::Asked;
+use super::{Firmware, Work};
+
+/// How often the regions that were not written meanwhile become clean: one that is written all the time stays dirty, for
+/// cleaning it would be a commit for nothing.
+const CLEAN_EVERY: Duration = Duration::from_secs(5);
+/// Marks that one unit cleans.
+const CLEANED_MAX: usize = 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// Operations that wait for a commit of their regions' marks.
+    waiting: Vec<OpId>,
+    /// When marks are to be looked at next.
+    due: Option<Duration>,
+    /// Flushes under way, to clean by.
+    flushing: BTreeMap<PairId, Flushing>,
+}
+
+#[derive(Debug)]
+struct Flushing {
+    number: FlushNo,
+    /// This array, and the peer if it takes part.
+    left: u32,
+    failed: bool,
+}
+
+impl Marks {
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.due
+    }
+
+    /// There are marks: they are looked at in some time.
+    pub(super) fn note(&mut self, now: Duration) {
+        self.due.get_or_insert(now + CLEAN_EVERY);
+    }
+
+    pub(super) fn forget(&mut self, pair: PairId) {
+        self.flushing.remove(&pair);
+    }
+}
+
+impl Firmware {
+    /// An operation waits for a commit of what was marked for it; it comes again then.
+    pub(super) fn await_mark(&mut self, op: OpId) {
+        self.marks.note(self.now);
+        self.marks.waiting.push(op);
+        if !self.durability.wait(&self.tables, Waiter::Marks) {
+            self.marks_over();
+        }
+    }
+
+    /// A commit that somebody waited for has ended, or will not come.
+    pub(super) fn marks_over(&mut self) {
+        self.work.extend(std::mem::take(&mut self.marks.waiting).into_iter().map(Work::Op));
+    }
+
+    /// Begins to clean what may be clean.
+    pub(super) fn clean_marks(&mut self, fx: &mut Vec<Effect>) {
+        if self.marks.due.is_none_or(|due| due > self.now) || self.durability.is_broken() {
+            return;
+        }
+        self.marks.due = None;
+        let dirty =
+            |tables: &twintrack_core::Tables, pair| tables.regions(pair).is_some_and(|r| r.count() > 0);
+        let pairs: Vec<(PairId, PeerId)> = self
+            .tables
+            .pairs()
+            .filter(|(id, _)| dirty(&self.tables, *id))
+            .map(|(id, r)| (id, r.peer))
+            .collect();
+        for (pair, peer) in pairs {
+            self.marks.note(self.now);
+            if self.marks.flushing.contains_key(&pair) {
+                continue;
+            }
+            let Some(number) = self.tables.begin_flush(pair) else { continue };
+            let both = self.moves(pair);
+            self.marks.flushing.insert(pair, Flushing { number, left: 1 + u32::from(both), failed: false });
+            if !self.durability.wait(&self.tables, Waiter::Clean(pair)) {
+                self.clean_flushed(pair, false);
+            }
+            if both {
+                self.ask(peer, Request::Flush { pairs: vec![pair] }, Asked::Clean(pair), fx);
+            }
+        }
+    }
+
+    /// One of the arrays has flushed, or failed to.
+    pub(super) fn clean_flushed(&mut self, pair: PairId, well: bool) {
+        let Some(flushing) = self.marks.flushing.get_mut(&pair) else { return };
+        flushing.failed |= !well;
+        flushing.left -= 1;
+        if flushing.left > 0 {
+            return;
+        }
+        let Some(Flushing { number, failed, .. }) = self.marks.flushing.remove(&pair) else { return };
+        if !failed {
+            let regions = self.tables.cleanable(pair, number, CLEANED_MAX);
+            if !regions.is_empty() {
+                self.tables.clean(pair, &regions);
+            }
+        }
+    }
+
+    /// Marks of the half that stands by, from before its restart: the other half has them durably.
+    pub(super) fn marks_are_told(&mut self, pair: PairId) {
+        if self.tables.pair(pair).is_some_and(|record| record.role == Role::Standby) {
+            self.tables.marks_told(pair);
+            self.marks.note(self.now);
+        }
+    }
+
+    /// The dirty regions of a pair, whole.
+    pub(super) fn dirty_words(&self, pair: PairId) -> Vec<(RegionNo, u64)> {
+        let regions = self.tables.regions(pair);
+        regions.into_iter().flat_map(|regions| regions.marked()).map(|region| (region, u64::MAX)).collect()
+    }
+}

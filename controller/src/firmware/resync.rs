@@ -1,0 +1,434 @@
+//! The copy job of remote pairs: what is owed goes to the peer, what is lacked comes from it, in the background or because a
+//! host asks for it (A8, A9).
+//!
+//! A copy of a track is an operation like a write: it has the track to itself while it reads, and its frames are sent before
+//! the next write of the track is, so the peer's queue gets them in order. A track stays owed until the peer has
+//! answered all its frames.
+//!
+//! Before the first frame of a copy, the peer makes durable that its half is no longer one point of the lineage
+//! ([`Request::Begin`]); when nothing is owed any more, it flushes, takes the sender's lineage, and makes durable that it is one
+//! again ([`Request::Complete`]). A crash between leaves *not complete* there, and the copy goes on.
+//!
+//! A fetch is an operation that has the track to itself until the peer's content is written here. What a host wants of
+//! the track waits behind it; if the peer cannot be asked, the host gets an error, at once, never what lies here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use twintrack_core::{DeviceId, Lineage, Owner, PairId, Place, Role, Stage, TrackNo};
+use twintrack_link::remote::{Answer, PeerError, Request};
+
+use super::durability::Waiter;
+use super::event::{Effect, HostError, LinkId, Segment};
+use super::io::{Change, OpId, Parent, Reader};
+use super::links::Asked;
+use super::{Firmware, Work};
+
+/// Tracks of one pair that are copied side by side.
+const COPIES_MAX: usize = 16;
+/// How long what a host wants of the peer waits for both arrays to agree.
+const AGREE_WITHIN: Duration = Duration::from_secs(10);
+/// After a track could not be read here, how long until it is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What is known of a pair besides its record, while the array is up.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// The link on which both arrays have agreed how the pair stands.
+    pub(super) agreed: Option<LinkId>,
+    /// Until when both may be expected to agree.
+    agrees_until: Duration,
+    /// Hosts may use the device: since the array is up both arrays have agreed that this one serves, or a person said so.
+    pub(super) vouched: bool,
+    begun: Begun,
+    /// Tracks that are copied now, and their frames that are not answered.
+    copying: BTreeMap<TrackNo, u32>,
+    completing: bool,
+    /// The peer has said that its half is whole, in the present generation.
+    pub(super) whole: bool,
+    /// Tracks could not be read: when to try again.
+    pub(super) retry_at: Option<Duration>,
+    /// Bytes that were copied since the link is up.
+    pub(super) copied_bytes: u64,
+}
+
+/// Whether the peer has been told that a copy into its half begins.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    #[default]
+    No,
+    Asked,
+    Yes,
+}
+
+impl Standing {
+    pub(super) fn stop_copying(&mut self) {
+        self.copying.clear();
+        self.begun = Begun::No;
+        self.completing = false;
+        self.whole = false;
+        self.retry_at = None;
+    }
+}
+
+impl Firmware {
+    /// What is known of a pair.
+    pub(super) fn standing(&mut self, pair: PairId) -> &mut Standing {
+        self.standings.entry(pair).or_default()
+    }
+
+    /// Whether hosts may use a device, as far as its pair goes: this array serves it, and has been told since it is up that
+    /// the other one does not, or to serve all the same.
+    pub(super) fn serves(&self, device: DeviceId) -> bool {
+        let Some(pair) = self.tables.pair_of_device(device) else { return true };
+        let Some(record) = self.tables.pair(pair) else { return true };
+        let vouched = record.stage != Stage::Ready || self.is_vouched(pair);
+        record.role == Role::Owner && vouched && !self.is_releasing(pair)
+    }
+
+    /// Both arrays are about to agree how a pair stands: what a host wants of the peer waits for that, for some time.
+    pub(super) fn expect_accord(&mut self, pair: PairId) {
+        let until = self.now + AGREE_WITHIN;
+        self.standing(pair).agrees_until = until;
+    }
+
+    fn agrees_soon(&self, pair: PairId) -> bool {
+        self.standings.get(&pair).is_some_and(|standing| self.now < standing.agrees_until)
+    }
+
+    /// Whether it is known since this array is up that it is the one to serve.
+    pub(super) fn is_vouched(&self, pair: PairId) -> bool {
+        self.standings.get(&pair).is_some_and(|standing| standing.vouched)
+    }
+
+    /// Whether the peer has said that its half is one point of the lineage, this half's.
+    pub(super) fn is_whole(&self, pair: PairId) -> bool {
+        self.standings.get(&pair).is_some_and(|standing| standing.whole)
+    }
+
+    /// Owed, and not on its way: a write to it need not be sent, for the copy comes after it.
+    pub(super) fn is_owed_still(&self, pair: PairId, track: TrackNo) -> bool {
+        self.tables.is_owed(pair, track)
+            && !self.standings.get(&pair).is_some_and(|standing| standing.copying.contains_key(&track))
+    }
+
+    /// Begins what copies there is room for; `false`: nothing.
+    pub(super) fn advance_copies(&mut self, fx: &mut Vec<Effect>) -> bool {
+        let pairs: Vec<PairId> = self.standings.keys().copied().collect();
+        let mut moved = false;
+        for pair in pairs {
+            if self.moves(pair) {
+                moved |= self.advance_copy(pair, fx);
+            }
+        }
+        moved
+    }
+
+    fn advance_copy(&mut self, pair: PairId, fx: &mut Vec<Effect>) -> bool {
+        let Some(record) = self.tables.pair(pair) else { return false };
+        let (peer, device, lineage) = (record.peer, record.device, record.lineage.clone());
+        let size = self.tables.device(device).map_or(0, |device| device.size_bytes);
+        let whole = self.tables.geometry().track_bytes();
+        let tracks = self.tables.geometry().tracks(size);
+        let owes = self.tables.next_owed(pair, TrackNo(0)).is_some_and(|track| track.0 < tracks);
+        // The peer has the present generation whole, as far as is known.
+        let whole_there = self.standing(pair).whole;
+        let now = self.now;
+        let standing = self.standings.entry(pair).or_default();
+        if standing.retry_at.is_some_and(|at| at > now) {
+            return false;
+        }
+        standing.retry_at = None;
+        match standing.begun {
+            Begun::Asked => return false,
+            Begun::No if owes || !whole_there => {
+                standing.whole = false;
+                standing.begun = Begun::Asked;
+                self.ask(peer, Request::Begin { pair }, Asked::Begin(pair), fx);
+                return true;
+            }
+            Begun::No => return self.fetch_some(pair),
+            Begun::Yes => {}
+        }
+        if !owes && standing.copying.is_empty() {
+            if standing.completing || whole_there {
+                return self.fetch_some(pair);
+            }
+            // The peer may have it whole even if its answer is lost: first this side has it durably that it may.
+            standing.completing = true;
+            let _ = self.tables.set_shared(pair, lineage.current());
+            self.durability.wait(&self.tables, Waiter::Complete(pair));
+            return true;
+        }
+        let mut from = TrackNo(0);
+        let mut moved = false;
+        while self.standing(pair).copying.len() < COPIES_MAX && self.has_room(peer, whole) {
+            let Some(track) = self.tables.next_owed(pair, from).filter(|track| track.0 < tracks) else {
+                break;
+            };
+            from = TrackNo(track.0 + 1);
+            if self.standing(pair).copying.contains_key(&track) {
+                continue;
+            }
+            // One frame too many, until it has been read.
+            self.standing(pair).copying.insert(track, 1);
+            let place = Place { owner: Owner::Device(device), track };
+            self.start_op(place, 0, whole, Change::Copy, Parent::Copy(pair, track));
+            moved = true;
+        }
+        moved
+    }
+
+    /// A copy has its track to itself: it reads it.
+    pub(super) fn run_copy(&mut self, id: OpId, fx: &mut Vec<Effect>) {
+        let Some(op) = self.ops.get(&id) else { return };
+        let place = op.place;
+        let (Some(pair), Some(entry)) = (self.pair_of(place.owner), self.tables.entry(place)) else {
+            self.end_op(id, Err(HostError::Gone));
+            return;
+        };
+        if !self.moves(pair) || !self.standing(pair).copying.contains_key(&place.track) {
+            self.end_op(id, Ok(()));
+        } else if entry.is_zeros() {
+            self.send_copy(pair, place.track, Request::Clear { pair, track: place.track, count: 1 }, fx);
+            self.end_op(id, Ok(()));
+        } else {
+            let length = self.bytes_of(place);
+            self.start_read(place.owner, entry, 0..length, Reader::Copy(id), 0, fx);
+        }
+    }
+
+    /// The track of a copy was read: its frames go, and then the next write of it may.
+    pub(super) fn copy_read(
+        &mut self,
+        id: OpId,
+        result: Result<Vec<Segment>, HostError>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(op) = self.ops.get(&id) else { return };
+        let (track, pair) = (op.place.track, self.pair_of(op.place.owner));
+        let ended = match (result, pair) {
+            (Err(error), _) => Err(error),
+            (Ok(_), None) => Ok(()),
+            (Ok(segments), Some(pair)) => {
+                if self.moves(pair) && self.standing(pair).copying.contains_key(&track) {
+                    let mut within = 0;
+                    for segment in segments {
+                        let length = segment.len();
+                        let what = match segment {
+                            Segment::Bytes(data) => Request::Write { pair, track, within, data },
+                            Segment::Zeros(length) => Request::Zeros { pair, track, within, length },
+                        };
+                        self.send_copy(pair, track, what, fx);
+                        within += length;
+                    }
+                }
+                Ok(())
+            }
+        };
+        self.end_op(id, ended);
+    }
+
+    fn send_copy(&mut self, pair: PairId, track: TrackNo, what: Request, fx: &mut Vec<Effect>) {
+        let Some(peer) = self.tables.pair(pair).map(|record| record.peer) else { return };
+        let standing = self.standing(pair);
+        standing.copied_bytes += u64::from(what.payload_bytes());
+        *standing.copying.entry(track).or_default() += 1;
+        self.ask(peer, what, Asked::Copy(pair, track), fx);
+    }
+
+    /// A copy has sent what it had to.
+    pub(super) fn copy_sent(&mut self, pair: PairId, track: TrackNo, result: Result<(), HostError>) {
+        if result.is_err() {
+            // It cannot be read here: it stays owed, and the others go on meanwhile.
+            let retry_at = self.now + RETRY_AFTER;
+            let standing = self.standing(pair);
+            standing.copying.remove(&track);
+            standing.retry_at = Some(retry_at);
+            return;
+        }
+        self.frame_over(pair, track);
+    }
+
+    /// The peer has answered a frame of a copy.
+    pub(super) fn copy_answered(
+        &mut self,
+        pair: PairId,
+        track: TrackNo,
+        result: Result<Answer, PeerError>,
+        fx: &mut Vec<Effect>,
+    ) {
+        match result {
+            Ok(_) => self.frame_over(pair, track),
+            Err(error) => self.halt(pair, super::mirror::cause_of(&error), fx),
+        }
+    }
+
+    fn frame_over(&mut self, pair: PairId, track: TrackNo) {
+        let Some(left) = self.standing(pair).copying.get_mut(&track) else { return };
+        *left -= 1;
+        if *left == 0 {
+            self.standing(pair).copying.remove(&track);
+            self.tables.pay(pair, track);
+        }
+    }
+
+    pub(super) fn begin_answered(
+        &mut self,
+        pair: PairId,
+        result: Result<Answer, PeerError>,
+        fx: &mut Vec<Effect>,
+    ) {
+        match result {
+            Ok(_) => self.standing(pair).begun = Begun::Yes,
+            Err(error) => {
+                self.standing(pair).begun = Begun::No;
+                self.halt(pair, super::mirror::cause_of(&error), fx);
+            }
+        }
+    }
+
+    /// That the peer may have all of it is durable: it is told so.
+    pub(super) fn complete_ready(&mut self, pair: PairId, fx: &mut Vec<Effect>) {
+        if !self.moves(pair) || !self.standing(pair).completing {
+            return;
+        }
+        let Some((peer, lineage)) =
+            self.tables.pair(pair).map(|record| (record.peer, record.lineage.clone()))
+        else {
+            return;
+        };
+        self.ask(
+            peer,
+            Request::Complete { pair, lineage: lineage.clone() },
+            Asked::Complete(pair, lineage),
+            fx,
+        );
+    }
+
+    pub(super) fn complete_answered(
+        &mut self,
+        pair: PairId,
+        lineage: &Lineage,
+        result: Result<Answer, PeerError>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let same = self.tables.pair(pair).is_some_and(|record| record.lineage.current() == lineage.current());
+        let standing = self.standing(pair);
+        standing.completing = false;
+        match result {
+            Ok(_) => {
+                standing.whole = same;
+                standing.begun = Begun::No;
+            }
+            Err(error) => self.halt(pair, super::mirror::cause_of(&error), fx),
+        }
+    }
+
+    /// Brings what is lacked, in the background.
+    fn fetch_some(&mut self, pair: PairId) -> bool {
+        let Some(record) = self.tables.pair(pair) else { return false };
+        let (peer, device) = (record.peer, record.device);
+        let whole = self.tables.geometry().track_bytes();
+        let size = self.tables.device(device).map_or(0, |device| device.size_bytes);
+        let tracks = self.tables.geometry().tracks(size);
+        let (mut from, mut moved) = (TrackNo(0), false);
+        while self.standing(pair).copying.len() < COPIES_MAX && self.has_room(peer, whole) {
+            let Some(track) = self.tables.next_lacked(pair, from).filter(|track| track.0 < tracks) else {
+                break;
+            };
+            from = TrackNo(track.0 + 1);
+            if self.standing(pair).copying.contains_key(&track) {
+                continue;
+            }
+            self.standing(pair).copying.insert(track, 1);
+            let place = Place { owner: Owner::Device(device), track };
+            self.start_op(place, 0, whole, Change::Fetch, Parent::Fetch(pair, track));
+            moved = true;
+        }
+        moved
+    }
+
+    /// A fetch has its track to itself: the peer is asked, if it still lacks the track.
+    pub(super) fn run_fetch(&mut self, id: OpId, fx: &mut Vec<Effect>) {
+        let Some(op) = self.ops.get(&id) else { return };
+        let place = op.place;
+        let Some(pair) = self.pair_of(place.owner).filter(|pair| self.tables.is_lacked(*pair, place.track))
+        else {
+            self.end_op(id, Ok(()));
+            return;
+        };
+        let peer =
+            self.tables.pair(pair).filter(|record| record.stage == Stage::Ready).map(|record| record.peer);
+        let agreed = self.is_agreed(pair);
+        match peer {
+            // Both are about to agree.
+            Some(peer) if !agreed && self.links.up(peer).is_some() && self.agrees_soon(pair) => {
+                self.mirror_again(id);
+            }
+            Some(peer) if agreed => {
+                let length = self.bytes_of(place);
+                let what = Request::Fetch { pair, track: place.track, within: 0, length };
+                self.ask(peer, what, Asked::Fetch(id), fx);
+            }
+            _ => self.end_op(id, Err(HostError::Io)),
+        }
+    }
+
+    /// The peer's content of a track: it is written here.
+    pub(super) fn fetch_answered(&mut self, id: OpId, result: Result<Answer, PeerError>) {
+        let Some(place) = self.ops.get(&id).map(|op| op.place) else { return };
+        let length = self.bytes_of(place);
+        let data = match result {
+            Ok(Answer::Data(data)) if data.len() as u64 == u64::from(length) => data,
+            Ok(Answer::Zeros) => Bytes::new(),
+            _ => {
+                self.end_op(id, Err(HostError::Io));
+                return;
+            }
+        };
+        if let Some(op) = self.ops.get_mut(&id) {
+            op.what = if data.is_empty() { Change::Clear } else { Change::Data(data) };
+            op.length = length;
+        }
+        self.work.push_back(Work::Op(id));
+    }
+
+    /// A track that was fetched in the background is here, or is not.
+    pub(super) fn fetch_over(&mut self, pair: PairId, track: TrackNo, result: Result<(), HostError>) {
+        let retry_at = self.now + RETRY_AFTER;
+        let standing = self.standing(pair);
+        standing.copying.remove(&track);
+        if result.is_err() {
+            standing.retry_at = Some(retry_at);
+        }
+    }
+
+    /// An operation has written a track: if it was lacked, all of it was written, and it no longer is.
+    pub(super) fn settle_lacked(&mut self, pair: PairId, track: TrackNo, result: Result<(), HostError>) {
+        if result.is_ok() && self.tables.is_lacked(pair, track) {
+            self.tables.fetched(pair, track);
+            if self.tables.next_lacked(pair, TrackNo(0)).is_none() {
+                let _ = self.tables.set_complete(pair, true);
+            }
+        }
+    }
+
+    /// When copies that failed are tried again.
+    pub(super) fn copies_due(&self) -> Option<Duration> {
+        self.standings.values().filter_map(|standing| standing.retry_at).min()
+    }
+
+    /// Whether what a host wants of a track has to be fetched first.
+    pub(super) fn must_fetch(&self, place: Place) -> bool {
+        self.pair_of(place.owner).is_some_and(|pair| self.tables.is_lacked(pair, place.track))
+    }
+
+    /// Bytes that the device has of a track.
+    pub(super) fn bytes_of(&self, place: Place) -> u32 {
+        let geometry = self.tables.geometry();
+        let rest = self.size_of(place.owner).saturating_sub(geometry.offset_of(place.track));
+        rest.min(u64::from(geometry.track_bytes())) as u32
+    }
+}

@@ -1,0 +1,370 @@
+//! Two firmwares and the link between them: pairs from their creation to failover and back, with everything that can
+//! break broken by hand.
+
+mod rig;
+#[path = "remote/two.rs"]
+mod two;
+
+use std::time::Duration;
+
+use twintrack_controller::firmware::HostError;
+use twintrack_link::manage::{Answer, Command, PairHalf, PairMode, PairStatusInfo, RefusalCode};
+use two::{A, B, TRACK, Two};
+
+/// A1, A2, A4, A6, A8: the halves are made in their order, the content is copied, and writes are on both.
+#[test]
+fn a_pair_is_made_and_becomes_synchronized() {
+    let mut two = Two::linked();
+    two.device(A, "d", 8);
+    two.write(A, 1, 0, TRACK as usize, 1);
+    two.write(A, 1, 3 * TRACK + 4096, 4096, 2);
+    two.create("d", "e", true).unwrap();
+    two.settle();
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    two.write(A, 1, 5 * TRACK, 512, 3);
+    two.flush(A, 1);
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+    assert!(two.rigs[B].attach_error("e").is_some(), "hosts do not get at the half that stands by");
+}
+
+/// A7: the other half cannot be made, so neither is.
+#[test]
+fn a_creation_that_is_refused_leaves_nothing() {
+    let mut two = Two::linked();
+    two.device(A, "d", 8);
+    two.device(B, "e", 4);
+    let refusal = two.create("d", "e", false).unwrap_err();
+    assert_eq!(refusal.code, RefusalCode::WrongState, "{}", refusal.reason);
+    assert!(refusal.reason.contains("size"), "{}", refusal.reason);
+    two.settle();
+    for array in [A, B] {
+        assert_eq!(two.rigs[array].firmware.tables().pairs().count(), 0);
+    }
+    two.rigs[A].command(Command::DeviceDelete { name: "d".into() }).unwrap();
+}
+
+/// A7: a crash of either array after any number of effects leaves no half behind once both run and are connected.
+#[test]
+fn a_creation_is_whole_or_not_at_all() {
+    for crashed in [A, B] {
+        for effects in 0..60 {
+            let mut two = Two::linked();
+            two.device(A, "d", 4);
+            two.write(A, 1, 0, 4096, 7);
+            two.begin_create("d", "e", true);
+            for _ in 0..effects {
+                two.carry_out();
+            }
+            two.restart(crashed);
+            two.wait(Duration::from_secs(20));
+            let [here, there] = [A, B].map(|array| two.rigs[array].firmware.tables().pairs().count());
+            assert_eq!(here, there, "array {crashed} crashed after {effects} effects");
+            let made = two.rigs[B].firmware.tables().device_named("e").is_some();
+            assert_eq!(made, there == 1, "array {crashed} crashed after {effects} effects");
+            if here == 1 {
+                assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized, "{crashed} {effects}");
+                assert_eq!(two.content(B, "e"), two.content(A, "d"));
+            }
+        }
+    }
+}
+
+/// A3, A9: the destination has the content: a read of the source fetches what it needs, and the rest follows.
+#[test]
+fn the_source_is_filled_from_the_destination() {
+    let mut two = Two::linked();
+    two.device(A, "d", 8);
+    two.device(B, "e", 8);
+    two.write(B, 1, 2 * TRACK, 4096, 9);
+    two.detach(B, 1);
+    two.write(A, 1, 2 * TRACK, 8192, 1);
+    two.create_from("d", "e", PairHalf::R2).unwrap();
+    let read = two.read(A, 1, 2 * TRACK, 8192).unwrap();
+    assert_eq!(read, [vec![9; 8], vec![0; 8]].concat());
+    // A part of a block that is not here.
+    two.write(A, 1, 6 * TRACK + 512, 512, 5);
+    two.settle();
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+}
+
+/// A9: while the peer is away, what is lacked gives an error at once, and what is here is read.
+#[test]
+fn what_is_lacked_is_an_error_while_the_peer_is_away() {
+    let mut two = Two::linked();
+    two.device(A, "d", 200);
+    two.device(B, "e", 200);
+    two.write(B, 1, 150 * TRACK, 4096, 9);
+    two.detach(B, 1);
+    two.begin_create_from("d", "e", false, PairHalf::R2);
+    while two.rigs[A].firmware.tables().pairs().all(|(_, r)| r.stage != twintrack_core::Stage::Ready) {
+        two.carry_out();
+    }
+    two.cut();
+    assert_eq!(two.read(A, 1, 150 * TRACK, 4096), Err(HostError::Io));
+    two.heal();
+    two.wait(Duration::from_secs(20));
+    assert_eq!(two.read(A, 1, 150 * TRACK, 4096).unwrap(), [9; 8]);
+}
+
+/// A cut link: the host has its answer, what the peer lacks is owed, and only that is sent afterwards.
+#[test]
+fn a_cut_suspends_and_only_what_is_owed_is_sent() {
+    let mut two = Two::synchronized(64);
+    two.cut();
+    two.write(A, 1, 9 * TRACK, 4096, 4);
+    two.flush(A, 1);
+    let info = two.show(A, "d");
+    assert_eq!(info.status, PairStatusInfo::Partitioned);
+    assert_eq!(info.owed_bytes, TRACK);
+    two.heal();
+    two.wait(Duration::from_secs(20));
+    let info = two.show(A, "d");
+    assert_eq!(info.status, PairStatusInfo::Synchronized, "{info:?}");
+    assert!(info.copied_bytes <= TRACK, "{info:?}");
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+}
+
+/// A write that is under way when the link breaks is answered, once that the peer lacks it is durable.
+#[test]
+fn a_write_under_way_when_the_link_breaks() {
+    let mut two = Two::synchronized(8);
+    let tag = two.rigs[A].write(1, 0, 4096, 5);
+    two.cut();
+    two.settle();
+    assert!(matches!(two.rigs[A].replies.remove(&tag), Some(Ok(_))));
+    let committed = two.rigs[A].metadata.clone();
+    two.restart(A);
+    assert!(committed.iter().any(|change| matches!(change, twintrack_core::Change::Owed(..))));
+    two.heal();
+    two.wait(Duration::from_secs(20));
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+}
+
+/// Crash rule 5: after a crash of the array that serves, only the regions that were dirty are sent.
+#[test]
+fn after_a_crash_dirty_regions_are_sent() {
+    let mut two = Two::synchronized(256);
+    two.write(A, 1, 70 * TRACK, 4096, 8);
+    two.restart(A);
+    assert!(two.rigs[A].attach_error("d").is_some(), "not before both have agreed who serves");
+    two.wait(Duration::from_secs(20));
+    two.rigs[A].attach(1, "d");
+    let info = two.show(A, "d");
+    assert_eq!(info.status, PairStatusInfo::Synchronized, "{info:?}");
+    assert!(info.copied_bytes <= 64 * TRACK, "{info:?}");
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+}
+
+/// So after a crash of the other one, which may have lost what it had not flushed.
+#[test]
+fn after_a_crash_of_the_peer_its_dirty_regions_are_sent() {
+    let mut two = Two::synchronized(256);
+    two.write(A, 1, 70 * TRACK, 4096, 8);
+    let lost = two.rigs[B].disk.clone();
+    two.write(A, 1, 71 * TRACK, 4096, 9);
+    two.rigs[B].disk = lost;
+    two.restart(B);
+    two.wait(Duration::from_secs(20));
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+}
+
+/// Planned failover and back: nothing is lost, the old side serves no more.
+#[test]
+fn failover_and_failback() {
+    let mut two = Two::synchronized(8);
+    two.write(A, 1, TRACK, 4096, 3);
+    two.command(B, Command::RemoteFailover { device: "e".into(), force: false }).unwrap();
+    two.settle();
+    assert_eq!(two.try_write(A, 1, 0, 512, 1), Err(HostError::Gone));
+    two.rigs[B].attach(2, "e");
+    two.write(B, 2, 2 * TRACK, 4096, 6);
+    let info = two.show(B, "e");
+    assert_eq!(info.status, PairStatusInfo::R1Updated, "{info:?}");
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+    two.command(A, Command::RemoteFailover { device: "d".into(), force: false }).unwrap();
+    two.settle();
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    two.rigs[A].attach(3, "d");
+    assert_eq!(two.read(A, 3, 2 * TRACK, 512).unwrap(), [6]);
+}
+
+/// A failover is whole or not at all, whoever crashes when; and one side serves in the end.
+#[test]
+fn a_failover_that_is_interrupted() {
+    for crashed in [A, B] {
+        for effects in 0..40 {
+            let mut two = Two::synchronized(4);
+            two.write(A, 1, 0, 4096, 3);
+            two.flush(A, 1);
+            two.rigs[B].manage(Command::RemoteFailover { device: "e".into(), force: false });
+            for _ in 0..effects {
+                two.carry_out();
+            }
+            two.restart(crashed);
+            two.wait(Duration::from_secs(20));
+            let serving =
+                [(A, "d"), (B, "e")].map(|(array, name)| two.rigs[array].attach_error(name).is_none());
+            assert_eq!(
+                serving.iter().filter(|serves| **serves).count(),
+                1,
+                "{crashed} after {effects}: {serving:?}"
+            );
+            let at = if serving[0] { A } else { B };
+            let name = ["d", "e"][at];
+            two.rigs[at].attach(7, name);
+            assert_eq!(two.read(at, 7, 0, 512).unwrap(), [3]);
+        }
+    }
+}
+
+/// A forced failover: R1, back again, stops before anything flows; it was not written alone, so it becomes the copy.
+#[test]
+fn a_forced_failover() {
+    let mut two = Two::synchronized(8);
+    two.write(A, 1, 0, 4096, 3);
+    two.stop(A);
+    let refused = two.command(B, Command::RemoteFailover { device: "e".into(), force: false }).unwrap_err();
+    assert!(refused.reason.contains("--force"), "{}", refused.reason);
+    two.command(B, Command::RemoteFailover { device: "e".into(), force: true }).unwrap();
+    two.rigs[B].attach(2, "e");
+    two.write(B, 2, TRACK, 4096, 4);
+    two.flush(B, 2);
+    two.start(A);
+    assert!(two.rigs[A].attach_error("d").is_some());
+    two.wait(Duration::from_secs(20));
+    assert_eq!(two.status(B, "e"), PairStatusInfo::R1Updated);
+    assert_eq!(two.content(A, "d"), two.content(B, "e"));
+}
+
+/// F4: both were written alone. Nothing moves until a person chooses; the loser is kept as a session.
+#[test]
+fn split_brain() {
+    let mut two = Two::synchronized(8);
+    two.write(A, 1, 0, 4096, 3);
+    two.cut();
+    two.write(A, 1, TRACK, 4096, 4);
+    two.command(B, Command::RemoteFailover { device: "e".into(), force: true }).unwrap();
+    two.rigs[B].attach(2, "e");
+    two.write(B, 2, 2 * TRACK, 4096, 5);
+    two.heal();
+    two.wait(Duration::from_secs(20));
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Diverged);
+    assert_eq!(two.status(B, "e"), PairStatusInfo::Diverged);
+    assert_eq!(
+        two.try_write(A, 1, 0, 512, 1),
+        Err(HostError::Gone),
+        "the one that was not forced has stopped"
+    );
+    let lost = two.content(B, "e");
+    two.detach(B, 2);
+    two.command(A, Command::RemoteResolve { device: "d".into(), keep: PairHalf::R1 }).unwrap();
+    two.wait(Duration::from_secs(20));
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+    two.command(B, Command::DeviceOnline { name: "e.lost-1".into(), online: true }).unwrap();
+    assert_eq!(two.content(B, "e.lost-1"), lost);
+}
+
+/// Suspended by a person, it stays so over a new link, and goes on by a person.
+#[test]
+fn suspend_and_resume() {
+    let mut two = Two::synchronized(16);
+    let device = || "d".to_string();
+    two.command(A, Command::RemoteSuspend { device: device(), whole_group: false, split: false }).unwrap();
+    two.write(A, 1, 3 * TRACK, 4096, 8);
+    two.cut();
+    two.heal();
+    two.wait(Duration::from_secs(20));
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Suspended);
+    assert_eq!(two.show(A, "d").owed_bytes, TRACK);
+    two.command(A, Command::RemoteResume { device: device(), whole_group: false }).unwrap();
+    two.settle();
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+}
+
+/// Adaptive copy: hosts do not wait for the peer; back in synchronous mode, they do.
+#[test]
+fn modes_change_in_use() {
+    let mut two = Two::synchronized(16);
+    two.command(A, Command::RemoteMode { device: "d".into(), mode: PairMode::Adaptive }).unwrap();
+    two.write(A, 1, 3 * TRACK, 4096, 8);
+    two.settle();
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+    two.command(A, Command::RemoteMode { device: "d".into(), mode: PairMode::Synchronous }).unwrap();
+    two.write(A, 1, 4 * TRACK, 4096, 9);
+    two.settle();
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+}
+
+/// A comparison finds what differs, and nothing else.
+#[test]
+fn verify_finds_what_differs() {
+    let mut two = Two::synchronized(16);
+    two.write(A, 1, 3 * TRACK, 4096, 8);
+    let clean = two.command(A, Command::RemoteVerify { device: "d".into(), mark: false }).unwrap();
+    assert!(
+        matches!(&clean, Answer::Verified(info) if info.differing.is_empty() && info.compared_tracks == 16)
+    );
+    two.spoil(B, "e", 3);
+    let found = two.command(A, Command::RemoteVerify { device: "d".into(), mark: true }).unwrap();
+    assert!(matches!(&found, Answer::Verified(info) if info.differing == [3] && info.marked), "{found:?}");
+    two.settle();
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+}
+
+/// A pair ends: both devices stay, free.
+#[test]
+fn a_pair_is_deleted() {
+    let mut two = Two::synchronized(8);
+    two.command(A, Command::RemoteDelete { device: "d".into(), force: false }).unwrap();
+    two.settle();
+    for (array, name) in [(A, "d"), (B, "e")] {
+        assert_eq!(two.rigs[array].firmware.tables().pairs().count(), 0);
+        two.command(array, Command::DeviceDelete { name: name.into() }).unwrap();
+    }
+}
+
+/// F2: the same request again gives the same pair.
+#[test]
+fn asked_again_the_pair_is_the_same() {
+    let mut two = Two::linked();
+    two.device(A, "d", 4);
+    let first = two.create("d", "e", true).unwrap();
+    two.settle();
+    let again = two.create("d", "e", true).unwrap();
+    assert_eq!(first, again);
+    assert_eq!(two.rigs[A].firmware.tables().pairs().count(), 1);
+}
+
+/// An unknown array is told who to ask; nothing is touched.
+#[test]
+fn strangers_are_refused() {
+    let mut two = Two::new();
+    two.command(
+        A,
+        Command::LinkAdd { name: "b".into(), endpoint: Some("tcp:127.0.0.1:1".into()), serial: None },
+    )
+    .unwrap();
+    two.wait(Duration::from_secs(2));
+    let why = two.link(A).why.unwrap_or_default();
+    assert!(why.contains("does not know array") && why.contains("link add"), "{why}");
+    assert_eq!(two.rigs[B].firmware.tables().peers().count(), 0);
+    assert!(two.link(A).serial.is_some(), "who refuses says who he is");
+}
+
+/// A device of a pair is not deleted or resized under it.
+#[test]
+fn a_paired_device_is_held() {
+    let mut two = Two::synchronized(4);
+    for command in [
+        Command::DeviceDelete { name: "d".into() },
+        Command::DeviceResize { name: "d".into(), size_bytes: 8 * TRACK },
+    ] {
+        two.command(A, command).unwrap_err();
+    }
+}
