@@ -141,7 +141,7 @@ mod tests {
         let plan = (0..)
             .map(|seed| generate(Scenario::Io, seed))
             .find(|plan| {
-                plan.faults.len() > 2 && plan.faults.iter().any(|f| matches!(f, Fault::PowerCut { .. }))
+                plan.faults.len() > 2 && plan.faults.iter().any(|f| matches!(f.fault, Fault::PowerCut { .. }))
             })
             .unwrap();
         let mut runs = 0;
@@ -149,7 +149,8 @@ mod tests {
             runs += 1;
             let flushes =
                 plan.tasks.iter().flat_map(|task| &task.ops).filter(|op| matches!(op.act, Act::Write { .. }));
-            flushes.count() > 0 && plan.faults.iter().any(|fault| matches!(fault, Fault::PowerCut { .. }))
+            flushes.count() > 0
+                && plan.faults.iter().any(|fault| matches!(fault.fault, Fault::PowerCut { .. }))
         });
         assert_eq!((small.operations(), small.faults.len()), (1, 1), "after {runs} runs");
         assert!(small.devices.is_empty());

@@ -7,18 +7,21 @@
 mod changed;
 mod content;
 mod durable;
+mod epochs;
 mod history;
 mod liveness;
 mod register;
 mod room;
 mod snapshot;
 mod space;
+mod tell;
 
 use std::fmt;
 
 pub use changed::{check_refused_track, check_report};
 pub use content::{Value, fill, parse};
-pub use history::{Content, CutId, Ending, History, Origin, VolumeId, WriteId};
+pub use epochs::Ending;
+pub use history::{Content, CutId, History, Origin, VolumeId, WriteId};
 pub use liveness::{Deadlines, check_answered_in_time};
 pub use register::{Moment, NEVER, Span};
 pub use room::{kept_track, refused_instead};

@@ -1,11 +1,12 @@
 //! Topology and host I/O of a plan.
 
 use super::hot::Temper;
-use super::{Act, DeviceSpec, Fault, Op, Plan, Scenario, StoreSpec, Task, WorldSpec};
+use super::{Act, DeviceSpec, Op, Plan, Scenario, StoreSpec, Strike, Task, WorldSpec};
 use twintrack_link::manage::WhenFull;
 
 use crate::dice::Dice;
 use crate::disk::{Latency, SECTOR_BYTES};
+use crate::site::Site;
 use crate::trace::{Trace, TraceKind};
 
 /// The most operations of a trace that one plan replays.
@@ -26,7 +27,7 @@ pub(super) struct Draft {
     /// Virtual devices.
     pub(super) virtuals: Vec<String>,
     pub(super) tasks: Vec<Task>,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<Strike>,
     pub(super) faults_at_boot: bool,
     pub(super) temper: Temper,
     /// The times at which bursts of I/O begin, ms; in between the array is idle, and does its background work.
@@ -232,7 +233,7 @@ impl Draft {
         };
         let after_ms = if self.dice.chance(600) { 0 } else { self.dice.below(pause_ms * 5) };
         let give_up_ms = if self.dice.chance(mix.give_up_per_mille) { self.dice.between(1, 12) } else { 0 };
-        Op { after_ms, at_ms: 0, give_up_ms, act }
+        Op { after_ms, give_up_ms, ..Op::now(act) }
     }
 
     /// A device and its size; a virtual device has that of some standard device.
@@ -308,6 +309,7 @@ impl Draft {
         let disk = Latency { least_ms: 0, most_ms, slow_per_mille, slow_most_ms };
         let world = WorldSpec {
             track_bytes: self.track_bytes as u32,
+            arrays: 1,
             stores,
             when_full: WhenFull::default(),
             disk,
@@ -320,9 +322,11 @@ impl Draft {
         };
         let standard = self.standard.into_iter().map(|(name, size)| (name, Some(size)));
         let virtuals = self.virtuals.into_iter().map(|name| (name, None));
-        let devices =
-            standard.chain(virtuals).map(|(name, size_bytes)| DeviceSpec { name, size_bytes }).collect();
-        self.faults.sort_by_key(Fault::at_ms);
+        let devices = standard
+            .chain(virtuals)
+            .map(|(name, size_bytes)| DeviceSpec { name, array: Site::A, size_bytes })
+            .collect();
+        self.faults.sort_by_key(|strike| strike.fault.at_ms());
         Plan { scenario: self.name, seed: self.seed, world, devices, tasks: self.tasks, faults: self.faults }
     }
 

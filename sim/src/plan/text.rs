@@ -9,7 +9,7 @@
 //! {"fault":{"crash":{"at_ms":300,"down_ms":20,"survival":"mixed"}}}
 //! ```
 //!
-//! Empty lines and lines that begin with `#` are passed over.
+//! What goes to the second of two arrays says so: `{"fault":{"array":"b","crash":{…}}}`. Empty lines and lines that begin with `#` are passed over.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{DeviceSpec, Fault, Op, Plan, Task, WorldSpec};
+use super::{DeviceSpec, Op, Plan, Strike, Task, WorldSpec};
 
 /// A text that is no plan.
 #[derive(Debug, Error)]
@@ -48,7 +48,7 @@ enum Line {
     Device(DeviceSpec),
     Task { host: u8, depth: u8 },
     Op(Op),
-    Fault(Fault),
+    Fault(Strike),
 }
 
 impl fmt::Display for Plan {
