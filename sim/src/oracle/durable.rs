@@ -105,7 +105,7 @@ fn candidates(
             return found;
         }
         match history.origin(volume) {
-            Origin::Snapshot(of, cut) if history.is_birth(volume, epoch) => {
+            Origin::Snapshot(of, cut) | Origin::Heir(of, Some(cut)) if history.is_birth(volume, epoch) => {
                 let cut = &history.cuts[cut.0 as usize];
                 (span, epoch) = (cut.span, cut.epoch);
                 volume = of;

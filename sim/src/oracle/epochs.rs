@@ -49,6 +49,12 @@ impl Epochs {
         self.endings.get(epoch as usize).copied()
     }
 
+    /// Whether the power went between two moments.
+    pub(super) fn lost_power(&self, from: Moment, until: Moment) -> bool {
+        let crashes = self.crashes.iter().zip(&self.endings);
+        crashes.filter(|(at, _)| (from..until).contains(at)).any(|(_, how)| *how == Ending::PowerCut)
+    }
+
     /// The one in which a moment lies.
     pub(super) fn of(&self, moment: Moment) -> u32 {
         self.crashes.partition_point(|crash| *crash < moment) as u32

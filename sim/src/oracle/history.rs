@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::content::{Value, fill, parse};
 use super::epochs::{Ending, Epochs};
 use super::register::{Moment, NEVER, Register, Source, Span};
-use super::{Violation, durable, snapshot};
+use super::{Violation, durable, failover, snapshot};
 use crate::disk::SECTOR_BYTES;
 use crate::site::Site;
 
@@ -44,6 +44,8 @@ pub enum Origin {
     Blank,
     /// Another volume at the instant of a cut.
     Snapshot(VolumeId, CutId),
+    /// The other half of a pair, at the instant when it takes over; `None`: it has not.
+    Heir(VolumeId, Option<CutId>),
 }
 
 /// What is known of one write.
@@ -68,14 +70,18 @@ pub(super) struct State {
 }
 
 #[derive(Debug)]
-struct Volume {
-    site: Site,
+pub(super) struct Volume {
+    pub(super) site: Site,
     label: String,
-    origin: Origin,
-    birth: u32,
+    pub(super) origin: Origin,
+    pub(super) birth: u32,
+    /// Of an heir: when it was to take over.
+    pub(super) moved: Moment,
     sectors: BTreeMap<u64, Vec<State>>,
     /// The last call among the answered flushes of each epoch.
     flushes: BTreeMap<u32, Moment>,
+    /// The answered flushes.
+    pub(super) flushed: Vec<Span>,
     writes: Vec<WriteId>,
 }
 
@@ -84,9 +90,9 @@ struct Volume {
 pub struct History {
     now: Moment,
     /// Of each array.
-    epochs: [Epochs; 2],
+    pub(super) epochs: [Epochs; 2],
     pub(super) writes: Vec<WriteRecord>,
-    volumes: Vec<Volume>,
+    pub(super) volumes: Vec<Volume>,
     pub(super) cuts: Vec<snapshot::Cut>,
     pub(super) torn: Vec<[u8; S]>,
     torn_numbers: BTreeMap<[u8; S], u32>,
@@ -113,7 +119,7 @@ impl History {
     /// A new volume of an array.
     pub fn add_volume(&mut self, site: Site, label: &str, origin: Origin) -> VolumeId {
         let birth = match origin {
-            Origin::Blank => self.epoch(site),
+            Origin::Blank | Origin::Heir(..) => self.epoch(site),
             Origin::Snapshot(_, cut) => self.cuts[cut.0 as usize].epoch,
         };
         self.volumes.push(Volume {
@@ -121,8 +127,10 @@ impl History {
             label: label.into(),
             origin,
             birth,
+            moved: 0,
             sectors: BTreeMap::new(),
             flushes: BTreeMap::new(),
+            flushed: Vec::new(),
             writes: Vec::new(),
         });
         VolumeId(self.volumes.len() as u32 - 1)
@@ -185,9 +193,11 @@ impl History {
 
     /// A flush that was called at `call` is answered, well.
     pub fn end_flush(&mut self, volume: VolumeId, call: Moment) {
-        self.tick();
+        let answer = self.tick();
         let epoch = self.epoch_of(volume, call);
-        let last = self.volumes[volume.0 as usize].flushes.entry(epoch).or_default();
+        let volume = &mut self.volumes[volume.0 as usize];
+        volume.flushed.push(Span { call, answer });
+        let last = volume.flushes.entry(epoch).or_default();
         *last = call.max(*last);
     }
 
@@ -345,6 +355,26 @@ impl History {
         value: Value,
         span: Span,
     ) -> Result<Option<Source>, Violation> {
+        let source = self.explain(volume, sector, epoch, value, span)?;
+        if let Some(source) = source {
+            let state = self.state(volume, sector, epoch);
+            if source == Source::Initial {
+                state.initial = Some(value);
+            }
+            state.register.add(source, span);
+        }
+        Ok(source)
+    }
+
+    /// The same for what was seen elsewhere: it does not follow that the volume itself held it.
+    pub(super) fn explain(
+        &mut self,
+        volume: VolumeId,
+        sector: u64,
+        epoch: u32,
+        value: Value,
+        span: Span,
+    ) -> Result<Option<Source>, Violation> {
         let state = self.state(volume, sector, epoch);
         let register = &state.register;
         let mut fitting = Vec::new();
@@ -367,7 +397,6 @@ impl History {
         if let [source] = fitting[..]
             && !(unknown && value == Value::Zero)
         {
-            state.register.add(source, span);
             return Ok(Some(source));
         }
         if !fitting.is_empty() {
@@ -377,9 +406,6 @@ impl History {
         let room = state.register.fits(Source::Initial, span);
         if let (true, Ok(()), None) = (unknown, room, refused) {
             self.begin_with(volume, sector, epoch, value)?;
-            let state = self.state(volume, sector, epoch);
-            state.initial = Some(value);
-            state.register.add(Source::Initial, span);
             return Ok(Some(Source::Initial));
         }
         let seen = self.tell_value(value);
@@ -412,6 +438,9 @@ impl History {
         match self.origin(volume) {
             Origin::Snapshot(of, cut) if self.is_birth(volume, epoch) => {
                 snapshot::check(self, volume, of, cut, sector, value)
+            }
+            Origin::Heir(of, cut) if self.is_birth(volume, epoch) => {
+                failover::check(self, volume, of, cut, sector, value)
             }
             _ if epoch == 0 => {
                 let seen = self.tell_value(value);

@@ -8,6 +8,7 @@ mod changed;
 mod content;
 mod durable;
 mod epochs;
+mod failover;
 mod history;
 mod liveness;
 mod register;

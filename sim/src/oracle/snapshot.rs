@@ -20,11 +20,13 @@ pub(super) struct Cut {
     last_in: Moment,
     /// The first answer among the writes that are out.
     first_out: Moment,
+    /// Nothing is known of it.
+    pub(super) vague: bool,
 }
 
 impl Cut {
     pub(super) fn new(site: Site, epoch: u32, call: Moment) -> Self {
-        Self { site, epoch, span: Span { call, answer: NEVER }, last_in: 0, first_out: NEVER }
+        Self { site, epoch, span: Span { call, answer: NEVER }, last_in: 0, first_out: NEVER, vague: false }
     }
 }
 
@@ -46,6 +48,19 @@ pub(super) fn check(
         let what = format_args!("{} in the point in time of {}", violation.what, history.label(session));
         Violation::new("snapshot", what)
     })?;
+    at_one_instant(history, session, (of, epoch), cut, sector, value, source)
+}
+
+/// Whether what was seen of one sector fits to what was seen of all others: one instant shows all of it.
+pub(super) fn at_one_instant(
+    history: &mut History,
+    shown_by: VolumeId,
+    (of, epoch): (VolumeId, u32),
+    cut: CutId,
+    sector: u64,
+    value: Value,
+    source: Option<Source>,
+) -> Result<(), Violation> {
     let Some(source) = source else { return Ok(()) };
     let register = &history.state(of, sector, epoch).register;
     let (called, seen_by) = match source {
@@ -64,7 +79,7 @@ pub(super) fn check(
             format_args!(
                 "{} is not one instant: a write called at {last_in} is in, one answered at {first_out} is out \
                  (seen at {} sector {sector}: {})",
-                history.label(session),
+                history.label(shown_by),
                 history.label(of),
                 history.tell_value(value)
             ),
