@@ -11,6 +11,7 @@ pub fn shrink(plan: &Plan, runs: usize, fails: &mut dyn FnMut(&Plan) -> bool) ->
         search.drop_faults();
         search.drop_tasks();
         search.drop_ops();
+        search.drop_pairs();
         search.drop_devices();
         search.simplify();
         if search.best == before || search.left == 0 {
@@ -83,6 +84,10 @@ impl Search<'_> {
             }
             plan.tasks.retain(|task| !task.ops.is_empty());
         });
+    }
+
+    fn drop_pairs(&mut self) {
+        self.drop_chunks(|plan| plan.pairs.len(), |plan, range| drop(plan.pairs.drain(range)));
     }
 
     fn drop_devices(&mut self) {

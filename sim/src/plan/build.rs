@@ -327,7 +327,15 @@ impl Draft {
             .map(|(name, size_bytes)| DeviceSpec { name, array: Site::A, size_bytes })
             .collect();
         self.faults.sort_by_key(|strike| strike.fault.at_ms());
-        Plan { scenario: self.name, seed: self.seed, world, devices, tasks: self.tasks, faults: self.faults }
+        Plan {
+            scenario: self.name,
+            seed: self.seed,
+            world,
+            devices,
+            pairs: Vec::new(),
+            tasks: self.tasks,
+            faults: self.faults,
+        }
     }
 
     /// Stores with room for what the plan may write, or not quite.

@@ -6,6 +6,7 @@ mod courses;
 mod faults;
 mod hot;
 mod operators;
+mod pairs;
 mod scenario;
 mod text;
 
@@ -17,6 +18,7 @@ use crate::disk::{DiskFault, Latency, Survival};
 use crate::net::{Trouble, Wires};
 use crate::site::Site;
 
+pub use pairs::{PairAct, PairSpec};
 pub use scenario::{Scenario, generate, generate_from_trace};
 pub use text::PlanError;
 
@@ -34,6 +36,8 @@ pub struct Plan {
     pub world: WorldSpec,
     /// What there is when the tasks begin.
     pub devices: Vec<DeviceSpec>,
+    /// The pairs that there are then.
+    pub pairs: Vec<PairSpec>,
     /// What the hosts do.
     pub tasks: Vec<Task>,
     /// What goes wrong.
@@ -209,6 +213,8 @@ pub enum Act {
     ReadTracks { session: String },
     /// Lists everything, and compares it with what should be.
     List {},
+    /// Of a pair.
+    Pair(PairAct),
 }
 
 impl Op {
@@ -343,6 +349,7 @@ impl Act {
             Self::GroupProcess { group, .. } => Some(format!("process {group}")),
             Self::Deactivate { session } => Some(format!("deactivate {session}")),
             Self::Remove { session } => Some(format!("remove {session}")),
+            Self::Pair(act) => act.title(),
             _ => None,
         }
     }
@@ -404,6 +411,10 @@ fn is_zero(value: &u64) -> bool {
 
 fn is_default(value: &WhenFull) -> bool {
     *value == WhenFull::default()
+}
+
+fn is_none<T>(value: &Option<T>) -> bool {
+    value.is_none()
 }
 
 fn is_false(value: &bool) -> bool {
