@@ -2,6 +2,7 @@
 //! share one ledger. What they cannot know, because an answer was lost, it holds open until a listing tells.
 
 mod compare;
+mod pairs;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,8 @@ use crate::note;
 use crate::oracle::{CutId, Ending, History, Moment, Origin, Span, Violation, VolumeId, kept_track};
 use crate::site::Site;
 use crate::timeline::Timeline;
+
+pub use pairs::Pair;
 
 /// Something of which more than one value may be true.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,6 +191,8 @@ pub struct Ledger {
     pub sessions: BTreeMap<String, Session>,
     /// Groups that were begun, by the plan's names.
     pub groups: BTreeMap<String, u32>,
+    /// By the plan's names.
+    pub pairs: BTreeMap<String, Pair>,
     /// What was found.
     pub violations: Vec<Violation>,
     /// What was done.
@@ -210,6 +215,7 @@ impl Ledger {
             devices: BTreeMap::new(),
             sessions: BTreeMap::new(),
             groups: BTreeMap::new(),
+            pairs: BTreeMap::new(),
             violations: Vec::new(),
             counts: Counts::default(),
             changes: 0,
@@ -379,6 +385,9 @@ impl Ledger {
 
     /// What I/O on a device goes to, now; `None`: it would go nowhere.
     pub fn volume(&self, device: &str) -> Option<VolumeId> {
+        if self.pair_of(device).is_some_and(|pair| pair.exists.known().is_none() && pair.spec.r1 != device) {
+            return None;
+        }
         let device = self.devices.get(device)?;
         match &device.shows {
             Some(label) => self.sessions.get(label)?.volume,
@@ -389,6 +398,11 @@ impl Ledger {
     /// Whether I/O on a device that was called then has a right to be carried out.
     pub fn is_steady(&self, name: &str, since: Moment) -> bool {
         let Some(device) = self.devices.get(name) else { return false };
+        if let Some(pair) = self.pair_of(name)
+            && !(pair.calm && pair.busy == 0 && pair.spec.device(*pair.serves.latest()) == name)
+        {
+            return false;
+        }
         let shown = match (&device.standard, &device.shows) {
             (Some(_), _) => true,
             (None, Some(label)) => {

@@ -1,7 +1,7 @@
 //! Topology and host I/O of a plan.
 
 use super::hot::Temper;
-use super::{Act, DeviceSpec, Op, Plan, Scenario, StoreSpec, Strike, Task, WorldSpec};
+use super::{Act, DeviceSpec, Op, PairSpec, Plan, Scenario, StoreSpec, Strike, Task, WorldSpec};
 use twintrack_link::manage::WhenFull;
 
 use crate::dice::Dice;
@@ -24,6 +24,10 @@ pub(super) struct Draft {
     pub(super) horizon_ms: u64,
     /// Standard devices: name and size.
     pub(super) standard: Vec<(String, u64)>,
+    /// Standard devices of the second array.
+    pub(super) second: Vec<(String, u64)>,
+    /// Pairs that are there from the beginning.
+    pub(super) pairs: Vec<PairSpec>,
     /// Virtual devices.
     pub(super) virtuals: Vec<String>,
     pub(super) tasks: Vec<Task>,
@@ -93,7 +97,9 @@ impl Draft {
             }
         };
         let temper = match scenario {
-            Scenario::Io => dice.weighted(&[(60, Temper::Plain), (40, Temper::Focus)]),
+            _ if scenario == Scenario::Io || scenario.is_remote() => {
+                dice.weighted(&[(60, Temper::Plain), (40, Temper::Focus)])
+            }
             // A course does not fill a pool.
             Scenario::Full => dice.weighted(&[
                 (65, Temper::Plain),
@@ -129,6 +135,8 @@ impl Draft {
             track_bytes,
             horizon_ms,
             standard: Vec::new(),
+            second: Vec::new(),
+            pairs: Vec::new(),
             virtuals: Vec::new(),
             tasks: Vec::new(),
             faults: Vec::new(),
@@ -150,6 +158,8 @@ impl Draft {
             track_bytes,
             horizon_ms: 3000,
             standard: vec![("d0".into(), size)],
+            second: Vec::new(),
+            pairs: Vec::new(),
             virtuals: Vec::new(),
             tasks: Vec::new(),
             faults: Vec::new(),
@@ -309,7 +319,7 @@ impl Draft {
         let disk = Latency { least_ms: 0, most_ms, slow_per_mille, slow_most_ms };
         let world = WorldSpec {
             track_bytes: self.track_bytes as u32,
-            arrays: 1,
+            arrays: 1 + u8::from(self.scenario.is_some_and(Scenario::is_remote)),
             stores,
             when_full: WhenFull::default(),
             disk,
@@ -322,9 +332,11 @@ impl Draft {
         };
         let standard = self.standard.into_iter().map(|(name, size)| (name, Some(size)));
         let virtuals = self.virtuals.into_iter().map(|name| (name, None));
-        let devices = standard
-            .chain(virtuals)
-            .map(|(name, size_bytes)| DeviceSpec { name, array: Site::A, size_bytes })
+        let first = standard.chain(virtuals).map(|(name, size_bytes)| (Site::A, name, size_bytes));
+        let second = self.second.into_iter().map(|(name, size)| (Site::B, name, Some(size)));
+        let devices = first
+            .chain(second)
+            .map(|(array, name, size_bytes)| DeviceSpec { name, array, size_bytes })
             .collect();
         self.faults.sort_by_key(|strike| strike.fault.at_ms());
         Plan {
@@ -332,7 +344,7 @@ impl Draft {
             seed: self.seed,
             world,
             devices,
-            pairs: Vec::new(),
+            pairs: self.pairs,
             tasks: self.tasks,
             faults: self.faults,
         }

@@ -7,6 +7,7 @@ mod faults;
 mod hot;
 mod operators;
 mod pairs;
+mod remote;
 mod scenario;
 mod text;
 

@@ -103,7 +103,7 @@ impl Script {
                 24,
                 &[(40, Establish), (5, Deactivate), (5, ReadTracks), (4, Changed), (6, Remove)],
             ),
-            Scenario::Io | Scenario::TraceExt4 | Scenario::TraceSqlite | Scenario::TracePg => return None,
+            _ => return None,
         };
         Some(Self { steps, sessions_max, weights: special.iter().copied().chain(common).collect() })
     }
