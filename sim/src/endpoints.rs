@@ -3,27 +3,62 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use tokio::time::sleep;
 use turmoil::net::{TcpListener, TcpStream};
 use twintrack_controller::shell::{Endpoint, Net};
 use twintrack_host::{Dial, Endpoint as HostEndpoint};
 
-use crate::net::{Line, Wires};
+use crate::net::{End, Line, Wires};
+use crate::site::Site;
 
-/// The array's name in the simulated network.
-pub const ARRAY: &str = "array";
-/// Where its management listens.
+/// Where an array's management listens.
 pub const MANAGE_PORT: u16 = 80;
 /// Where its NBD server listens.
 pub const NBD_PORT: u16 = 10809;
 
-/// The network as the array sees it.
+/// Where it listens for the other array.
+pub const LINK_PORT: u16 = 10908;
+
+/// How long an array tries to connect to another that does not answer.
+const DIAL_MS: u64 = 1000;
+
+/// The network as an array sees it.
 #[derive(Debug, Clone)]
-pub struct SimNet(pub Wires);
+pub struct SimNet {
+    /// The connections.
+    pub wires: Wires,
+    /// Which array.
+    pub site: Site,
+}
+
+impl SimNet {
+    /// Connects to the other array.
+    pub async fn dial_peer(&self, host: &str, port: u16) -> io::Result<Line> {
+        for _ in 0..DIAL_MS {
+            match self.wires.may_dial() {
+                Some(true) => {
+                    let stream = TcpStream::connect((host, port)).await?;
+                    return Ok(self.wires.attach(stream, End::Link(self.site)));
+                }
+                Some(false) | None => sleep(Duration::from_millis(1)).await,
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+}
 
 impl Net for SimNet {
     type Listener = TcpListener;
     type Stream = Line;
+
+    async fn dial(&self, endpoint: &Endpoint) -> io::Result<Line> {
+        match endpoint {
+            Endpoint::Tcp(host, port) => self.dial_peer(host, *port).await,
+            Endpoint::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
 
     async fn bind(&self, endpoint: &Endpoint) -> io::Result<TcpListener> {
         match endpoint {
@@ -34,7 +69,9 @@ impl Net for SimNet {
 
     async fn accept(&self, listener: &mut TcpListener) -> io::Result<Line> {
         let (stream, _) = listener.accept().await?;
-        Ok(self.0.attach(stream, true))
+        let is_link = listener.local_addr()?.port() == LINK_PORT;
+        let end = if is_link { End::Link(self.site) } else { End::Array(self.site) };
+        Ok(self.wires.attach(stream, end))
     }
 }
 
@@ -49,7 +86,7 @@ impl Dial for SimDial {
         match endpoint {
             HostEndpoint::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                Ok(self.0.attach(stream, false))
+                Ok(self.0.attach(stream, End::Host))
             }
             HostEndpoint::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -60,14 +97,15 @@ impl Dial for SimDial {
 #[derive(Debug, Clone)]
 pub struct NotedDial {
     dial: SimDial,
+    site: Site,
     epoch: Arc<AtomicU32>,
 }
 
 impl NotedDial {
-    /// Connects over these wires; has not yet.
-    pub fn new(wires: Wires) -> Self {
-        let epoch = Arc::new(AtomicU32::new(wires.epoch()));
-        Self { dial: SimDial(wires), epoch }
+    /// Connects to an array over these wires; has not yet.
+    pub fn new(wires: Wires, site: Site) -> Self {
+        let epoch = Arc::new(AtomicU32::new(wires.epoch(site)));
+        Self { dial: SimDial(wires), site, epoch }
     }
 
     /// The epoch of the last connection; before the first one, that of its making.
@@ -81,7 +119,7 @@ impl Dial for NotedDial {
 
     async fn dial(&self, endpoint: &HostEndpoint) -> io::Result<Line> {
         let line = self.dial.dial(endpoint).await?;
-        self.epoch.store(self.dial.0.epoch(), Ordering::Relaxed);
+        self.epoch.store(self.dial.0.epoch(self.site), Ordering::Relaxed);
         Ok(line)
     }
 }

@@ -25,6 +25,7 @@ pub mod net;
 pub mod oracle;
 pub mod plan;
 pub mod shrink;
+pub mod site;
 pub mod timeline;
 pub mod trace;
 pub mod world;

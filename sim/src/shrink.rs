@@ -11,6 +11,7 @@ pub fn shrink(plan: &Plan, runs: usize, fails: &mut dyn FnMut(&Plan) -> bool) ->
         search.drop_faults();
         search.drop_tasks();
         search.drop_ops();
+        search.drop_pairs();
         search.drop_devices();
         search.simplify();
         if search.best == before || search.left == 0 {
@@ -85,6 +86,10 @@ impl Search<'_> {
         });
     }
 
+    fn drop_pairs(&mut self) {
+        self.drop_chunks(|plan| plan.pairs.len(), |plan, range| drop(plan.pairs.drain(range)));
+    }
+
     fn drop_devices(&mut self) {
         self.drop_chunks(|plan| plan.devices.len(), |plan, range| drop(plan.devices.drain(range)));
     }
@@ -141,7 +146,7 @@ mod tests {
         let plan = (0..)
             .map(|seed| generate(Scenario::Io, seed))
             .find(|plan| {
-                plan.faults.len() > 2 && plan.faults.iter().any(|f| matches!(f, Fault::PowerCut { .. }))
+                plan.faults.len() > 2 && plan.faults.iter().any(|f| matches!(f.fault, Fault::PowerCut { .. }))
             })
             .unwrap();
         let mut runs = 0;
@@ -149,7 +154,8 @@ mod tests {
             runs += 1;
             let flushes =
                 plan.tasks.iter().flat_map(|task| &task.ops).filter(|op| matches!(op.act, Act::Write { .. }));
-            flushes.count() > 0 && plan.faults.iter().any(|fault| matches!(fault, Fault::PowerCut { .. }))
+            flushes.count() > 0
+                && plan.faults.iter().any(|fault| matches!(fault.fault, Fault::PowerCut { .. }))
         });
         assert_eq!((small.operations(), small.faults.len()), (1, 1), "after {runs} runs");
         assert!(small.devices.is_empty());

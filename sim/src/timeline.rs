@@ -4,12 +4,18 @@ use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
 
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::LookupSpan;
 
 /// A log of a run. Clones write to the same log.
 #[derive(Debug, Clone)]
-pub struct Timeline(Arc<Mutex<State>>);
+pub struct Timeline {
+    state: Arc<Mutex<State>>,
+    /// What comes behind the names of this one's sources.
+    suffix: &'static str,
+}
 
 #[derive(Debug)]
 struct State {
@@ -24,14 +30,20 @@ struct State {
 impl Timeline {
     /// An empty log. With `keep` its text is kept, without it only the text's hash.
     pub fn new(keep: bool) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             now_ms: 0,
             text: String::new(),
             keep,
             lines: 0,
             hash: 0xcbf2_9ce4_8422_2325,
             line: String::new(),
-        })))
+        };
+        Self { state: Arc::new(Mutex::new(state)), suffix: "" }
+    }
+
+    /// The same log, for sources whose names end so.
+    pub fn suffixed(&self, suffix: &'static str) -> Self {
+        Self { state: self.state.clone(), suffix }
     }
 
     /// Sets the simulated time of the lines to come, in ms since the run began.
@@ -47,10 +59,11 @@ impl Timeline {
     /// Appends a line of one source (`disk`, `host0`, `array`, …).
     pub fn note(&self, source: &str, what: fmt::Arguments<'_>) {
         let mut state = self.state();
-        let state = &mut *state;
+        let (state, suffix) = (&mut *state, self.suffix);
         state.line.clear();
+        let width = 8usize.saturating_sub(source.len());
         // Writing to a string cannot fail.
-        let _ = writeln!(state.line, "{:>7} {source:<8} {what}", state.now_ms);
+        let _ = writeln!(state.line, "{:>7} {source}{suffix:<width$} {what}", state.now_ms);
         for byte in state.line.bytes() {
             state.hash = (state.hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
@@ -76,7 +89,7 @@ impl Timeline {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -95,16 +108,47 @@ impl TimelineLayer {
     }
 }
 
-impl<S: Subscriber> Layer<S> for TimelineLayer {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TimelineLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        // turmoil runs each machine in a span of this name, with the machine's.
+        if attributes.metadata().name() != "node" {
+            return;
+        }
+        let mut machine = Machine(String::new());
+        attributes.record(&mut machine);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(machine);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
         if !metadata.target().starts_with(self.target) || *metadata.level() > self.least {
             return;
         }
         let mut line = Line(String::new());
         event.record(&mut line);
-        self.timeline.note("array", format_args!("{}{}", metadata.level(), line.0));
+        let scope = context.event_scope(event);
+        let source = scope.into_iter().flatten().find_map(|span| {
+            let extensions = span.extensions();
+            extensions.get::<Machine>().map(|machine| machine.0.clone())
+        });
+        let source = source.as_deref().unwrap_or("array");
+        self.timeline.note(source, format_args!("{}{}", metadata.level(), line.0));
     }
+}
+
+/// Which machine a span is of.
+struct Machine(String);
+
+impl Visit for Machine {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "name" {
+            self.0 = value.into();
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
 struct Line(String);

@@ -25,7 +25,7 @@ const WHOLE_BYTES: u64 = 8 << 20;
 impl Host {
     /// Checks everything.
     pub(super) async fn close(&self) {
-        self.compare_all().await;
+        self.compare_each().await;
         let (kill, whole) = (self.dice.borrow_mut().chance(400), !self.is_large());
         if kill {
             // What was just written, and not flushed, outlives the program, and with a flush the power, too.
@@ -42,18 +42,22 @@ impl Host {
         self.read_everything(false).await;
         self.report_everything().await;
         if !self.is_broken() {
-            self.remove_everything().await;
+            for site in self.shared.sites() {
+                self.at(*site).remove_everything().await;
+            }
         }
     }
 
-    /// Has the array crash, waits until it is back, and compares what it lists.
+    /// Has the arrays crash, waits until they are back, and compares what they list.
     async fn crash(&self, survival: Survival) {
         note!(self.shared.timeline, "world", "a last crash: {survival:?}");
-        self.shared.crash_wanted.set(Some(survival));
-        while self.shared.crash_wanted.get().is_some() {
+        for array in &self.shared.arrays {
+            array.crash_wanted.set(Some(survival));
+        }
+        while self.shared.arrays.iter().any(|array| array.crash_wanted.get().is_some()) {
             sleep(Duration::from_millis(1)).await;
         }
-        self.compare_all().await;
+        self.compare_each().await;
     }
 
     /// Whether reading everything takes long.
@@ -144,7 +148,8 @@ impl Host {
                 Some(Stage::Deactivated) => Act::ReadTracks { session: label },
                 _ => continue,
             };
-            self.manage(&Op::now(act)).await;
+            let op = Op::now(act);
+            self.at(self.site_of(&op)).manage(&op).await;
         }
     }
 

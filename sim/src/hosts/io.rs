@@ -56,7 +56,8 @@ impl Connections {
 
     /// Connects if need be, and gets an operation ready. `None`: it cannot be done now.
     pub(super) async fn prepare(&mut self, op: Op) -> Option<impl Future<Output = ()> + use<>> {
-        let device = device_of(&op.act).to_string();
+        let device = op.act.device().unwrap_or_default().to_string();
+        let site = self.host.shared.ledger().site_of(&device).unwrap_or(op.array);
         let client = self.connected(&device).await;
         let mut ledger = self.host.shared.ledger();
         let (Some((client, attached)), Some(volume)) = (client, ledger.volume(&device)) else {
@@ -68,7 +69,7 @@ impl Connections {
             return None;
         };
         let io = Io {
-            host: self.host.clone(),
+            host: self.host.at(site),
             client,
             device,
             volume,
@@ -93,8 +94,12 @@ impl Connections {
         let shared = self.host.shared.clone();
         loop {
             let call = shared.ledger().history.tick();
-            let name = shared.ledger().devices.get(device)?.name.latest().clone();
-            match self.host.attach(&name).await {
+            let (name, site) = {
+                let ledger = shared.ledger();
+                let device = ledger.devices.get(device)?;
+                (device.name.latest().clone(), device.site)
+            };
+            match self.host.at(site).attach(&name).await {
                 Ok(client) => {
                     self.host.note(format_args!("attached to {device}, {} bytes", client.info().size_bytes));
                     self.clients.insert(device.into(), (client.clone(), call));
@@ -286,7 +291,7 @@ impl Io {
     async fn judge_refusal(&self) {
         let (epoch, keeping) = {
             let ledger = self.host.shared.ledger();
-            (ledger.history.epoch(), ledger.sessions_that_keep(&self.device, self.call))
+            (ledger.history.epoch(self.host.site), ledger.sessions_that_keep(&self.device, self.call))
         };
         if keeping.is_empty() {
             return;
@@ -296,22 +301,10 @@ impl Io {
         let mut ledger = self.host.shared.ledger();
         let active = |id: u32| sessions.iter().any(|s| s.id == id && s.state == SessionInfoState::Active);
         if let Some((_, label, track)) = keeping.iter().find(|(id, ..)| active(*id))
-            && ledger.history.epoch() == epoch
+            && ledger.history.epoch(self.host.site) == epoch
         {
             ledger.hold::<()>(Err(refused_instead(&self.device, label, *track)));
         }
-    }
-}
-
-fn device_of(act: &Act) -> &str {
-    match act {
-        Act::Read { device, .. }
-        | Act::Write { device, .. }
-        | Act::Flush { device }
-        | Act::Trim { device, .. }
-        | Act::Zero { device, .. }
-        | Act::Status { device, .. } => device,
-        _ => "",
     }
 }
 

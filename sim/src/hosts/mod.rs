@@ -16,12 +16,13 @@ use twintrack_host::{ArrayClient, Endpoint, NbdClient, NbdError, NbdOptions};
 
 use crate::dice::Dice;
 use crate::disk::{Enclosure, Survival};
-use crate::endpoints::{ARRAY, MANAGE_PORT, NBD_PORT, SimDial};
+use crate::endpoints::{MANAGE_PORT, NBD_PORT, SimDial};
 use crate::ledger::Ledger;
 use crate::net::Wires;
 use crate::note;
 use crate::oracle::{Deadlines, check_answered_in_time};
-use crate::plan::{Act, Plan, Task};
+use crate::plan::{Act, Op, Plan, Task};
+use crate::site::Site;
 use crate::timeline::Timeline;
 
 /// How far a run is.
@@ -46,8 +47,6 @@ pub struct Shared {
     pub ledger: RefCell<Ledger>,
     /// How far it is.
     pub phase: Cell<Phase>,
-    /// A crash that a host asks for, to see what is left after it.
-    pub crash_wanted: Cell<Option<Survival>>,
     /// Management commands of the plan that were begun.
     pub commands: Cell<u64>,
     /// What those on sessions are called.
@@ -62,13 +61,36 @@ pub struct Shared {
     pub deadlines: Deadlines,
     /// The network.
     pub wires: Wires,
-    /// The disks.
-    pub enclosure: Enclosure,
+    /// The arrays.
+    pub arrays: Vec<Array>,
     /// What happens.
     pub timeline: Timeline,
 }
 
+/// One array as its world sees it.
+#[derive(Debug)]
+pub struct Array {
+    /// Which.
+    pub site: Site,
+    /// Its disks.
+    pub enclosure: Enclosure,
+    /// A crash that a host asks for, to see what is left after it.
+    pub crash_wanted: Cell<Option<Survival>>,
+    /// The log of a run, for what happens in it.
+    pub timeline: Timeline,
+}
+
 impl Shared {
+    /// The arrays there are.
+    pub fn sites(&self) -> &'static [Site] {
+        self.plan.sites()
+    }
+
+    /// One of them.
+    pub fn array(&self, site: Site) -> &Array {
+        &self.arrays[site.index()]
+    }
+
     /// The ledger. Never held while waiting.
     pub fn ledger(&self) -> RefMut<'_, Ledger> {
         self.ledger.borrow_mut()
@@ -79,15 +101,16 @@ impl Shared {
     }
 }
 
-/// One host.
+/// One host, as it deals with one array.
 #[derive(Clone)]
 pub struct Host {
     name: &'static str,
     shared: Rc<Shared>,
+    site: Site,
     array: ArrayClient<SimDial>,
     dice: Rc<RefCell<Dice>>,
-    /// The epoch in which the last command was asked.
-    asked_in: Rc<Cell<u32>>,
+    /// The epochs of the arrays in which the last command was asked.
+    asked_in: Rc<[Cell<u32>; 2]>,
 }
 
 /// The hosts' names in the simulated network.
@@ -96,11 +119,15 @@ pub const NAMES: [&str; 2] = ["host0", "host1"];
 impl Host {
     /// One of the two hosts.
     pub fn new(number: u8, shared: Rc<Shared>) -> Self {
-        let dial = SimDial(shared.wires.clone());
         let name = NAMES[usize::from(number)];
-        let array = ArrayClient::new(dial, Endpoint::Tcp(ARRAY.into(), MANAGE_PORT));
+        let array = client(&shared.wires, Site::A);
         let dice = Rc::new(RefCell::new(Dice::new(shared.plan.seed, name)));
-        Self { name, shared, array, dice, asked_in: Rc::default() }
+        Self { name, shared, site: Site::A, array, dice, asked_in: Rc::default() }
+    }
+
+    /// The same host, as it deals with another array.
+    fn at(&self, site: Site) -> Self {
+        Self { site, array: client(&self.shared.wires, site), ..self.clone() }
     }
 
     /// All that a host does in a run.
@@ -146,9 +173,10 @@ impl Host {
     /// Makes the plan's devices.
     async fn set_up(&self) {
         for device in self.shared.plan.devices.clone() {
-            self.shared.ledger().expect_device(&device.name, device.size_bytes);
+            self.shared.ledger().expect_device(device.array, &device.name, device.size_bytes);
+            let host = self.at(device.array);
             loop {
-                self.create(&device.name, device.size_bytes).await;
+                host.create(&device.name, device.size_bytes).await;
                 let exists = self.shared.ledger().devices[&device.name].exists.clone();
                 if exists.surely(&true) || !self.shared.ledger().violations.is_empty() {
                     break;
@@ -192,7 +220,7 @@ impl Host {
             }
             match &op.act {
                 Act::Reconnect { device } => nbd.leave(device),
-                _ => self.manage(&op).await,
+                _ => self.at(self.site_of(&op)).manage(&op).await,
             }
         }
         for io in running {
@@ -205,7 +233,7 @@ impl Host {
         let connect = async {
             let stream = {
                 use twintrack_host::Dial as _;
-                let endpoint = Endpoint::Tcp(ARRAY.into(), NBD_PORT);
+                let endpoint = Endpoint::Tcp(self.site.address().into(), NBD_PORT);
                 let dialled = SimDial(self.shared.wires.clone()).dial(&endpoint).await;
                 dialled.map_err(|error| NbdError::Connect { kind: error.kind() })?
             };
@@ -248,7 +276,18 @@ impl Host {
         }
     }
 
+    /// The array that a command goes to.
+    fn site_of(&self, op: &Op) -> Site {
+        let ledger = self.shared.ledger();
+        let known = op.act.session().and_then(|label| ledger.sessions.get(label)).map(|session| session.site);
+        known.or_else(|| ledger.site_of(op.act.device()?)).unwrap_or(op.array)
+    }
+
     fn note(&self, what: std::fmt::Arguments<'_>) {
         note!(self.shared.timeline, self.name, "{what}");
     }
+}
+
+fn client(wires: &Wires, site: Site) -> ArrayClient<SimDial> {
+    ArrayClient::new(SimDial(wires.clone()), Endpoint::Tcp(site.address().into(), MANAGE_PORT))
 }

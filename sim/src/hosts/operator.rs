@@ -49,7 +49,7 @@ impl Host {
         match act {
             Act::Create { device, size_bytes } => {
                 if !self.shared.ledger().devices.contains_key(device) {
-                    self.shared.ledger().expect_device(device, Some(*size_bytes));
+                    self.shared.ledger().expect_device(self.site, device, Some(*size_bytes));
                 }
                 self.create(device, Some(*size_bytes)).await;
             }
@@ -81,7 +81,7 @@ impl Host {
     /// Asks once, and counts.
     pub(super) async fn ask<T>(&self, call: impl Future<Output = Result<T, ArrayError>>) -> Told<T> {
         let bound = Duration::from_millis(self.shared.deadlines.answer_ms);
-        self.asked_in.set(self.shared.ledger().history.epoch());
+        self.asked_in[self.site.index()].set(self.shared.ledger().history.epoch(self.site));
         let told = match timeout(bound, call).await {
             Ok(Ok(answer)) => Told::Done(answer),
             Ok(Err(ArrayError::Unreachable { .. })) => Told::Unasked,
@@ -229,7 +229,7 @@ impl Host {
             self.shared.ledger().counts.skipped += 1;
             return;
         }
-        self.shared.ledger().expect_session(label, device, group);
+        self.shared.ledger().expect_session(self.site, label, device, group);
         self.shared.ledger().session_changes(label, Stage::Registered);
         let told = self.ask(self.array.session_register(&name, number.flatten())).await;
         let allowed = exists.filter(|exists| !exists || group.is_none());
@@ -366,7 +366,7 @@ impl Host {
             let (standard_name, virtual_name) = (self.device(standard).0, self.device(shown_by).0);
             list.push(Pair::new(&standard_name, &virtual_name));
             let mut ledger = self.shared.ledger();
-            ledger.expect_session(label, standard, None);
+            ledger.expect_session(self.site, label, standard, None);
             for stage in [Stage::Registered, Stage::Related, Stage::Active] {
                 ledger.session_changes(label, stage);
             }
@@ -381,7 +381,7 @@ impl Host {
         }
         let labels: Vec<String> = pairs.iter().map(|(label, ..)| label.clone()).collect();
         self.shared.ledger().cut_begins(&labels, true);
-        let dial = NotedDial::new(self.shared.wires.clone());
+        let dial = NotedDial::new(self.shared.wires.clone(), self.site);
         let array = ArrayClient::new(dial.clone(), self.array.endpoint().clone());
         let call = establish(&array, &list, GroupMode::Synchronous);
         let told = match timeout(Duration::from_millis(3 * self.shared.deadlines.answer_ms), call).await {
@@ -393,7 +393,7 @@ impl Host {
             Err(_) => Told::Unknown,
         };
         // Not always the epoch of the first call: the array may have crashed, and be back, between two of them.
-        self.asked_in.set(dial.epoch());
+        self.asked_in[self.site.index()].set(dial.epoch());
         self.shared.ledger().cut_asked_in(&labels, dial.epoch());
         let counts = |ledger: &mut crate::ledger::Ledger, done| {
             if done { ledger.counts.done += 1 } else { ledger.counts.unknown += 1 }

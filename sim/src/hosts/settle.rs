@@ -16,9 +16,9 @@ impl Host {
     /// Waits until a command that was cut off has surely happened or not, then lists everything.
     pub(super) async fn settle(&self) {
         // With the array that crashed ended what it was asked.
-        let epoch = self.asked_in.get();
+        let epoch = self.asked_in[self.site.index()].get();
         for _ in 0..STILL_UNDER_WAY_MS / 50 {
-            if self.shared.ledger().history.epoch() != epoch {
+            if self.shared.ledger().history.epoch(self.site) != epoch {
                 break;
             }
             sleep(Duration::from_millis(50)).await;
@@ -26,11 +26,18 @@ impl Host {
         self.compare_all().await;
     }
 
-    /// Lists everything and compares it with what is known.
+    /// Lists everything of all arrays and compares it with what is known.
+    pub(super) async fn compare_each(&self) {
+        for site in self.shared.sites() {
+            self.at(*site).compare_all().await;
+        }
+    }
+
+    /// Lists everything of the array and compares it with what is known.
     pub(super) async fn compare_all(&self) {
         loop {
             self.wait_until_up().await;
-            let epoch = self.shared.ledger().history.epoch();
+            let epoch = self.shared.ledger().history.epoch(self.site);
             let changes = self.shared.ledger().changes;
             let devices = self.ask(self.array.device_list()).await;
             let sessions = self.ask(self.array.session_list(None)).await;
@@ -38,11 +45,11 @@ impl Host {
                 return;
             }
             if let (Told::Done(devices), Told::Done(sessions)) = (devices, sessions)
-                && epoch == self.shared.ledger().history.epoch()
+                && epoch == self.shared.ledger().history.epoch(self.site)
                 && changes == self.shared.ledger().changes
             {
                 self.show(&devices, &sessions);
-                self.shared.ledger().compare(&devices, &sessions);
+                self.shared.ledger().compare(self.site, &devices, &sessions);
                 return;
             }
             sleep(Duration::from_millis(7)).await;
@@ -51,6 +58,7 @@ impl Host {
 
     /// The tables of devices and sessions, for who reads the timeline.
     fn show(&self, devices: &[DeviceInfo], sessions: &[SessionInfo]) {
+        let timeline = &self.shared.array(self.site).timeline;
         for device in devices {
             let kind = match &device.kind {
                 DeviceInfoKind::Standard { sessions, .. } => format!("standard, {sessions} sessions"),
@@ -58,18 +66,12 @@ impl Host {
                 DeviceInfoKind::Virtual { session: None } => "virtual".to_owned(),
             };
             let state = if device.online { "online" } else { "offline" };
-            note!(
-                self.shared.timeline,
-                "table",
-                "device {} {} bytes, {kind}, {state}",
-                device.name,
-                device.size_bytes
-            );
+            note!(timeline, "table", "device {} {} bytes, {kind}, {state}", device.name, device.size_bytes);
         }
         for session in sessions {
             let shown = session.virtual_device.as_deref().unwrap_or("-");
             note!(
-                self.shared.timeline,
+                timeline,
                 "table",
                 "session {} of {} on {shown}, {:?}",
                 session.id,

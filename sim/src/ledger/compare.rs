@@ -5,19 +5,22 @@ use std::collections::BTreeMap;
 
 use twintrack_link::manage::{DeviceInfo, DeviceInfoKind, SessionInfo, SessionInfoState, WhenFull};
 
-use super::{Ledger, Session, Stage};
+use super::{Device, Ledger, Session, Stage};
 use crate::oracle::CutId;
+use crate::site::Site;
 
 impl Ledger {
-    /// Holds a listing of all devices and sessions against what is known, and takes from it what was not. Whatever
+    /// Holds a listing of an array's devices and sessions against what is known, and takes from it what was not. Whatever
     /// a command is changing just now is left out.
-    pub fn compare(&mut self, devices: &[DeviceInfo], sessions: &[SessionInfo]) {
-        self.adopt(devices, sessions);
-        self.compare_cuts(sessions);
-        for name in self.devices.keys().cloned().collect::<Vec<_>>() {
+    pub fn compare(&mut self, site: Site, devices: &[DeviceInfo], sessions: &[SessionInfo]) {
+        self.adopt(site, devices, sessions);
+        self.compare_cuts(site, sessions);
+        let here = self.devices.iter().filter(|(_, device)| device.site == site);
+        for name in here.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.compare_device(&name, devices);
         }
-        for label in self.sessions.keys().cloned().collect::<Vec<_>>() {
+        let here = self.sessions.iter().filter(|(_, session)| session.site == site);
+        for label in here.map(|(label, _)| label.clone()).collect::<Vec<_>>() {
             self.compare_session(&label, sessions);
         }
         let busy = |ledger: &Self| {
@@ -26,7 +29,10 @@ impl Ledger {
         if !busy(self) {
             let known = |info: &&SessionInfo| {
                 info.state == SessionInfoState::Removing
-                    || self.sessions.values().any(|session| session.id == Some(info.id))
+                    || self
+                        .sessions
+                        .values()
+                        .any(|session| session.site == site && session.id == Some(info.id))
             };
             if let Some(info) = sessions.iter().find(|info| !known(info)) {
                 self.blame(format_args!("session {} on {} is nobody's", info.id, info.standard));
@@ -35,10 +41,10 @@ impl Ledger {
     }
 
     /// Sessions that one command activates are active all, or none.
-    fn compare_cuts(&mut self, listed: &[SessionInfo]) {
+    fn compare_cuts(&mut self, site: Site, listed: &[SessionInfo]) {
         let mut seen: BTreeMap<CutId, (String, bool)> = BTreeMap::new();
         let mut torn = Vec::new();
-        for (label, session) in &self.sessions {
+        for (label, session) in self.sessions.iter().filter(|(_, session)| session.site == site) {
             let open = session.stage.may_be(&Stage::Active) && session.stage.may_be(&Stage::Related);
             let (Some(cut), true, 0) = (session.cut, open, session.busy) else { continue };
             let info = session.id.and_then(|id| listed.iter().find(|info| info.id == id));
@@ -57,13 +63,14 @@ impl Ledger {
     }
 
     /// Gives numbers to those whose creation was not answered.
-    fn adopt(&mut self, devices: &[DeviceInfo], sessions: &[SessionInfo]) {
+    fn adopt(&mut self, site: Site, devices: &[DeviceInfo], sessions: &[SessionInfo]) {
         for info in devices {
-            if self.devices.values().any(|device| device.id == Some(info.id)) {
+            if self.devices.values().any(|device| device.site == site && device.id == Some(info.id)) {
                 continue;
             }
             let nameless = self.devices.values_mut().find(|device| {
-                device.id.is_none()
+                device.site == site
+                    && device.id.is_none()
                     && device.busy == 0
                     && device.name.may_be(&info.name)
                     && device.exists.may_be(&true)
@@ -73,13 +80,15 @@ impl Ledger {
             }
         }
         for info in sessions {
-            if self.sessions.values().any(|session| session.id == Some(info.id)) {
+            if self.sessions.values().any(|session| session.site == site && session.id == Some(info.id)) {
                 continue;
             }
-            let Some(standard) = self.plan_name(devices, &info.standard) else { continue };
-            let shown_by = info.virtual_device.as_ref().and_then(|listed| self.plan_name(devices, listed));
+            let Some(standard) = self.plan_name(site, devices, &info.standard) else { continue };
+            let shown_by =
+                info.virtual_device.as_ref().and_then(|listed| self.plan_name(site, devices, listed));
             let fits = |session: &&mut Session| {
-                session.id.is_none()
+                session.site == site
+                    && session.id.is_none()
                     && session.busy == 0
                     && session.standard == standard
                     && (session.stage.may_be(&stage(info.state))
@@ -93,9 +102,10 @@ impl Ledger {
     }
 
     /// What the plan calls the device that is listed under a name.
-    fn plan_name(&self, devices: &[DeviceInfo], listed: &str) -> Option<String> {
+    fn plan_name(&self, site: Site, devices: &[DeviceInfo], listed: &str) -> Option<String> {
         let id = devices.iter().find(|info| info.name == listed)?.id;
-        self.devices.iter().find(|(_, device)| device.id == Some(id)).map(|(name, _)| name.clone())
+        let named = |(_, device): &(&String, &Device)| device.site == site && device.id == Some(id);
+        self.devices.iter().find(named).map(|(name, _)| name.clone())
     }
 
     fn compare_device(&mut self, name: &str, listed: &[DeviceInfo]) {
@@ -127,7 +137,7 @@ impl Ledger {
                 wrong.push(format!("it has {} bytes, not {:?}", info.size_bytes, device.size.all()));
             }
         }
-        let (now, epoch) = (self.history.tick(), self.history.epoch());
+        let (now, epoch) = (self.history.tick(), self.history.epoch(device.site));
         if let Some(device) = self.devices.get_mut(name) {
             // What was asked before a crash and is there after it is committed; what is not there will not come.
             let for_good = device.asked < epoch;
@@ -169,11 +179,12 @@ impl Ledger {
         let session = &self.sessions[label];
         let newly_active = stage == Stage::Active && session.stage.known().is_none();
         let newly_deactivated = stage == Stage::Deactivated && session.stage.known().is_none();
+        let site = session.site;
         let shown_by = info.and_then(|info| info.virtual_device.clone()).and_then(|listed| {
-            let named = |device: &super::Device| device.name.may_be(&listed);
+            let named = |device: &Device| device.site == site && device.name.may_be(&listed);
             self.devices.iter().find(|(_, device)| named(device)).map(|(name, _)| name.clone())
         });
-        let for_good = session.asked < self.history.epoch();
+        let for_good = session.asked < self.history.epoch(site);
         if let (Some(session), true) = (self.sessions.get_mut(label), newly_active) {
             session.shown_by.shown(shown_by.clone(), for_good);
             self.cut_happened(label);

@@ -1,7 +1,8 @@
-//! What the hosts know of an array: devices, sessions, and the history of what they did with them. All hosts of a world
+//! What the hosts know of the arrays: devices, sessions, and the history of what they did with them. All hosts of a world
 //! share one ledger. What they cannot know, because an answer was lost, it holds open until a listing tells.
 
 mod compare;
+mod pairs;
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,10 @@ use twintrack_link::manage::{RefusalCode, WhenFull};
 
 use crate::note;
 use crate::oracle::{CutId, Ending, History, Moment, Origin, Span, Violation, VolumeId, kept_track};
+use crate::site::Site;
 use crate::timeline::Timeline;
+
+pub use pairs::Pair;
 
 /// Something of which more than one value may be true.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +99,8 @@ pub enum Stage {
 /// A device.
 #[derive(Debug, Clone)]
 pub struct Device {
+    /// Its array.
+    pub site: Site,
     /// Its number, once an answer told.
     pub id: Option<u32>,
     /// Its present name.
@@ -120,6 +126,8 @@ pub struct Device {
 /// A session.
 #[derive(Debug, Clone)]
 pub struct Session {
+    /// Its array.
+    pub site: Site,
     /// Its number, once an answer told.
     pub id: Option<u32>,
     /// Its standard device, as the plan calls it.
@@ -183,6 +191,8 @@ pub struct Ledger {
     pub sessions: BTreeMap<String, Session>,
     /// Groups that were begun, by the plan's names.
     pub groups: BTreeMap<String, u32>,
+    /// By the plan's names.
+    pub pairs: BTreeMap<String, Pair>,
     /// What was found.
     pub violations: Vec<Violation>,
     /// What was done.
@@ -196,7 +206,7 @@ pub struct Ledger {
 const VIOLATIONS_MAX: usize = 8;
 
 impl Ledger {
-    /// Of a new array.
+    /// Of new arrays.
     pub fn new(track_bytes: u64, excuses: Excuses, timeline: Timeline) -> Self {
         Self {
             history: History::default(),
@@ -205,6 +215,7 @@ impl Ledger {
             devices: BTreeMap::new(),
             sessions: BTreeMap::new(),
             groups: BTreeMap::new(),
+            pairs: BTreeMap::new(),
             violations: Vec::new(),
             counts: Counts::default(),
             changes: 0,
@@ -231,27 +242,28 @@ impl Ledger {
         self.hold::<()>(Err(Violation::new("manage", what)));
     }
 
-    /// The array crashed: what it only listed may have been undone.
-    pub fn crashed(&mut self, how: Ending) {
-        self.history.crash(how);
-        for device in self.devices.values_mut() {
+    /// An array crashed: what it only listed may have been undone.
+    pub fn crashed(&mut self, site: Site, how: Ending) {
+        self.history.crash(site, how);
+        for device in self.devices.values_mut().filter(|device| device.site == site) {
             device.name.crashed();
             device.exists.crashed();
             device.online.crashed();
             device.size.crashed();
         }
-        for session in self.sessions.values_mut() {
+        for session in self.sessions.values_mut().filter(|session| session.site == site) {
             session.stage.crashed();
             session.shown_by.crashed();
         }
     }
 
     /// A device that a command may create.
-    pub fn expect_device(&mut self, name: &str, size_bytes: Option<u64>) {
-        let standard = size_bytes.map(|_| self.history.add_volume(name, Origin::Blank));
+    pub fn expect_device(&mut self, site: Site, name: &str, size_bytes: Option<u64>) {
+        let standard = size_bytes.map(|_| self.history.add_volume(site, name, Origin::Blank));
         self.devices.insert(
             name.into(),
             Device {
+                site,
                 id: None,
                 name: Maybe::is(name.into()),
                 exists: Maybe::is(false),
@@ -261,14 +273,15 @@ impl Ledger {
                 shows: None,
                 busy: 0,
                 changed: self.history.tick(),
-                asked: self.history.epoch(),
+                asked: self.history.epoch(site),
             },
         );
     }
 
     /// A session that a command may register.
-    pub fn expect_session(&mut self, label: &str, standard: &str, group: Option<&str>) {
+    pub fn expect_session(&mut self, site: Site, label: &str, standard: &str, group: Option<&str>) {
         let session = Session {
+            site,
             id: None,
             standard: standard.into(),
             shown_by: Maybe::is(None),
@@ -278,7 +291,7 @@ impl Ledger {
             deactivated: None,
             group: group.map(Into::into),
             busy: 0,
-            asked: self.history.epoch(),
+            asked: self.history.epoch(site),
         };
         self.sessions.entry(label.into()).or_insert(session);
     }
@@ -286,9 +299,8 @@ impl Ledger {
     /// A command that changes a device begins.
     pub fn device_changes(&mut self, name: &str, change: impl FnOnce(&mut Device)) {
         self.changes += 1;
-        let epoch = self.history.epoch();
         if let Some(device) = self.devices.get_mut(name) {
-            (device.busy, device.asked) = (device.busy + 1, epoch);
+            (device.busy, device.asked) = (device.busy + 1, self.history.epoch(device.site));
             change(device);
         }
     }
@@ -307,9 +319,8 @@ impl Ledger {
     /// A command that changes a session begins.
     pub fn session_changes(&mut self, label: &str, may_become: Stage) {
         self.changes += 1;
-        let epoch = self.history.epoch();
         if let Some(session) = self.sessions.get_mut(label) {
-            (session.busy, session.asked) = (session.busy + 1, epoch);
+            (session.busy, session.asked) = (session.busy + 1, self.history.epoch(session.site));
             session.stage.also(may_become);
         }
     }
@@ -335,12 +346,12 @@ impl Ledger {
             let Some(of) = self.devices.get(&session.standard).and_then(|device| device.standard) else {
                 continue;
             };
-            let shown_by = session.shown_by.latest().clone();
+            let (site, shown_by) = (session.site, session.shown_by.latest().clone());
             let cut = match (one_instant, cut) {
                 (true, Some(cut)) => cut,
-                _ => *cut.insert(self.history.begin_cut()),
+                _ => *cut.insert(self.history.begin_cut(site)),
             };
-            let volume = self.history.add_volume(label, Origin::Snapshot(of, cut));
+            let volume = self.history.add_volume(site, label, Origin::Snapshot(of, cut));
             if let Some(session) = self.sessions.get_mut(label) {
                 (session.volume, session.cut) = (Some(volume), Some(cut));
             }
@@ -374,6 +385,9 @@ impl Ledger {
 
     /// What I/O on a device goes to, now; `None`: it would go nowhere.
     pub fn volume(&self, device: &str) -> Option<VolumeId> {
+        if self.pair_of(device).is_some_and(|pair| pair.exists.known().is_none() && pair.spec.r1 != device) {
+            return None;
+        }
         let device = self.devices.get(device)?;
         match &device.shows {
             Some(label) => self.sessions.get(label)?.volume,
@@ -384,6 +398,11 @@ impl Ledger {
     /// Whether I/O on a device that was called then has a right to be carried out.
     pub fn is_steady(&self, name: &str, since: Moment) -> bool {
         let Some(device) = self.devices.get(name) else { return false };
+        if let Some(pair) = self.pair_of(name)
+            && !(pair.calm && pair.busy == 0 && pair.spec.device(*pair.serves.latest()) == name)
+        {
+            return false;
+        }
         let shown = match (&device.standard, &device.shows) {
             (Some(_), _) => true,
             (None, Some(label)) => {
@@ -409,7 +428,8 @@ impl Ledger {
             return Vec::new();
         }
         let sure = |session: &&Session| session.busy == 0 && session.stage.surely(&Stage::Active);
-        let sessions = self.sessions.iter().filter(|(_, session)| sure(session));
+        let site = self.devices.get(device).map(|device| device.site);
+        let sessions = self.sessions.iter().filter(|(_, s)| sure(s) && Some(s.site) == site);
         let kept = sessions.filter_map(|(label, session)| {
             let track = kept_track(&self.history, session.volume?, self.track_bytes, call)?;
             Some((session.id?, label.clone(), track))
@@ -421,6 +441,11 @@ impl Ledger {
     pub fn is_free_virtual(&self, name: &str) -> bool {
         self.devices.get(name).is_some_and(|device| device.standard.is_none() && device.exists.surely(&true))
             && !self.is_used_by_others(name, "")
+    }
+
+    /// The array of a device, if it is known.
+    pub fn site_of(&self, device: &str) -> Option<Site> {
+        self.devices.get(device).map(|device| device.site)
     }
 
     /// Whether a virtual device may show a session other than that.

@@ -64,25 +64,26 @@ pub fn check_refused_track(refused: bool, track: u32, report: &[u32]) -> Result<
 /// Whether no crash between a write and `until` can have taken it back.
 fn survives(history: &History, volume: VolumeId, epoch: u32, write: Span, fua: bool, until: Moment) -> bool {
     write.answer != NEVER
-        && (fua || history.end_of(epoch) >= until || history.flushed(volume, epoch) > write.answer)
+        && (fua || history.end_of(volume, epoch) >= until || history.flushed(volume, epoch) > write.answer)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::site::Site;
 
     #[test]
     fn reports_are_complete_and_tight() {
         let mut history = History::default();
-        let d = history.add_volume("d", Origin::Blank);
+        let d = history.add_volume(Site::A, "d", Origin::Blank);
         let write = |history: &mut History, volume, track: u64| {
             let write = history.begin_write(volume, track * 16384, 512, Content::Data, false);
             history.end_write(write).unwrap();
         };
         write(&mut history, d, 9);
-        let cut = history.begin_cut();
+        let cut = history.begin_cut(Site::A);
         history.end_cut(cut);
-        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let s = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
         write(&mut history, d, 1);
         write(&mut history, s, 2);
         history.begin_write(d, 3 * 16384, 512, Content::Data, false);
@@ -101,13 +102,13 @@ mod tests {
     #[test]
     fn what_a_crash_may_have_taken_back_may_be_missing() {
         let mut history = History::default();
-        let d = history.add_volume("d", Origin::Blank);
-        let cut = history.begin_cut();
+        let d = history.add_volume(Site::A, "d", Origin::Blank);
+        let cut = history.begin_cut(Site::A);
         history.end_cut(cut);
-        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let s = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
         let write = history.begin_write(d, 0, 512, Content::Data, false);
         history.end_write(write).unwrap();
-        history.crash(crate::oracle::Ending::PowerCut);
+        history.crash(Site::A, crate::oracle::Ending::PowerCut);
         let call = history.tick();
         let end = Span { call, answer: history.tick() };
         assert!(check_report(&history, s, 16384, &[], end).is_ok());

@@ -38,7 +38,7 @@ pub(super) fn check(
         return Err(renamed(history.broken(volume, sector, what)));
     }
     let Err(violation) = history.observe(volume, sector, epoch, value, span) else { return Ok(()) };
-    let goes_back = epoch > 0 && history.kept_after(epoch - 1) && history.flushed(volume, epoch) == 0;
+    let goes_back = epoch > 0 && history.kept_after(volume, epoch - 1) && history.flushed(volume, epoch) == 0;
     if goes_back
         && !history.is_birth(volume, epoch)
         && check(history, volume, sector, epoch - 1, value).is_ok()
@@ -50,7 +50,7 @@ pub(super) fn check(
 
 /// When a value has to have been there to be there after the crash.
 fn survivors(history: &History, volume: VolumeId, epoch: u32) -> Span {
-    Span { call: history.flushed(volume, epoch), answer: history.end_of(epoch) }
+    Span { call: history.flushed(volume, epoch), answer: history.end_of(volume, epoch) }
 }
 
 /// An answered FUA write of the epoch that certainly came after the value.
@@ -100,12 +100,12 @@ fn candidates(
         values.extend(initial.filter(|_| goes_back));
         found.extend(values.into_iter().map(|value| history.bytes_of(value, sector)));
         let only_program_died =
-            epoch > 0 && history.kept_after(epoch - 1) && !history.is_birth(volume, epoch);
+            epoch > 0 && history.kept_after(volume, epoch - 1) && !history.is_birth(volume, epoch);
         if (initial.is_some() && !only_program_died) || !goes_back {
             return found;
         }
         match history.origin(volume) {
-            Origin::Snapshot(of, cut) if history.is_birth(volume, epoch) => {
+            Origin::Snapshot(of, cut) | Origin::Heir(of, Some(cut)) if history.is_birth(volume, epoch) => {
                 let cut = &history.cuts[cut.0 as usize];
                 (span, epoch) = (cut.span, cut.epoch);
                 volume = of;
@@ -127,12 +127,13 @@ fn renamed(violation: Violation) -> Violation {
 mod tests {
     use super::super::{Content, Ending, History, Origin, VolumeId, WriteId};
     use super::*;
+    use crate::site::Site;
 
     const S: usize = SECTOR_BYTES as usize;
 
     fn volume() -> (History, VolumeId) {
         let mut history = History::default();
-        let volume = history.add_volume("d0", Origin::Blank);
+        let volume = history.add_volume(Site::A, "d0", Origin::Blank);
         (history, volume)
     }
 
@@ -157,7 +158,7 @@ mod tests {
         let (mut history, d) = volume();
         let (a, b) = (write(&mut history, d, false), write(&mut history, d, false));
         flush(&mut history, d);
-        history.crash(Ending::PowerCut);
+        history.crash(Site::A, Ending::PowerCut);
         let (old, new) = (history.payload(a), history.payload(b));
         assert_eq!(read(&mut history, d, &old).unwrap_err().oracle, "durable");
         assert!(read(&mut history, d, &[0; S]).is_err());
@@ -168,8 +169,8 @@ mod tests {
     fn what_was_not_flushed_is_there_or_not_but_does_not_change() {
         let (mut history, d) = volume();
         let (a, b) = (write(&mut history, d, false), write(&mut history, d, false));
-        history.crash(Ending::PowerCut);
-        history.crash(Ending::PowerCut);
+        history.crash(Site::A, Ending::PowerCut);
+        history.crash(Site::A, Ending::PowerCut);
         let (old, new) = (history.payload(a), history.payload(b));
         read(&mut history, d, &old).unwrap();
         assert!(read(&mut history, d, &new).is_err());
@@ -182,7 +183,7 @@ mod tests {
         let (mut history, d) = volume();
         let a = write(&mut history, d, true);
         let b = write(&mut history, d, false);
-        history.crash(Ending::PowerCut);
+        history.crash(Site::A, Ending::PowerCut);
         assert!(read(&mut history, d, &[0; S]).is_err());
         let (a, b) = (history.payload(a), history.payload(b));
         read(&mut history, d, &a).unwrap();
@@ -195,14 +196,14 @@ mod tests {
         let a = write(&mut history, d, false);
         let mut torn = history.payload(a);
         torn[..64].fill(0);
-        history.crash(Ending::PowerCut);
+        history.crash(Site::A, Ending::PowerCut);
         read(&mut history, d, &torn).unwrap();
         read(&mut history, d, &torn).unwrap();
         assert!(read(&mut history, d, &[0; S]).is_err(), "it stays torn");
         let (mut history, d) = volume();
         write(&mut history, d, false);
         flush(&mut history, d);
-        history.crash(Ending::PowerCut);
+        history.crash(Site::A, Ending::PowerCut);
         assert!(read(&mut history, d, &torn).is_err());
     }
 
@@ -211,13 +212,13 @@ mod tests {
         for flushed in [false, true] {
             let (mut history, d) = volume();
             let a = write(&mut history, d, false);
-            history.crash(Ending::Killed);
+            history.crash(Site::A, Ending::Killed);
             let bytes = history.payload(a);
             read(&mut history, d, &bytes).unwrap();
             if flushed {
                 flush(&mut history, d);
             }
-            history.crash(Ending::PowerCut);
+            history.crash(Site::A, Ending::PowerCut);
             assert_eq!(read(&mut history, d, &[0; S]).is_ok(), !flushed);
         }
     }
@@ -229,7 +230,7 @@ mod tests {
         let call = history.tick();
         let b = write(&mut history, d, false);
         history.end_flush(d, call);
-        history.crash(Ending::PowerCut);
+        history.crash(Site::A, Ending::PowerCut);
         let (old, _) = (history.payload(a), b);
         read(&mut history, d, &old).unwrap();
     }

@@ -8,9 +8,11 @@
 use std::collections::BTreeMap;
 
 use super::content::{Value, fill, parse};
+use super::epochs::{Ending, Epochs};
 use super::register::{Moment, NEVER, Register, Source, Span};
-use super::{Violation, durable, snapshot};
+use super::{Violation, durable, failover, snapshot};
 use crate::disk::SECTOR_BYTES;
+use crate::site::Site;
 
 const S: usize = SECTOR_BYTES as usize;
 
@@ -25,17 +27,6 @@ pub struct WriteId(pub u64);
 /// An instant at which sessions were activated together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CutId(pub u32);
-
-/// How an epoch ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// The power went: so did the disks' caches.
-    PowerCut,
-    /// Only the program died; what it shows next may still be lost with the power.
-    Killed,
-    /// The program forgot what it had not committed, and went on. A call may have waited meanwhile.
-    Reloaded,
-}
 
 /// What a write puts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +44,8 @@ pub enum Origin {
     Blank,
     /// Another volume at the instant of a cut.
     Snapshot(VolumeId, CutId),
+    /// The other half of a pair, at the instant when it takes over; `None`: it has not.
+    Heir(VolumeId, Option<CutId>),
 }
 
 /// What is known of one write.
@@ -77,13 +70,18 @@ pub(super) struct State {
 }
 
 #[derive(Debug)]
-struct Volume {
+pub(super) struct Volume {
+    pub(super) site: Site,
     label: String,
-    origin: Origin,
-    birth: u32,
+    pub(super) origin: Origin,
+    pub(super) birth: u32,
+    /// Of an heir: when it was to take over.
+    pub(super) moved: Moment,
     sectors: BTreeMap<u64, Vec<State>>,
     /// The last call among the answered flushes of each epoch.
     flushes: BTreeMap<u32, Moment>,
+    /// The answered flushes.
+    pub(super) flushed: Vec<Span>,
     writes: Vec<WriteId>,
 }
 
@@ -91,14 +89,12 @@ struct Volume {
 #[derive(Debug, Default)]
 pub struct History {
     now: Moment,
-    /// The moments of the crashes: epoch `n` ends at the `n`-th.
-    crashes: Vec<Moment>,
-    /// How they went.
-    endings: Vec<Ending>,
-    writes: Vec<WriteRecord>,
-    volumes: Vec<Volume>,
+    /// Of each array.
+    pub(super) epochs: [Epochs; 2],
+    pub(super) writes: Vec<WriteRecord>,
+    pub(super) volumes: Vec<Volume>,
     pub(super) cuts: Vec<snapshot::Cut>,
-    torn: Vec<[u8; S]>,
+    pub(super) torn: Vec<[u8; S]>,
     torn_numbers: BTreeMap<[u8; S], u32>,
 }
 
@@ -109,30 +105,32 @@ impl History {
         self.now
     }
 
-    /// The present epoch.
-    pub fn epoch(&self) -> u32 {
-        self.crashes.len() as u32
+    /// The present epoch of an array.
+    pub fn epoch(&self, site: Site) -> u32 {
+        self.epochs[site.index()].present()
     }
 
-    /// The array crashed: what runs is never answered, what was not flushed may be lost.
-    pub fn crash(&mut self, how: Ending) {
+    /// An array crashed: what it runs is never answered, what was not flushed may be lost.
+    pub fn crash(&mut self, site: Site, how: Ending) {
         let now = self.tick();
-        self.crashes.push(now);
-        self.endings.push(how);
+        self.epochs[site.index()].end(now, how);
     }
 
-    /// A new volume.
-    pub fn add_volume(&mut self, label: &str, origin: Origin) -> VolumeId {
+    /// A new volume of an array.
+    pub fn add_volume(&mut self, site: Site, label: &str, origin: Origin) -> VolumeId {
         let birth = match origin {
-            Origin::Blank => self.epoch(),
+            Origin::Blank | Origin::Heir(..) => self.epoch(site),
             Origin::Snapshot(_, cut) => self.cuts[cut.0 as usize].epoch,
         };
         self.volumes.push(Volume {
+            site,
             label: label.into(),
             origin,
             birth,
+            moved: 0,
             sectors: BTreeMap::new(),
             flushes: BTreeMap::new(),
+            flushed: Vec::new(),
             writes: Vec::new(),
         });
         VolumeId(self.volumes.len() as u32 - 1)
@@ -152,7 +150,7 @@ impl History {
         content: Content,
         fua: bool,
     ) -> WriteId {
-        let (call, epoch) = (self.tick(), self.epoch());
+        let (call, epoch) = (self.tick(), self.epoch(self.site(volume)));
         let span = Span { call, answer: NEVER };
         self.writes.push(WriteRecord { volume, offset, length, content, fua, epoch, span });
         let write = WriteId(self.writes.len() as u64);
@@ -177,7 +175,7 @@ impl History {
     pub fn end_write(&mut self, write: WriteId) -> Result<(), Violation> {
         let now = self.tick();
         let record = self.record(write).clone();
-        let answer = self.capped(record.epoch, now);
+        let answer = now.min(self.end_of(record.volume, record.epoch));
         self.writes[write.0 as usize - 1].span.answer = answer;
         for sector in sectors(record.offset, record.length) {
             let ended = self.state(record.volume, sector, record.epoch).register.end(write.0, answer);
@@ -195,9 +193,11 @@ impl History {
 
     /// A flush that was called at `call` is answered, well.
     pub fn end_flush(&mut self, volume: VolumeId, call: Moment) {
-        self.tick();
-        let epoch = self.epoch_of(call);
-        let last = self.volumes[volume.0 as usize].flushes.entry(epoch).or_default();
+        let answer = self.tick();
+        let epoch = self.epoch_of(volume, call);
+        let volume = &mut self.volumes[volume.0 as usize];
+        volume.flushed.push(Span { call, answer });
+        let last = volume.flushes.entry(epoch).or_default();
         *last = call.max(*last);
     }
 
@@ -210,8 +210,8 @@ impl History {
         call: Moment,
     ) -> Result<(), Violation> {
         let now = self.tick();
-        let epoch = self.epoch_of(call);
-        let span = Span { call, answer: self.capped(epoch, now) };
+        let epoch = self.epoch_of(volume, call);
+        let span = Span { call, answer: now.min(self.end_of(volume, epoch)) };
         for (sector, bytes) in sectors(offset, bytes.len() as u64).zip(bytes.as_chunks().0) {
             let value = self.value(bytes);
             self.observe(volume, sector, epoch, value, span)?;
@@ -228,8 +228,8 @@ impl History {
         call: Moment,
     ) -> Result<(), Violation> {
         let now = self.tick();
-        let epoch = self.epoch_of(call);
-        let span = Span { call, answer: self.capped(epoch, now) };
+        let epoch = self.epoch_of(volume, call);
+        let span = Span { call, answer: now.min(self.end_of(volume, epoch)) };
         for sector in sectors(offset, length) {
             self.observe(volume, sector, epoch, Value::Zero, span)?;
         }
@@ -237,9 +237,9 @@ impl History {
     }
 
     /// An activation is called.
-    pub fn begin_cut(&mut self) -> CutId {
-        let (call, epoch) = (self.tick(), self.epoch());
-        self.cuts.push(snapshot::Cut::new(epoch, call));
+    pub fn begin_cut(&mut self, site: Site) -> CutId {
+        let (call, epoch) = (self.tick(), self.epoch(site));
+        self.cuts.push(snapshot::Cut::new(site, epoch, call));
         CutId(self.cuts.len() as u32 - 1)
     }
 
@@ -247,7 +247,8 @@ impl History {
     /// known already stays: a session that is seen again, after an end that a crash undid, began when it began.
     pub fn end_cut(&mut self, cut: CutId) {
         let now = self.tick();
-        let answer = self.capped(self.cuts[cut.0 as usize].epoch, now);
+        let at = &self.cuts[cut.0 as usize];
+        let answer = now.min(self.epochs[at.site.index()].end_of(at.epoch));
         let span = &mut self.cuts[cut.0 as usize].span;
         span.answer = span.answer.min(answer);
     }
@@ -256,9 +257,9 @@ impl History {
     pub fn cut_asked_in(&mut self, cut: CutId, epoch: u32) {
         let cut = &mut self.cuts[cut.0 as usize];
         if cut.epoch != epoch
-            && let Some(crash) = epoch.checked_sub(1).and_then(|before| self.crashes.get(before as usize))
+            && let Some(crash) = self.epochs[cut.site.index()].begin_of(epoch)
         {
-            (cut.epoch, cut.span.call) = (epoch, *crash);
+            (cut.epoch, cut.span.call) = (epoch, crash);
         }
     }
 
@@ -290,22 +291,33 @@ impl History {
         &self.writes[write.0 as usize - 1]
     }
 
-    /// When an epoch ended; [`NEVER`] if it has not.
-    pub(super) fn end_of(&self, epoch: u32) -> Moment {
-        self.crashes.get(epoch as usize).copied().unwrap_or(NEVER)
+    /// The array of a volume.
+    pub(super) fn site(&self, volume: VolumeId) -> Site {
+        self.volumes[volume.0 as usize].site
+    }
+
+    /// The epochs of a volume's array.
+    fn epochs(&self, volume: VolumeId) -> &Epochs {
+        &self.epochs[self.site(volume).index()]
+    }
+
+    /// When an epoch of a volume's array ended; [`NEVER`] if it has not.
+    pub(super) fn end_of(&self, volume: VolumeId, epoch: u32) -> Moment {
+        self.epochs(volume).end_of(epoch)
     }
 
     /// Whether caches outlived the end of an epoch.
-    pub(super) fn kept_after(&self, epoch: u32) -> bool {
-        self.endings.get(epoch as usize).is_some_and(|how| *how != Ending::PowerCut)
+    pub(super) fn kept_after(&self, volume: VolumeId, epoch: u32) -> bool {
+        self.epochs(volume).ending_of(epoch).is_some_and(|how| how != Ending::PowerCut)
     }
 
     /// Whether it is not known in which epoch an activation happened: it was called before the array loaded its tables
     /// anew, and answered after it or not at all.
     pub(super) fn is_vague(&self, cut: CutId) -> bool {
         let cut = &self.cuts[cut.0 as usize];
-        let reloaded = self.endings.get(cut.epoch as usize) == Some(&Ending::Reloaded);
-        reloaded && cut.span.answer >= self.end_of(cut.epoch)
+        let epochs = &self.epochs[cut.site.index()];
+        let reloaded = epochs.ending_of(cut.epoch) == Some(Ending::Reloaded);
+        reloaded && cut.span.answer >= epochs.end_of(cut.epoch)
     }
 
     /// The last call of an answered flush in an epoch; 0 if there was none.
@@ -343,6 +355,26 @@ impl History {
         value: Value,
         span: Span,
     ) -> Result<Option<Source>, Violation> {
+        let source = self.explain(volume, sector, epoch, value, span)?;
+        if let Some(source) = source {
+            let state = self.state(volume, sector, epoch);
+            if source == Source::Initial {
+                state.initial = Some(value);
+            }
+            state.register.add(source, span);
+        }
+        Ok(source)
+    }
+
+    /// The same for what was seen elsewhere: it does not follow that the volume itself held it.
+    pub(super) fn explain(
+        &mut self,
+        volume: VolumeId,
+        sector: u64,
+        epoch: u32,
+        value: Value,
+        span: Span,
+    ) -> Result<Option<Source>, Violation> {
         let state = self.state(volume, sector, epoch);
         let register = &state.register;
         let mut fitting = Vec::new();
@@ -365,7 +397,6 @@ impl History {
         if let [source] = fitting[..]
             && !(unknown && value == Value::Zero)
         {
-            state.register.add(source, span);
             return Ok(Some(source));
         }
         if !fitting.is_empty() {
@@ -375,9 +406,6 @@ impl History {
         let room = state.register.fits(Source::Initial, span);
         if let (true, Ok(()), None) = (unknown, room, refused) {
             self.begin_with(volume, sector, epoch, value)?;
-            let state = self.state(volume, sector, epoch);
-            state.initial = Some(value);
-            state.register.add(Source::Initial, span);
             return Ok(Some(Source::Initial));
         }
         let seen = self.tell_value(value);
@@ -410,6 +438,9 @@ impl History {
         match self.origin(volume) {
             Origin::Snapshot(of, cut) if self.is_birth(volume, epoch) => {
                 snapshot::check(self, volume, of, cut, sector, value)
+            }
+            Origin::Heir(of, cut) if self.is_birth(volume, epoch) => {
+                failover::check(self, volume, of, cut, sector, value)
             }
             _ if epoch == 0 => {
                 let seen = self.tell_value(value);
@@ -445,59 +476,8 @@ impl History {
         Value::Torn(number)
     }
 
-    fn epoch_of(&self, moment: Moment) -> u32 {
-        self.crashes.partition_point(|crash| *crash < moment) as u32
-    }
-
-    fn capped(&self, epoch: u32, moment: Moment) -> Moment {
-        moment.min(self.end_of(epoch))
-    }
-
-    pub(super) fn tell_value(&self, value: Value) -> String {
-        match value {
-            Value::Zero => "zeros".into(),
-            Value::Torn(number) => {
-                let bytes = &self.torn[number as usize];
-                format!("bytes of no write ({:02x?}…)", &bytes[..16])
-            }
-            Value::Written(write) => match self.writes.get((write - 1) as usize) {
-                None => format!("write {write}, which there was not,"),
-                Some(record) => format!(
-                    "write {write} ({} {}+{} in epoch {}, called at {}, {})",
-                    self.label(record.volume),
-                    record.offset,
-                    record.length,
-                    record.epoch,
-                    record.span.call,
-                    match record.span.answer {
-                        NEVER => "never answered".into(),
-                        answer => format!("answered at {answer}"),
-                    }
-                ),
-            },
-        }
-    }
-
-    fn tell_source(&mut self, volume: VolumeId, sector: u64, epoch: u32, source: Source) -> String {
-        let state = self.state(volume, sector, epoch);
-        match source {
-            Source::Initial => match state.initial {
-                Some(value) => format!("{} from before", self.tell_value(value)),
-                None => "something from before".into(),
-            },
-            Source::Write(at) => {
-                let write = state.register.writes()[at].write;
-                self.tell_value(Value::Written(write))
-            }
-        }
-    }
-
-    pub(super) fn broken(&self, volume: VolumeId, sector: u64, what: std::fmt::Arguments<'_>) -> Violation {
-        let epoch = self.epoch();
-        Violation::new(
-            "history",
-            format_args!("{} sector {sector}, epoch {epoch}: {what}", self.label(volume)),
-        )
+    fn epoch_of(&self, volume: VolumeId, moment: Moment) -> u32 {
+        self.epochs(volume).of(moment)
     }
 }
 

@@ -1,5 +1,5 @@
 //! **When the faults stop, everything comes to its end**: the array gets ready, every request is answered, background
-//! work ends, each in bounded simulated time.
+//! work ends, every pair reaches its end state, each in bounded simulated time.
 
 use super::Violation;
 
@@ -12,11 +12,13 @@ pub struct Deadlines {
     pub answer_ms: u64,
     /// From the removal of sessions and devices to their space being free.
     pub background_ms: u64,
+    /// From the last fault, or the last word of an operator, to the end state of a pair.
+    pub pair_ms: u64,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { ready_ms: 5_000, answer_ms: 10_000, background_ms: 20_000 }
+        Self { ready_ms: 5_000, answer_ms: 10_000, background_ms: 20_000, pair_ms: 60_000 }
     }
 }
 

@@ -4,22 +4,32 @@
 //! answered, in the order in which that really happened, and of every crash; what a read returns they hold against
 //! that.
 
+mod alike;
 mod changed;
 mod content;
+mod creation;
 mod durable;
+mod epochs;
+mod failover;
 mod history;
 mod liveness;
+mod owner;
 mod register;
 mod room;
 mod snapshot;
 mod space;
+mod tell;
 
 use std::fmt;
 
+pub use alike::{Twin, check_covered, check_equal};
 pub use changed::{check_refused_track, check_report};
 pub use content::{Value, fill, parse};
-pub use history::{Content, CutId, Ending, History, Origin, VolumeId, WriteId};
+pub use creation::{Halves, check_created};
+pub use epochs::Ending;
+pub use history::{Content, CutId, History, Origin, VolumeId, WriteId};
 pub use liveness::{Deadlines, check_answered_in_time};
+pub use owner::{Half, check_owners, served_by_another};
 pub use register::{Moment, NEVER, Span};
 pub use room::{kept_track, refused_instead};
 pub use space::{Emptied, check_emptied};

@@ -14,7 +14,7 @@ use super::register::Moment;
 pub fn kept_track(history: &History, session: VolumeId, track_bytes: u64, call: Moment) -> Option<u64> {
     let Origin::Snapshot(of, cut) = history.origin(session) else { return None };
     let cut = &history.cuts[cut.0 as usize];
-    let epoch = history.epoch();
+    let epoch = history.epoch(history.site(session));
     if cut.epoch != epoch || cut.span.answer >= call {
         return None;
     }
@@ -62,6 +62,7 @@ fn tracks(write: &WriteRecord, track_bytes: u64) -> std::ops::Range<u64> {
 mod tests {
     use super::super::{Ending, WriteId};
     use super::*;
+    use crate::site::Site;
 
     const T: u64 = 16 << 10;
 
@@ -74,14 +75,14 @@ mod tests {
     #[test]
     fn what_is_surely_kept() {
         let mut history = History::default();
-        let d = history.add_volume("d", Origin::Blank);
+        let d = history.add_volume(Site::A, "d", Origin::Blank);
         for track in 0..3 {
             write(&mut history, d, track, Content::Data);
         }
         write(&mut history, d, 0, Content::Zeros);
-        let cut = history.begin_cut();
+        let cut = history.begin_cut(Site::A);
         history.end_cut(cut);
-        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let s = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
         let look = |history: &mut History| {
             let call = history.tick();
             kept_track(history, s, T, call)
@@ -96,7 +97,7 @@ mod tests {
         assert_eq!(look(&mut history), None, "the session has an empty one of its own");
         write(&mut history, d, 1, Content::Zeros);
         assert_eq!(look(&mut history), Some(1));
-        history.crash(Ending::PowerCut);
+        history.crash(Site::A, Ending::PowerCut);
         assert_eq!(look(&mut history), None);
     }
 }

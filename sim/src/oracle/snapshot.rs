@@ -8,21 +8,25 @@ use super::Violation;
 use super::content::Value;
 use super::history::{CutId, History, VolumeId};
 use super::register::{Moment, NEVER, Source, Span};
+use crate::site::Site;
 
 /// What is known of the instant of an activation.
 #[derive(Debug)]
 pub(super) struct Cut {
+    pub(super) site: Site,
     pub(super) epoch: u32,
     pub(super) span: Span,
     /// The last call among the writes that are in.
     last_in: Moment,
     /// The first answer among the writes that are out.
     first_out: Moment,
+    /// Nothing is known of it.
+    pub(super) vague: bool,
 }
 
 impl Cut {
-    pub(super) fn new(epoch: u32, call: Moment) -> Self {
-        Self { epoch, span: Span { call, answer: NEVER }, last_in: 0, first_out: NEVER }
+    pub(super) fn new(site: Site, epoch: u32, call: Moment) -> Self {
+        Self { site, epoch, span: Span { call, answer: NEVER }, last_in: 0, first_out: NEVER, vague: false }
     }
 }
 
@@ -39,11 +43,24 @@ pub(super) fn check(
         return Ok(());
     }
     let Cut { epoch, span, .. } = history.cuts[cut.0 as usize];
-    let span = Span { answer: span.answer.min(history.end_of(epoch)), ..span };
+    let span = Span { answer: span.answer.min(history.end_of(of, epoch)), ..span };
     let source = history.observe(of, sector, epoch, value, span).map_err(|violation| {
         let what = format_args!("{} in the point in time of {}", violation.what, history.label(session));
         Violation::new("snapshot", what)
     })?;
+    at_one_instant(history, session, (of, epoch), cut, sector, value, source)
+}
+
+/// Whether what was seen of one sector fits to what was seen of all others: one instant shows all of it.
+pub(super) fn at_one_instant(
+    history: &mut History,
+    shown_by: VolumeId,
+    (of, epoch): (VolumeId, u32),
+    cut: CutId,
+    sector: u64,
+    value: Value,
+    source: Option<Source>,
+) -> Result<(), Violation> {
     let Some(source) = source else { return Ok(()) };
     let register = &history.state(of, sector, epoch).register;
     let (called, seen_by) = match source {
@@ -62,7 +79,7 @@ pub(super) fn check(
             format_args!(
                 "{} is not one instant: a write called at {last_in} is in, one answered at {first_out} is out \
                  (seen at {} sector {sector}: {})",
-                history.label(session),
+                history.label(shown_by),
                 history.label(of),
                 history.tell_value(value)
             ),
@@ -90,16 +107,16 @@ mod tests {
     #[test]
     fn what_was_written_before_is_in_and_after_is_out() {
         let mut history = History::default();
-        let d = history.add_volume("d", Origin::Blank);
+        let d = history.add_volume(Site::A, "d", Origin::Blank);
         let before = write(&mut history, d, 0);
-        let cut = history.begin_cut();
+        let cut = history.begin_cut(Site::A);
         history.end_cut(cut);
-        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let s = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
         let after = write(&mut history, d, 0);
         let (before, after) = (history.payload(before), history.payload(after));
         assert_eq!(read(&mut history, s, 0, &after).unwrap_err().oracle, "snapshot");
         assert!(read(&mut history, s, 0, &[0; 512]).is_err());
-        history.crash(Ending::PowerCut);
+        history.crash(Site::A, Ending::PowerCut);
         read(&mut history, s, 0, &before).unwrap();
     }
 
@@ -108,13 +125,13 @@ mod tests {
     #[test]
     fn a_session_that_is_seen_again_began_when_it_began() {
         let mut history = History::default();
-        let d = history.add_volume("d", Origin::Blank);
+        let d = history.add_volume(Site::A, "d", Origin::Blank);
         write(&mut history, d, 0);
-        let cut = history.begin_cut();
+        let cut = history.begin_cut(Site::A);
         history.end_cut(cut);
-        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let s = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
         let after = write(&mut history, d, 0);
-        history.crash(Ending::Killed);
+        history.crash(Site::A, Ending::Killed);
         history.end_cut(cut);
         let after = history.payload(after);
         assert!(read(&mut history, s, 0, &after).is_err());
@@ -125,13 +142,13 @@ mod tests {
     #[test]
     fn an_establishment_may_outlive_a_crash() {
         let mut history = History::default();
-        let d = history.add_volume("d", Origin::Blank);
-        let cut = history.begin_cut();
-        history.crash(Ending::Killed);
+        let d = history.add_volume(Site::A, "d", Origin::Blank);
+        let cut = history.begin_cut(Site::A);
+        history.crash(Site::A, Ending::Killed);
         let before = write(&mut history, d, 0);
         history.cut_asked_in(cut, 1);
         history.end_cut(cut);
-        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let s = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
         let after = write(&mut history, d, 0);
         let (before, after) = (history.payload(before), history.payload(after));
         assert!(read(&mut history, s, 0, &after).is_err());
@@ -141,13 +158,16 @@ mod tests {
     #[test]
     fn a_group_is_one_instant() {
         let mut history = History::default();
-        let (a, b) = (history.add_volume("a", Origin::Blank), history.add_volume("b", Origin::Blank));
-        let cut = history.begin_cut();
+        let (a, b) = (
+            history.add_volume(Site::A, "a", Origin::Blank),
+            history.add_volume(Site::A, "b", Origin::Blank),
+        );
+        let cut = history.begin_cut(Site::A);
         let first = write(&mut history, a, 0);
         let second = write(&mut history, b, 0);
         history.end_cut(cut);
-        let sa = history.add_volume("sa", Origin::Snapshot(a, cut));
-        let sb = history.add_volume("sb", Origin::Snapshot(b, cut));
+        let sa = history.add_volume(Site::A, "sa", Origin::Snapshot(a, cut));
+        let sb = history.add_volume(Site::A, "sb", Origin::Snapshot(b, cut));
         let (_, second) = (first, history.payload(second));
         read(&mut history, sa, 0, &[0; 512]).unwrap();
         let violation = read(&mut history, sb, 0, &second).unwrap_err();
@@ -157,11 +177,11 @@ mod tests {
     #[test]
     fn what_a_session_shows_binds_its_standard_device() {
         let mut history = History::default();
-        let d = history.add_volume("d", Origin::Blank);
+        let d = history.add_volume(Site::A, "d", Origin::Blank);
         let unknown = history.begin_write(d, 0, 512, Content::Data, false);
-        let cut = history.begin_cut();
+        let cut = history.begin_cut(Site::A);
         history.end_cut(cut);
-        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let s = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
         let bytes = history.payload(unknown);
         read(&mut history, s, 0, &bytes).unwrap();
         assert!(read(&mut history, d, 0, &[0; 512]).is_err(), "it had happened");
@@ -170,10 +190,10 @@ mod tests {
     #[test]
     fn own_writes_lie_over_it() {
         let mut history = History::default();
-        let d = history.add_volume("d", Origin::Blank);
-        let cut = history.begin_cut();
+        let d = history.add_volume(Site::A, "d", Origin::Blank);
+        let cut = history.begin_cut(Site::A);
         history.end_cut(cut);
-        let s = history.add_volume("s", Origin::Snapshot(d, cut));
+        let s = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
         let own = write(&mut history, s, 0);
         let own = history.payload(own);
         read(&mut history, s, 0, &own).unwrap();

@@ -1,11 +1,12 @@
 //! Topology and host I/O of a plan.
 
 use super::hot::Temper;
-use super::{Act, DeviceSpec, Fault, Op, Plan, Scenario, StoreSpec, Task, WorldSpec};
+use super::{Act, DeviceSpec, Op, PairSpec, Plan, Scenario, StoreSpec, Strike, Task, WorldSpec};
 use twintrack_link::manage::WhenFull;
 
 use crate::dice::Dice;
 use crate::disk::{Latency, SECTOR_BYTES};
+use crate::site::Site;
 use crate::trace::{Trace, TraceKind};
 
 /// The most operations of a trace that one plan replays.
@@ -23,10 +24,14 @@ pub(super) struct Draft {
     pub(super) horizon_ms: u64,
     /// Standard devices: name and size.
     pub(super) standard: Vec<(String, u64)>,
+    /// Standard devices of the second array.
+    pub(super) second: Vec<(String, u64)>,
+    /// Pairs that are there from the beginning.
+    pub(super) pairs: Vec<PairSpec>,
     /// Virtual devices.
     pub(super) virtuals: Vec<String>,
     pub(super) tasks: Vec<Task>,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<Strike>,
     pub(super) faults_at_boot: bool,
     pub(super) temper: Temper,
     /// The times at which bursts of I/O begin, ms; in between the array is idle, and does its background work.
@@ -92,7 +97,9 @@ impl Draft {
             }
         };
         let temper = match scenario {
-            Scenario::Io => dice.weighted(&[(60, Temper::Plain), (40, Temper::Focus)]),
+            _ if scenario == Scenario::Io || scenario.is_remote() => {
+                dice.weighted(&[(60, Temper::Plain), (40, Temper::Focus)])
+            }
             // A course does not fill a pool.
             Scenario::Full => dice.weighted(&[
                 (65, Temper::Plain),
@@ -128,6 +135,8 @@ impl Draft {
             track_bytes,
             horizon_ms,
             standard: Vec::new(),
+            second: Vec::new(),
+            pairs: Vec::new(),
             virtuals: Vec::new(),
             tasks: Vec::new(),
             faults: Vec::new(),
@@ -149,6 +158,8 @@ impl Draft {
             track_bytes,
             horizon_ms: 3000,
             standard: vec![("d0".into(), size)],
+            second: Vec::new(),
+            pairs: Vec::new(),
             virtuals: Vec::new(),
             tasks: Vec::new(),
             faults: Vec::new(),
@@ -232,7 +243,7 @@ impl Draft {
         };
         let after_ms = if self.dice.chance(600) { 0 } else { self.dice.below(pause_ms * 5) };
         let give_up_ms = if self.dice.chance(mix.give_up_per_mille) { self.dice.between(1, 12) } else { 0 };
-        Op { after_ms, at_ms: 0, give_up_ms, act }
+        Op { after_ms, give_up_ms, ..Op::now(act) }
     }
 
     /// A device and its size; a virtual device has that of some standard device.
@@ -308,6 +319,7 @@ impl Draft {
         let disk = Latency { least_ms: 0, most_ms, slow_per_mille, slow_most_ms };
         let world = WorldSpec {
             track_bytes: self.track_bytes as u32,
+            arrays: 1 + u8::from(self.scenario.is_some_and(Scenario::is_remote)),
             stores,
             when_full: WhenFull::default(),
             disk,
@@ -320,10 +332,22 @@ impl Draft {
         };
         let standard = self.standard.into_iter().map(|(name, size)| (name, Some(size)));
         let virtuals = self.virtuals.into_iter().map(|name| (name, None));
-        let devices =
-            standard.chain(virtuals).map(|(name, size_bytes)| DeviceSpec { name, size_bytes }).collect();
-        self.faults.sort_by_key(Fault::at_ms);
-        Plan { scenario: self.name, seed: self.seed, world, devices, tasks: self.tasks, faults: self.faults }
+        let first = standard.chain(virtuals).map(|(name, size_bytes)| (Site::A, name, size_bytes));
+        let second = self.second.into_iter().map(|(name, size)| (Site::B, name, Some(size)));
+        let devices = first
+            .chain(second)
+            .map(|(array, name, size_bytes)| DeviceSpec { name, array, size_bytes })
+            .collect();
+        self.faults.sort_by_key(|strike| strike.fault.at_ms());
+        Plan {
+            scenario: self.name,
+            seed: self.seed,
+            world,
+            devices,
+            pairs: self.pairs,
+            tasks: self.tasks,
+            faults: self.faults,
+        }
     }
 
     /// Stores with room for what the plan may write, or not quite.

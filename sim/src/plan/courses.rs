@@ -80,7 +80,7 @@ pub(super) fn add_rounds(draft: &mut Draft) {
             let survival = *dice.pick(&[Survival::Everything, Survival::Everything, Survival::Mixed]);
             let (after_ops, down_ms) =
                 (if dice.chance(800) { 0 } else { dice.below(20) }, dice.between(1, 20));
-            draft.faults.push(Fault::CommitCut { command, after_ops, down_ms, survival });
+            draft.faults.push(Fault::CommitCut { command, after_ops, down_ms, survival }.into());
         }
         management.push(Op { at_ms: end_ms, ..Op::now(end) });
     }
@@ -112,7 +112,7 @@ pub(super) fn add_points(draft: &mut Draft) {
         {
             let survival = *dice.pick(&[Survival::Nothing, Survival::Mixed, Survival::Everything]);
             let (after_ops, down_ms) = (dice.below(24), dice.between(1, 20));
-            draft.faults.push(Fault::CommitCut { command, after_ops, down_ms, survival });
+            draft.faults.push(Fault::CommitCut { command, after_ops, down_ms, survival }.into());
         }
         management.push(Op::now(process));
         management.push(Op::now(Act::List {}));
@@ -171,7 +171,7 @@ pub(super) fn add_relay(draft: &mut Draft) {
     ops.push(Op::now(Act::Remove { session: "r1".into() }));
     ops.extend((0..half).map(|n| Op { at_ms: RELAY_MS, ..Op::now(part(&second, n)) }));
     let (disk, at_ms) = ("store0".into(), RELAY_MS - 5);
-    draft.faults.push(Fault::Slow { at_ms, disk, writes, take_ms });
+    draft.faults.push(Fault::Slow { at_ms, disk, writes, take_ms }.into());
     // Reads that take long, of tracks that are given back and taken by others meanwhile.
     ops.extend((0..half).map(read(&standard)).map(Op::now));
     ops.extend((0..half).filter(|n| n % 4 == 1).map(|n| {

@@ -2,7 +2,7 @@
 
 use super::build::Draft;
 use super::hot::Temper;
-use super::{Act, Fault, METADATA_DISK, Scenario, Task};
+use super::{Act, Fault, METADATA_DISK, Scenario, Strike, Task};
 use crate::dice::Dice;
 use crate::disk::{DiskFault, Survival};
 
@@ -85,7 +85,7 @@ pub(super) fn add(draft: &mut Draft, swarm: &Swarm) {
     let horizon_ms = draft.horizon_ms;
     let disks: Vec<String> = (0..3).map(|n| format!("store{n}")).collect();
     let dice = &mut draft.dice;
-    let faults = &mut draft.faults;
+    let mut faults = Vec::new();
     for _ in 0..cuts {
         let after_ops = if dice.chance(500) { dice.below(20) } else { dice.below(swarm.cut_ops_max) };
         let (at_ms, down_ms) = (dice.below(horizon_ms), down(dice));
@@ -175,6 +175,7 @@ pub(super) fn add(draft: &mut Draft, swarm: &Swarm) {
         };
         faults.push(Fault::Disk { at_ms: dice.below(horizon_ms), disk: METADATA_DISK.into(), fault });
     }
+    draft.faults.extend(faults.into_iter().map(Strike::from));
 }
 
 /// The management commands of a task.

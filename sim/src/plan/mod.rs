@@ -6,6 +6,8 @@ mod courses;
 mod faults;
 mod hot;
 mod operators;
+mod pairs;
+mod remote;
 mod scenario;
 mod text;
 
@@ -14,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use twintrack_link::manage::WhenFull;
 
 use crate::disk::{DiskFault, Latency, Survival};
+use crate::net::{Trouble, Wires};
+use crate::site::Site;
 
+pub use pairs::{PairAct, PairSpec};
 pub use scenario::{Scenario, generate, generate_from_trace};
 pub use text::PlanError;
 
@@ -32,10 +37,12 @@ pub struct Plan {
     pub world: WorldSpec,
     /// What there is when the tasks begin.
     pub devices: Vec<DeviceSpec>,
+    /// The pairs that there are then.
+    pub pairs: Vec<PairSpec>,
     /// What the hosts do.
     pub tasks: Vec<Task>,
     /// What goes wrong.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<Strike>,
 }
 
 /// Where a run takes place.
@@ -43,7 +50,10 @@ pub struct Plan {
 pub struct WorldSpec {
     /// Bytes of a track.
     pub track_bytes: u32,
-    /// The stores of the array's one pool.
+    /// How many arrays there are: 1, or 2 that are linked.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub arrays: u8,
+    /// The stores of each array's one pool.
     pub stores: Vec<StoreSpec>,
     /// What the pool does when it runs full.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -81,6 +91,9 @@ pub struct StoreSpec {
 pub struct DeviceSpec {
     /// Its name, by which the whole plan calls it, whatever it is renamed to.
     pub name: String,
+    /// Its array.
+    #[serde(default, skip_serializing_if = "Site::is_first")]
+    pub array: Site,
     /// Bytes of a standard device; `None`: a virtual device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
@@ -100,6 +113,9 @@ pub struct Task {
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Op {
+    /// Which array it goes to, if that does not follow from its device or session.
+    #[serde(default, skip_serializing_if = "Site::is_first")]
+    pub array: Site,
     /// How long to wait before it, ms.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub after_ms: u64,
@@ -198,12 +214,32 @@ pub enum Act {
     ReadTracks { session: String },
     /// Lists everything, and compares it with what should be.
     List {},
+    /// Of a pair.
+    Pair(PairAct),
 }
 
 impl Op {
     /// At once, and to the end.
     pub fn now(act: Act) -> Self {
-        Self { after_ms: 0, at_ms: 0, give_up_ms: 0, act }
+        Self { array: Site::A, after_ms: 0, at_ms: 0, give_up_ms: 0, act }
+    }
+}
+
+/// A fault, and which array it strikes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strike {
+    /// Which; where it is about no array, the first.
+    #[serde(default, skip_serializing_if = "Site::is_first")]
+    pub array: Site,
+    /// What.
+    #[serde(flatten)]
+    pub fault: Fault,
+}
+
+impl From<Fault> for Strike {
+    /// Of the first array.
+    fn from(fault: Fault) -> Self {
+        Self { array: Site::A, fault }
     }
 }
 
@@ -232,9 +268,80 @@ pub enum Fault {
     Slow { at_ms: u64, disk: String, writes: u64, take_ms: u64 },
     /// A disk does something wrong.
     Disk { at_ms: u64, disk: String, fault: DiskFault },
+    /// The link between two arrays does something wrong with what one of them sends.
+    Link { at_ms: u64, trouble: LinkTrouble },
+}
+
+/// What goes wrong with what an array sends to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "snake_case")]
+#[allow(missing_docs)]
+pub enum LinkTrouble {
+    /// Nothing gets through, and what is under way is lost; nor, for that time, what the other sends.
+    Partition { for_ms: u64 },
+    /// The same, and what the other sends still arrives.
+    OneWay { for_ms: u64 },
+    /// It waits, and arrives after that time.
+    Hold { for_ms: u64 },
+    /// For that time it takes so much longer.
+    Delay { for_ms: u64, by_ms: u64 },
+    /// The connection breaks once so many more bytes were sent.
+    Reset { after_bytes: u64 },
+}
+
+impl LinkTrouble {
+    /// Has it begin in a network, now.
+    pub fn begin(self, wires: &Wires, from: Site, now_ms: u64) {
+        match self {
+            Self::Partition { for_ms } => {
+                let cut = Trouble::Cut { until_ms: now_ms + for_ms };
+                wires.trouble(from, cut);
+                wires.trouble(from.other(), cut);
+            }
+            Self::OneWay { for_ms } => wires.trouble(from, Trouble::Cut { until_ms: now_ms + for_ms }),
+            Self::Hold { for_ms } => wires.trouble(from, Trouble::Held { until_ms: now_ms + for_ms }),
+            Self::Delay { for_ms, by_ms } => {
+                wires.trouble(from, Trouble::Slow { until_ms: now_ms + for_ms, by_ms });
+            }
+            Self::Reset { after_bytes } => wires.trouble(from, Trouble::Reset { after_bytes }),
+        }
+    }
 }
 
 impl Act {
+    /// The device that it is about, if it is about one that exists.
+    pub fn device(&self) -> Option<&str> {
+        match self {
+            Self::Read { device, .. }
+            | Self::Write { device, .. }
+            | Self::Flush { device }
+            | Self::Trim { device, .. }
+            | Self::Zero { device, .. }
+            | Self::Status { device, .. }
+            | Self::Reconnect { device }
+            | Self::Delete { device }
+            | Self::Rename { device, .. }
+            | Self::Grow { device, .. }
+            | Self::Online { device, .. }
+            | Self::Register { device, .. } => Some(device),
+            Self::Establish { pairs } => pairs.first().map(|(_, standard, _)| standard.as_str()),
+            _ => None,
+        }
+    }
+
+    /// The session that it is about.
+    pub fn session(&self) -> Option<&str> {
+        match self {
+            Self::Relate { session, .. }
+            | Self::Deactivate { session }
+            | Self::Remove { session }
+            | Self::Changed { session }
+            | Self::ReadTracks { session } => Some(session),
+            Self::Activate { sessions, .. } => sessions.first().map(String::as_str),
+            _ => None,
+        }
+    }
+
     /// What a command that changes the state of sessions is called where a fault waits for it.
     pub fn title(&self) -> Option<String> {
         match self {
@@ -243,6 +350,7 @@ impl Act {
             Self::GroupProcess { group, .. } => Some(format!("process {group}")),
             Self::Deactivate { session } => Some(format!("deactivate {session}")),
             Self::Remove { session } => Some(format!("remove {session}")),
+            Self::Pair(act) => act.title(),
             _ => None,
         }
     }
@@ -262,7 +370,8 @@ impl Fault {
             | Self::Crash { at_ms, .. }
             | Self::Drop { at_ms, .. }
             | Self::Slow { at_ms, .. }
-            | Self::Disk { at_ms, .. } => *at_ms,
+            | Self::Disk { at_ms, .. }
+            | Self::Link { at_ms, .. } => *at_ms,
         }
     }
 }
@@ -275,7 +384,12 @@ impl Plan {
 
     /// Whether disks do wrong in it, so that hosts may get I/O errors.
     pub fn has_disk_faults(&self) -> bool {
-        self.faults.iter().any(|fault| matches!(fault, Fault::Disk { .. }))
+        self.faults.iter().any(|fault| matches!(fault.fault, Fault::Disk { .. }))
+    }
+
+    /// The arrays of its world.
+    pub fn sites(&self) -> &'static [Site] {
+        &Site::ALL[..usize::from(self.world.arrays.clamp(1, 2))]
     }
 
     /// Bytes of all stores.
@@ -284,12 +398,24 @@ impl Plan {
     }
 }
 
+fn one() -> u8 {
+    1
+}
+
+fn is_one(value: &u8) -> bool {
+    *value == 1
+}
+
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
 fn is_default(value: &WhenFull) -> bool {
     *value == WhenFull::default()
+}
+
+fn is_none<T>(value: &Option<T>) -> bool {
+    value.is_none()
 }
 
 fn is_false(value: &bool) -> bool {

@@ -103,7 +103,7 @@ impl Script {
                 24,
                 &[(40, Establish), (5, Deactivate), (5, ReadTracks), (4, Changed), (6, Remove)],
             ),
-            Scenario::Io | Scenario::TraceExt4 | Scenario::TraceSqlite | Scenario::TracePg => return None,
+            _ => return None,
         };
         Some(Self { steps, sessions_max, weights: special.iter().copied().chain(common).collect() })
     }
@@ -150,7 +150,7 @@ impl Operator {
     fn push(&mut self, act: Act, dice: &mut Dice) {
         let after_ms = if dice.chance(300) { 0 } else { dice.below(self.pause_ms.max(1)) };
         let give_up_ms = if dice.chance(30) { dice.between(1, 10) } else { 0 };
-        self.ops.push(Op { after_ms, at_ms: 0, give_up_ms, act });
+        self.ops.push(Op { after_ms, give_up_ms, ..Op::now(act) });
     }
 
     /// The next act follows at once.

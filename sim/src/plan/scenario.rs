@@ -4,7 +4,7 @@ use twintrack_link::manage::WhenFull;
 
 use super::build::{Draft, Mix};
 use super::faults::{self, Swarm};
-use super::{Plan, operators};
+use super::{Plan, operators, remote};
 use crate::dice::Dice;
 use crate::trace::Trace;
 
@@ -27,6 +27,14 @@ pub enum Scenario {
     Limits,
     /// One power cut after the other, while formatting and booting, too.
     Restart,
+    /// Pairs of two arrays: written to, suspended and resumed (A8).
+    Pair,
+    /// Pairs whose halves take over from each other, planned and by force (A9, F4).
+    Failover,
+    /// Pairs of which both halves were written alone (F4).
+    SplitBrain,
+    /// Pairs that are made and deleted (A1 to A7).
+    Create,
     /// A recorded trace: ext4.
     TraceExt4,
     /// A recorded trace: SQLite.
@@ -46,6 +54,10 @@ impl Scenario {
         Self::Disks,
         Self::Limits,
         Self::Restart,
+        Self::Pair,
+        Self::Failover,
+        Self::SplitBrain,
+        Self::Create,
         Self::TraceExt4,
         Self::TraceSqlite,
         Self::TracePg,
@@ -62,6 +74,10 @@ impl Scenario {
             Self::Disks => "disks",
             Self::Limits => "limits",
             Self::Restart => "restart",
+            Self::Pair => "pair",
+            Self::Failover => "failover",
+            Self::SplitBrain => "split-brain",
+            Self::Create => "create",
             Self::TraceExt4 => "trace:ext4",
             Self::TraceSqlite => "trace:sqlite",
             Self::TracePg => "trace:pg",
@@ -71,6 +87,11 @@ impl Scenario {
     /// By its name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|scenario| scenario.name() == name)
+    }
+
+    /// Whether it is about two arrays.
+    pub fn is_remote(self) -> bool {
+        matches!(self, Self::Pair | Self::Failover | Self::SplitBrain | Self::Create)
     }
 
     /// The recorded trace that it replays.
@@ -84,6 +105,9 @@ pub fn generate(scenario: Scenario, seed: u64) -> Plan {
     if let Some(name) = scenario.trace() {
         let trace = Trace::recorded(name).expect("every trace scenario has its recording");
         return generate_from_trace(scenario.name(), &trace, seed);
+    }
+    if scenario.is_remote() {
+        return remote::generate(scenario, seed);
     }
     let mut draft = Draft::new(scenario, seed);
     let swarm = Swarm::draw(scenario, &mut draft.dice);

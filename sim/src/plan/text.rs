@@ -9,7 +9,7 @@
 //! {"fault":{"crash":{"at_ms":300,"down_ms":20,"survival":"mixed"}}}
 //! ```
 //!
-//! Empty lines and lines that begin with `#` are passed over.
+//! What goes to the second of two arrays says so: `{"fault":{"array":"b","crash":{…}}}`. Empty lines and lines that begin with `#` are passed over.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{DeviceSpec, Fault, Op, Plan, Task, WorldSpec};
+use super::{DeviceSpec, Op, PairSpec, Plan, Strike, Task, WorldSpec};
 
 /// A text that is no plan.
 #[derive(Debug, Error)]
@@ -46,9 +46,10 @@ pub enum PlanError {
 enum Line {
     Plan { scenario: String, seed: u64, world: WorldSpec },
     Device(DeviceSpec),
+    Pair(PairSpec),
     Task { host: u8, depth: u8 },
     Op(Op),
-    Fault(Fault),
+    Fault(Strike),
 }
 
 impl fmt::Display for Plan {
@@ -61,6 +62,9 @@ impl fmt::Display for Plan {
         put(Line::Plan { scenario: scenario.clone(), seed: *seed, world: world.clone() })?;
         for device in &self.devices {
             put(Line::Device(device.clone()))?;
+        }
+        for pair in &self.pairs {
+            put(Line::Pair(pair.clone()))?;
         }
         for task in &self.tasks {
             put(Line::Task { host: task.host, depth: task.depth })?;
@@ -88,11 +92,12 @@ impl FromStr for Plan {
             let line = serde_json::from_str(line).map_err(|error| PlanError::Line { line: number, error })?;
             match (line, &mut plan) {
                 (Line::Plan { scenario, seed, world }, None) => {
-                    let (devices, tasks, faults) = Default::default();
-                    plan = Some(Self { scenario, seed, world, devices, tasks, faults });
+                    let (devices, pairs, tasks, faults) = Default::default();
+                    plan = Some(Self { scenario, seed, world, devices, pairs, tasks, faults });
                 }
                 (_, None) | (Line::Plan { .. }, Some(_)) => return Err(PlanError::NoHead),
                 (Line::Device(device), Some(plan)) => plan.devices.push(device),
+                (Line::Pair(pair), Some(plan)) => plan.pairs.push(pair),
                 (Line::Task { host, depth }, Some(plan)) => {
                     plan.tasks.push(Task { host: host.min(1), depth: depth.max(1), ops: Vec::new() });
                 }

@@ -1,0 +1,307 @@
+//! Pairs: which half serves, what a failover takes along, and what each device shows. A device that stands by has as its
+//! volume the *heir* of the one that serves: nobody reads it before it takes over.
+
+use super::{Ledger, Maybe};
+use crate::oracle::{CutId, Moment, VolumeId};
+use crate::plan::PairSpec;
+use crate::site::Site;
+
+/// A pair.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// As the plan has it.
+    pub spec: PairSpec,
+    /// Whether it is there.
+    pub exists: Maybe<bool>,
+    /// Whether its creation was answered well.
+    pub answered: bool,
+    /// Whose half serves; after a forced failover the other may go on, too.
+    pub serves: Maybe<Site>,
+    /// Somebody forced one half, and the other has not given up yet, as far as is known.
+    pub forked: bool,
+    /// The failover under way: to where, and the instant that it takes along.
+    pub moving: Option<(Site, CutId)>,
+    /// When the half that serves was last asked and said that the other has everything.
+    pub floor: Option<Moment>,
+    /// Whether writes go to both halves before they are answered.
+    pub synchronous: bool,
+    /// Commands that change it under way.
+    pub busy: u32,
+    /// When the last of them ended.
+    pub changed: Moment,
+    /// Nothing is wrong with it any more, so that errors count.
+    pub calm: bool,
+}
+
+impl Ledger {
+    /// The creation of a pair is called.
+    pub fn pair_begins(&mut self, spec: &PairSpec) {
+        self.changes += 1;
+        if let Some((site, size)) = spec.makes
+            && !self.devices.contains_key(spec.device(site))
+        {
+            self.expect_device(site, spec.device(site), Some(size));
+        }
+        if let Some((site, _)) = spec.makes {
+            self.device_changes(spec.device(site), |device| device.exists.also(true));
+        }
+        let pair = Pair {
+            spec: spec.clone(),
+            exists: Maybe::is(false),
+            answered: false,
+            serves: Maybe::is(Site::A),
+            forked: false,
+            moving: None,
+            floor: None,
+            synchronous: !spec.adaptive,
+            busy: 1,
+            changed: 0,
+            calm: false,
+        };
+        let pair = self.pairs.entry(spec.name.clone()).or_insert(pair);
+        pair.exists.also(true);
+    }
+
+    /// It is there, or it is not and will not be.
+    pub fn pair_made(&mut self, name: &str, exists: bool) {
+        let Some(spec) = self.pairs.get(name).map(|pair| pair.spec.clone()) else { return };
+        self.pair_changed(name, |pair| (pair.exists, pair.answered) = (Maybe::is(exists), exists));
+        if let Some((site, _)) = spec.makes {
+            self.device_changed(spec.device(site), |device| device.exists = Maybe::is(exists));
+        }
+        if !exists {
+            return;
+        }
+        if spec.from == Site::B {
+            // R1 takes over what R2 has, and serves it.
+            self.stand_by(name, Site::A);
+            let floor = self.history.tick();
+            if let Some(cut) = self.begin_move(&[name.into()], Site::A, floor) {
+                self.history.blur_move(cut);
+                self.history.end_move(cut, false);
+            }
+        }
+        self.stand_by(name, Site::B);
+    }
+
+    /// A command that changes a pair ended.
+    pub fn pair_changed(&mut self, name: &str, change: impl FnOnce(&mut Pair)) {
+        self.changes += 1;
+        let now = self.history.tick();
+        if let Some(pair) = self.pairs.get_mut(name) {
+            pair.busy = pair.busy.saturating_sub(1);
+            pair.changed = now;
+            change(pair);
+        }
+    }
+
+    /// A command that changes a pair begins.
+    pub fn pair_changes(&mut self, name: &str) {
+        self.changes += 1;
+        if let Some(pair) = self.pairs.get_mut(name) {
+            pair.busy += 1;
+        }
+    }
+
+    /// The half on an array stands by from now on: what it shows next is what the other one has.
+    pub fn stand_by(&mut self, name: &str, site: Site) {
+        let Some(spec) = self.pairs.get(name).map(|pair| pair.spec.clone()) else { return };
+        let of = self.devices.get(spec.device(site.other())).and_then(|device| device.standard);
+        let Some(of) = of else { return };
+        let heir = self.history.add_heir(site, spec.device(site), of);
+        if let Some(device) = self.devices.get_mut(spec.device(site)) {
+            device.standard = Some(heir);
+        }
+    }
+
+    /// A failover of a pair and its group is called. By force: what it takes along is what was there when the pair was
+    /// last seen synchronized, or later.
+    pub fn failover_begins(&mut self, names: &[String], to: Site, force: bool) {
+        let now = self.history.tick();
+        let floors = names.iter().map(|name| self.pairs.get(name).and_then(|pair| pair.floor));
+        // Of a group, when the last of them was.
+        let floor = floors.collect::<Option<Vec<_>>>().and_then(|floors| floors.into_iter().max());
+        let cut = self.begin_move(names, to, if force { floor.unwrap_or(now) } else { now });
+        if let (Some(cut), true, None) = (cut, force, floor) {
+            self.history.blur_move(cut);
+        }
+        for name in names {
+            self.pair_changes(name);
+            if let Some(pair) = self.pairs.get_mut(name) {
+                pair.moving = cut.map(|cut| (to, cut));
+                pair.serves.also(to);
+            }
+        }
+    }
+
+    fn begin_move(&mut self, names: &[String], to: Site, floor: Moment) -> Option<CutId> {
+        let heir = |name: &String| {
+            let spec = &self.pairs.get(name)?.spec;
+            self.devices.get(spec.device(to))?.standard
+        };
+        let heirs: Vec<VolumeId> = names.iter().filter_map(heir).collect();
+        self.history.begin_move(&heirs, floor)
+    }
+
+    /// The failover has happened, or not and will not. `down`: the other array is, since its last crash.
+    pub fn failover_ended(&mut self, names: &[String], to: Site, force: bool, happened: bool, down: bool) {
+        let moved = names.iter().find_map(|name| self.pairs.get(name)?.moving);
+        if let (Some((_, cut)), true) = (moved, happened) {
+            self.history.end_move(cut, down);
+        }
+        for name in names {
+            self.pair_changed(name, |pair| {
+                pair.moving = None;
+                pair.forked |= happened && force;
+                pair.serves = Maybe::is(if happened { to } else { to.other() });
+                if happened {
+                    pair.floor = None;
+                }
+            });
+            if happened && !force {
+                self.stand_by(name, to.other());
+            }
+        }
+    }
+
+    /// Both halves are one again, served by an array: the other one stands by.
+    pub fn reunited(&mut self, name: &str, serves: Site) {
+        let Some(pair) = self.pairs.get_mut(name) else { return };
+        if !std::mem::take(&mut pair.forked) {
+            return;
+        }
+        pair.serves = Maybe::is(serves);
+        pair.changed = self.history.tick();
+        self.stand_by(name, serves.other());
+    }
+
+    /// The half that serves was asked at `call`, and said how it is.
+    pub fn pair_seen(&mut self, name: &str, call: Moment, synchronized: bool) {
+        if let Some(pair) = self.pairs.get_mut(name)
+            && synchronized
+            && pair.synchronous
+            && pair.busy == 0
+        {
+            pair.floor = Some(call);
+        }
+    }
+
+    /// A pair has ended: what stood by shows what it has, if that is known.
+    pub fn pair_ended(&mut self, name: &str) {
+        let Some(pair) = self.pairs.get(name).cloned() else { return };
+        let serves = *pair.serves.latest();
+        let now = self.history.tick();
+        if let Some(cut) = self.begin_move(&[name.into()], serves.other(), pair.floor.unwrap_or(now)) {
+            if pair.floor.is_none() {
+                self.history.blur_move(cut);
+            }
+            self.history.end_move(cut, false);
+        }
+        self.pair_changed(name, |pair| pair.exists = Maybe::is(false));
+    }
+
+    /// The pair that a device is, or may be, in.
+    pub fn pair_of(&self, device: &str) -> Option<&Pair> {
+        let mut pairs = self.pairs.values();
+        pairs.find(|pair| {
+            pair.exists.may_be(&true) && Site::ALL.iter().any(|site| pair.spec.device(*site) == device)
+        })
+    }
+
+    /// The pairs that move together with one.
+    pub fn group_of(&self, name: &str) -> Vec<String> {
+        let Some(pair) = self.pairs.get(name) else { return Vec::new() };
+        let with = |other: &&Pair| {
+            other.exists.surely(&true)
+                && (other.spec.name == name
+                    || (pair.spec.group.is_some() && other.spec.group == pair.spec.group))
+        };
+        self.pairs.values().filter(with).map(|pair| pair.spec.name.clone()).collect()
+    }
+
+    /// The pair of a device that surely stood by from `since` until now.
+    pub fn stands_by(&self, device: &str, since: Moment) -> Option<String> {
+        let pair = self.pair_of(device)?;
+        let here = Site::ALL.into_iter().find(|site| pair.spec.device(*site) == device)?;
+        let sure = pair.exists.surely(&true)
+            && !pair.forked
+            && pair.moving.is_none()
+            && pair.busy == 0
+            && pair.changed < since
+            && pair.serves.surely(&here.other());
+        sure.then(|| pair.spec.name.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Excuses;
+    use crate::oracle::{Content, Violation};
+    use crate::timeline::Timeline;
+    use twintrack_link::manage::WhenFull;
+
+    fn ledger() -> Ledger {
+        let when_full = WhenFull::FailSessions;
+        let excuses = Excuses { disks: false, full: false, connections: true, when_full };
+        let mut ledger = Ledger::new(16384, excuses, Timeline::new(false));
+        ledger.expect_device(Site::A, "d0", Some(512));
+        ledger.expect_device(Site::B, "e0", Some(512));
+        let spec = r#"{"name":"p0","r1":"d0","r2":"e0"}"#;
+        ledger.pair_begins(&serde_json::from_str(spec).unwrap());
+        ledger.pair_made("p0", true);
+        ledger
+    }
+
+    fn write(ledger: &mut Ledger, device: &str) -> Vec<u8> {
+        let volume = ledger.volume(device).unwrap();
+        let write = ledger.history.begin_write(volume, 0, 512, Content::Data, false);
+        ledger.history.end_write(write).unwrap();
+        ledger.history.payload(write)
+    }
+
+    fn read(ledger: &mut Ledger, device: &str, bytes: &[u8]) -> Result<(), Violation> {
+        let volume = ledger.volume(device).unwrap();
+        let call = ledger.history.tick();
+        ledger.history.end_read(volume, 0, bytes, call)
+    }
+
+    #[test]
+    fn a_volume_goes_there_and_back() {
+        let mut ledger = ledger();
+        let names = ["p0".to_string()];
+        let mut last = write(&mut ledger, "d0");
+        for (to, device) in [(Site::B, "e0"), (Site::A, "d0"), (Site::B, "e0")] {
+            let since = ledger.history.tick();
+            assert!(ledger.stands_by(device, since).is_some());
+            ledger.failover_begins(&names, to, false);
+            ledger.failover_ended(&names, to, false, true, false);
+            assert!(read(&mut ledger, device, &[0; 512]).is_err());
+            read(&mut ledger, device, &last).unwrap();
+            let since = ledger.history.tick();
+            assert!(ledger.stands_by(device, since).is_none());
+            last = write(&mut ledger, device);
+            read(&mut ledger, device, &last).unwrap();
+        }
+    }
+
+    #[test]
+    fn of_two_sides_one_is_chosen() {
+        let mut ledger = ledger();
+        let names = ["p0".to_string()];
+        let first = write(&mut ledger, "d0");
+        let call = ledger.history.tick();
+        ledger.pair_seen("p0", call, true);
+        let alone = write(&mut ledger, "d0");
+        ledger.failover_begins(&names, Site::B, true);
+        ledger.failover_ended(&names, Site::B, true, true, false);
+        read(&mut ledger, "e0", &first).unwrap();
+        read(&mut ledger, "d0", &alone).unwrap();
+        let other = write(&mut ledger, "e0");
+        ledger.reunited("p0", Site::B);
+        ledger.failover_begins(&names, Site::A, false);
+        ledger.failover_ended(&names, Site::A, false, true, false);
+        assert!(read(&mut ledger, "d0", &alone).is_err());
+        read(&mut ledger, "d0", &other).unwrap();
+    }
+}
