@@ -49,7 +49,11 @@ impl Array {
             nbd: vec![Endpoint::Tcp(address.into(), NBD_PORT)],
             control: vec![Endpoint::Tcp(address.into(), MANAGE_PORT)],
             control_token: None,
-            link: vec![Endpoint::Tcp(address.into(), LINK_PORT)],
+            link: if plan.world.arrays > 1 {
+                vec![Endpoint::Tcp(address.into(), LINK_PORT)]
+            } else {
+                Vec::new()
+            },
             pools: vec![PoolConfig {
                 name: "pool".into(),
                 stores: plan.world.stores.iter().map(|store| store.name.clone()).collect(),
