@@ -101,8 +101,7 @@ async fn pair() -> [Site; 2] {
     }
     west.until_linked().await;
     east.until_linked().await;
-    let create =
-        Command::DeviceCreate { name: "db".into(), size_bytes: 4 << 20, pool: Some("main".into()) };
+    let create = Command::DeviceCreate { name: "db".into(), size_bytes: 4 << 20, pool: Some("main".into()) };
     west.call(create).await;
     let host = west.attach().await;
     host.write(0, vec![1; 1 << 20].into(), false).await.unwrap();
@@ -133,7 +132,8 @@ fn failover() -> Command {
 #[tokio::test(start_paused = true)]
 async fn two_that_add_each_other_have_one_link() {
     let [west, east] = pair().await;
-    let Answer::LinkTest(test) = west.call(Command::LinkTest { name: "east".into(), size_bytes: 8 << 20 }).await
+    let Answer::LinkTest(test) =
+        west.call(Command::LinkTest { name: "east".into(), size_bytes: 8 << 20 }).await
     else {
         panic!("no test");
     };
