@@ -1,10 +1,11 @@
 //! Where other arrays connect.
 
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 use twintrack_host::{Dial, Endpoint, TlsDial, TokioDial};
 use twintrack_link::manage::{
     Answer, Command, NewDevice, PairHalf, PairMode, PairPolicy, PairStatusInfo, RemoteInfo,
