@@ -10,7 +10,7 @@ use twintrack_core::{PairId, RegionNo, TrackNo};
 use twintrack_link::remote::{
     Answer, Connection, EncodeError, Happening, Hello, LinkRefusal, MarkSet, Marks, Message, Note, PeerError,
     PeerErrorCode, REQUESTS_MAX, REQUESTS_RESERVED, Request, RequestNo, Reset, SendError, Timing,
-    WINDOW_BYTES_MAX, own_attempt_wins,
+    WINDOW_BYTES_MAX,
 };
 
 use crate::lines::{Line, Over, array};
@@ -75,11 +75,6 @@ fn refusals_are_told_to_the_other_side() {
     // The serial number of who refuses is told, so that it can be kept.
     assert_eq!(refused([array(1), array(2)], None, Some(7)), (1, 2, LinkRefusal::UnknownArray));
     assert_eq!(refused([array(1), array(2)], Some(7), None), (0, 1, LinkRefusal::WrongSerial));
-}
-
-#[test]
-fn of_two_attempts_at_a_time_one_is_kept() {
-    assert!(own_attempt_wins(1, 2) && !own_attempt_wins(2, 1));
 }
 
 #[test]
