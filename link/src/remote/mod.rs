@@ -26,5 +26,5 @@ pub use message::{
     REASON_BYTES_MAX, Refused, Request, RequestNo, STATES_MAX, SUMS_MAX, VERSION,
 };
 pub use timing::{Redial, Timing};
-pub use window::{REQUESTS_MAX, REQUESTS_RESERVED, WINDOW_BYTES_MAX};
+pub use window::{COPY_BYTES_MAX, COPY_BYTES_MIN, REQUESTS_MAX, REQUESTS_RESERVED, WINDOW_BYTES_MAX};
 pub use wire::EncodeError;

@@ -14,6 +14,9 @@ pub struct Timing {
     /// So long a request may be under way, however many others are answered meanwhile: a slow link with much under
     /// way is no broken one.
     pub request_max: Duration,
+    /// What hosts wait for behind a background copy: it takes so much of the link that requests are answered within so
+    /// long.
+    pub copy_delay: Duration,
     /// Between the first two attempts to connect; each pause is twice the one before.
     pub redial_min: Duration,
     /// The longest pause between two attempts. A link that was up for so long was a good one: the next pause is the
@@ -28,6 +31,7 @@ impl Default for Timing {
             silence_max: Duration::from_secs(5),
             answer_max: Duration::from_secs(10),
             request_max: Duration::from_secs(60),
+            copy_delay: Duration::from_millis(200),
             redial_min: Duration::from_millis(100),
             redial_max: Duration::from_secs(10),
         }
