@@ -209,13 +209,12 @@ impl Tables {
             }
         }
         let mut changes = unit.changes();
-        for (pair, track) in owes {
-            changes.extend(self.owe_change(*pair, *track));
-        }
+        changes.extend(self.owe_changes(owes));
         Ok(self.put_records(changes))
     }
 
-    /// Lets a pair move again.
+    /// Lets a pair move again. After an agreement: once both sides have committed it, and not before, for a write that
+    /// finds no link meanwhile halts the pair again.
     pub fn resume(&mut self, id: PairId) -> Result<UnitSeq, CommandError> {
         self.cause_event(id, CauseEvent::Resume, 0, None)
     }
