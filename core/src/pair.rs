@@ -320,7 +320,8 @@ impl Tables {
         self.pairs.get(&id).is_some_and(|pair| pair.record.is_alone() && pair.generation_unit <= committed)
     }
 
-    /// Takes the peer's lineage: this half has its data, complete and flushed. It owes and lacks nothing any more.
+    /// Takes the peer's lineage: this half has its data, complete. It owes and lacks nothing any more. The peer is told
+    /// once the unit is committed, which is after a sync of all that was copied (crash rule 2).
     pub fn adopt(&mut self, id: PairId, lineage: &Lineage) -> Result<UnitSeq, CommandError> {
         let mut record = self.known_pair(id)?.clone();
         record.lineage.adopt(lineage);
