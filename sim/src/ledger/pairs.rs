@@ -23,8 +23,10 @@ pub struct Pair {
     pub moving: Option<(Site, CutId)>,
     /// When the half that serves was last asked and said that the other has everything.
     pub floor: Option<Moment>,
-    /// Whether writes go to both halves before they are answered.
-    pub synchronous: bool,
+    /// Whether it was forced, the failover under way.
+    pub forced: bool,
+    /// The number of its creation (F2).
+    pub request: u64,
     /// Commands that change it under way.
     pub busy: u32,
     /// When the last of them ended.
@@ -53,13 +55,16 @@ impl Ledger {
             forked: false,
             moving: None,
             floor: None,
-            synchronous: !spec.adaptive,
+            forced: false,
+            request: self.changes,
             busy: 1,
             changed: 0,
             calm: false,
         };
-        let pair = self.pairs.entry(spec.name.clone()).or_insert(pair);
-        pair.exists.also(true);
+        self.pairs.insert(spec.name.clone(), pair);
+        if let Some(pair) = self.pairs.get_mut(&spec.name) {
+            pair.exists.also(true);
+        }
     }
 
     /// It is there, or it is not and will not be.
@@ -128,7 +133,7 @@ impl Ledger {
         for name in names {
             self.pair_changes(name);
             if let Some(pair) = self.pairs.get_mut(name) {
-                pair.moving = cut.map(|cut| (to, cut));
+                (pair.moving, pair.forced) = (cut.map(|cut| (to, cut)), force);
                 pair.serves.also(to);
             }
         }
@@ -179,7 +184,6 @@ impl Ledger {
     pub fn pair_seen(&mut self, name: &str, call: Moment, synchronized: bool) {
         if let Some(pair) = self.pairs.get_mut(name)
             && synchronized
-            && pair.synchronous
             && pair.busy == 0
         {
             pair.floor = Some(call);
