@@ -1,6 +1,5 @@
-//! Every management command as a typed call. What each does and answers is told at its [`Command`].
+//! Every management command on devices, sessions and groups as a typed call. What each does and answers is told at its [`Command`].
 
-use hyper::StatusCode;
 use twintrack_link::manage::{
     Activation, Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, GroupMode, PoolInfo, SessionInfo,
 };
@@ -13,10 +12,11 @@ macro_rules! ask {
     ($client:expr, $command:expr, $answer:ident) => {
         match $client.call(&$command).await? {
             Answer::$answer(answer) => Ok(answer),
-            _ => Err($client.protocol(StatusCode::OK)),
+            _ => Err($client.protocol(hyper::StatusCode::OK)),
         }
     };
 }
+pub(crate) use ask;
 
 impl<D: Dial> ArrayClient<D> {
     /// What the array is.
@@ -143,10 +143,11 @@ impl<D: Dial> ArrayClient<D> {
         ask!(self, Command::GroupList {}, Groups)
     }
 
-    async fn done(&self, command: &Command) -> Result<(), ArrayError> {
+    /// A command with nothing to tell.
+    pub(crate) async fn done(&self, command: &Command) -> Result<(), ArrayError> {
         match self.call(command).await? {
             Answer::Done => Ok(()),
-            _ => Err(self.protocol(StatusCode::OK)),
+            _ => Err(self.protocol(hyper::StatusCode::OK)),
         }
     }
 }

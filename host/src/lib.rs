@@ -92,6 +92,7 @@ mod commands;
 mod dial;
 mod establish;
 mod nbd;
+mod remote;
 #[cfg(feature = "tls")]
 mod tls;
 mod tls_failure;
@@ -100,6 +101,7 @@ pub use array::{ANSWER_BYTES_MAX, ArrayClient, ArrayError, TRACK_BYTES_MAX, Toke
 pub use dial::{Dial, Socket, TokioDial};
 pub use establish::{EstablishError, EstablishStep, Leftover, Pair, establish};
 pub use nbd::{Lost, NbdClient, NbdError, NbdOptions, describe_export, list_exports};
+pub use remote::NewRemote;
 #[cfg(feature = "tls")]
 pub use tls::{ClientTls, ClientTlsError, TlsDial};
 pub use tls_failure::TlsFailure;

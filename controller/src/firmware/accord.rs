@@ -184,7 +184,8 @@ impl Firmware {
             Verdict::Follow => {
                 self.finish_creation(pair);
                 let served = mine.role != Role::Standby;
-                if served {
+                // What was released is given up only once the other side has taken it, durably: see `stand_on`.
+                if mine.role == Role::Owner {
                     let _ = self.tables.set_roles(&[pair], Role::Standby, false);
                 }
                 self.tables.agreed(pair);
@@ -313,6 +314,9 @@ impl Firmware {
 
     /// From now on the data of a pair flow on this link.
     pub(super) fn stand_on(&mut self, link: LinkId, pair: PairId) {
+        if self.tables.pair(pair).is_some_and(|record| record.role == Role::Released) {
+            let _ = self.tables.set_roles(&[pair], Role::Standby, false);
+        }
         let Some(record) = self.tables.pair(pair) else { return };
         let (role, halt) = (record.role, record.halt);
         if role == Role::Standby && halt != Some(Halt::Diverged) {
@@ -324,6 +328,7 @@ impl Firmware {
         standing.stop_copying();
         standing.agreed = Some(link);
         standing.vouched |= role == Role::Owner;
+        self.look_at_copy(pair);
         self.crowd_again();
     }
 

@@ -7,7 +7,7 @@ use twintrack_host::manage::{
 
 use crate::array::{Act, Array, Asked, Ended, ended, twintrack};
 
-fn device(name: &str) -> DeviceInfo {
+pub fn device(name: &str) -> DeviceInfo {
     let kind = DeviceInfoKind::Standard { pool: "main".to_owned(), sessions: 1 };
     DeviceInfo { id: 1, name: name.to_owned(), size_bytes: 10 << 30, kind, online: true }
 }
@@ -30,7 +30,7 @@ fn session(id: u32, state: SessionInfoState) -> SessionInfo {
 }
 
 /// What is asked and printed for people; it has to end well, and say nothing on standard error.
-fn run(line: &str, answers: &[Answer]) -> (Vec<String>, String) {
+pub fn run(line: &str, answers: &[Answer]) -> (Vec<String>, String) {
     let array = Array::answers(answers.to_vec());
     let Ended { code, stdout, stderr } = array.run(line);
     assert_eq!((code, stderr.as_str()), (Some(0), ""), "{line}");

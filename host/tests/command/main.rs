@@ -4,4 +4,5 @@ mod array;
 mod commands;
 mod failures;
 mod generated;
+mod remote;
 mod tls;

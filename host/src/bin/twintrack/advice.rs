@@ -81,7 +81,8 @@ impl Steps {
         typed.join(" and ")
     }
 
-    fn typed(&self, command: &str) -> String {
+    /// A command as it is typed.
+    pub fn typed(&self, command: &str) -> String {
         format!("`{} {command}`", self.program)
     }
 }

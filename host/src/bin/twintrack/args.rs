@@ -8,12 +8,15 @@ use clap_complete::Shell;
 use thiserror::Error;
 use twintrack_core::{GroupId, SessionId};
 use twintrack_host::Pair;
+use twintrack_host::manage::{PairHalf, PairMode, PairPolicy};
 
 use crate::advice::Advice;
 use crate::array::{ArrayCommand, PoolCommand};
 use crate::device::DeviceCommand;
 use crate::group::GroupCommand;
+use crate::link::LinkCommand;
 use crate::reach::Reach;
+use crate::remote::RemoteCommand;
 use crate::session::SessionCommand;
 
 const AFTER: &str = "\
@@ -31,7 +34,12 @@ A session is registered, then related, then active; deactivated, if only its cha
 interest; then removed. `establish` does the first three steps at once. A session that failed lost its old \
 tracks to a full pool: remove it.";
 
-/// Manages a twintrack array: devices, and instant copies of them.
+const AFTER_REMOTE: &str = "\
+A pair is R1, the source volume, and R2, the destination volume, on two arrays that know each other by \
+`link add`. Each command names the volume on the array that -a names, and most are for the array that \
+serves the volume. `remote show` says why a pair is in its state, and what comes next.";
+
+/// Manages a twintrack array: devices, instant copies of them, and pairs with devices of another array.
 #[derive(Debug, Parser)]
 #[command(name = "twintrack", version, after_help = AFTER)]
 pub struct Cli {
@@ -41,15 +49,14 @@ pub struct Cli {
     /// Prints answers and errors as JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// How long to wait for an answer
+    /// How long to wait for an answer: 30, unless it is one that takes its time (`remote verify`, `link test`)
     #[arg(
         long = "timeout",
         global = true,
         value_name = "SECONDS",
-        default_value_t = 30,
         value_parser = clap::value_parser!(u64).range(1..=86_400)
     )]
-    pub timeout_s: u64,
+    pub timeout_s: Option<u64>,
     /// What about.
     #[command(subcommand)]
     pub noun: Noun,
@@ -73,6 +80,12 @@ pub enum Noun {
     /// Groups: sessions that are activated at one instant
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Links: the other arrays that this one knows
+    #[command(subcommand)]
+    Link(LinkCommand),
+    /// Remote pairs: a volume here and one on another array, with the same content
+    #[command(subcommand, after_help = AFTER_REMOTE)]
+    Remote(RemoteCommand),
     /// Prints completions for a shell
     Completions {
         /// The shell
@@ -95,6 +108,8 @@ impl Noun {
             Self::Device(command) => command.advice(),
             Self::Session(command) => command.advice(),
             Self::Group(command) => command.advice(),
+            Self::Link(command) => command.advice(),
+            Self::Remote(command) => command.advice(),
             Self::Completions { .. } => Advice::new("completions", &[], &["array show"]),
             Self::Man { .. } => Advice::new("man", &[], &["array show"]),
         }
@@ -116,6 +131,18 @@ pub enum WordError {
     /// Not a new name.
     #[error("write SESSION=NAME: a session of the group, and the new name of its virtual device")]
     Rename,
+    /// Not a volume.
+    #[error("write DEVICE for a volume on this array, DEVICE@LINK for one on another")]
+    Volume,
+    /// Not a half.
+    #[error("write r1 or r2")]
+    Half,
+    /// Not a mode.
+    #[error("write synchronous or adaptive")]
+    Mode,
+    /// Not a policy.
+    #[error("write continue or freeze")]
+    Policy,
 }
 
 /// A session: `ses-4` or `4`.
@@ -126,6 +153,24 @@ pub fn session(text: &str) -> Result<SessionId, WordError> {
 /// A group: `grp-2` or `2`.
 pub fn group(text: &str) -> Result<GroupId, WordError> {
     number(text, "grp-").map(GroupId).ok_or(WordError::Group)
+}
+
+/// `r1` or `r2`, in either case.
+pub fn half(text: &str) -> Result<PairHalf, WordError> {
+    let named = |half: &PairHalf| half.name().eq_ignore_ascii_case(text);
+    [PairHalf::R1, PairHalf::R2].into_iter().find(named).ok_or(WordError::Half)
+}
+
+/// `synchronous` or `adaptive`.
+pub fn mode(text: &str) -> Result<PairMode, WordError> {
+    let named = |mode: &PairMode| mode.name() == text;
+    [PairMode::Synchronous, PairMode::Adaptive].into_iter().find(named).ok_or(WordError::Mode)
+}
+
+/// `continue` or `freeze`.
+pub fn policy(text: &str) -> Result<PairPolicy, WordError> {
+    let named = |policy: &PairPolicy| policy.name() == text;
+    [PairPolicy::Continue, PairPolicy::Freeze].into_iter().find(named).ok_or(WordError::Policy)
 }
 
 /// A standard device and its virtual device: `db=db-monday`.

@@ -29,6 +29,17 @@ pub async fn print(context: &Context, session: SessionId) -> Result<(), Failure>
     writer.end().map_err(Failure::Stdout)
 }
 
+/// Tracks in order as ranges: `7`, `12-40`.
+pub fn ranges(tracks: &[u32]) -> Vec<String> {
+    let joined = tracks.chunk_by(|left, right| left.checked_add(1) == Some(*right));
+    let shown = joined.filter_map(|range| match range {
+        [] => None,
+        [one] => Some(one.to_string()),
+        [first, .., last] => Some(format!("{first}-{last}")),
+    });
+    shown.collect()
+}
+
 /// Joins tracks that follow each other, or writes them as one `ChangedTracks` of the library.
 struct Writer<W> {
     out: W,
@@ -101,6 +112,12 @@ mod tests {
         assert_eq!(written(&[0], false), "0\n");
         assert_eq!(written(&[0, 1, 2, 7, 9, 10], false), "0-2\n7\n9-10\n");
         assert_eq!(written(&[u32::MAX - 1, u32::MAX, 0], false), "4294967294-4294967295\n0\n");
+    }
+
+    #[test]
+    fn a_list_is_joined_likewise() {
+        assert_eq!(ranges(&[0, 1, 2, 7, 9, 10, u32::MAX]).join(", "), "0-2, 7, 9-10, 4294967295");
+        assert!(ranges(&[]).is_empty());
     }
 
     /// However many pages there were, it is the library's type.

@@ -31,6 +31,20 @@ pub enum Failure {
         /// What could not be undone.
         leftovers: Vec<Leftover>,
     },
+    /// It is not known whether a pair was made.
+    Create {
+        /// Why.
+        cause: ArrayError,
+        /// The call's own number.
+        request: u64,
+    },
+    /// The halves of a pair are not the same.
+    Differs {
+        /// The volume.
+        device: String,
+        /// How many tracks.
+        tracks: u64,
+    },
     /// Page after page, the array does not get on.
     Pages {
         /// Which array.
@@ -85,11 +99,15 @@ impl Failure {
         match self {
             Self::Array(ArrayError::Refused(_))
             | Self::Establish { cause: ArrayError::Refused(_), .. }
+            | Self::Create { cause: ArrayError::Refused(_), .. }
+            | Self::Differs { .. }
             | Self::Stdout(_)
             | Self::File { .. }
             | Self::Runtime(_) => REFUSED,
             Self::Usage(_) => USAGE,
-            Self::Array(_) | Self::Establish { .. } | Self::Pages { .. } => NOT_REACHABLE,
+            Self::Array(_) | Self::Establish { .. } | Self::Create { .. } | Self::Pages { .. } => {
+                NOT_REACHABLE
+            }
         }
     }
 
@@ -99,6 +117,20 @@ impl Failure {
             Self::Establish { step, pair, cause, leftovers } => {
                 (established(*step, pair.as_deref(), cause), next_of_establish(cause, leftovers, steps))
             }
+            Self::Create { cause, request } => (
+                cause.to_string(),
+                format!(
+                    "give the same command once more with --request {request}: it is done once at most, and tells what \
+                     became of it"
+                ),
+            ),
+            Self::Differs { device, tracks } => (
+                format!("the halves of {device} differ in {tracks} tracks"),
+                format!(
+                    "{} has them copied from here to the other array",
+                    steps.typed(&format!("remote verify {device} --mark"))
+                ),
+            ),
             Self::Pages { endpoint } => (
                 format!("array at {endpoint} answers with pages that have no end"),
                 "compare its version with `twintrack --version`".to_owned(),
@@ -121,7 +153,10 @@ impl Failure {
 
     fn code(&self) -> String {
         match self {
-            Self::Array(error) | Self::Establish { cause: error, .. } => code(error),
+            Self::Array(error) | Self::Establish { cause: error, .. } | Self::Create { cause: error, .. } => {
+                code(error)
+            }
+            Self::Differs { .. } => "differs".to_owned(),
             Self::Pages { .. } => "no-answer".to_owned(),
             Self::Usage(_) => "usage".to_owned(),
             Self::Stdout(_) | Self::File { .. } | Self::Runtime(_) => "local".to_owned(),

@@ -12,8 +12,10 @@ mod device;
 mod failure;
 mod generate;
 mod group;
+mod link;
 mod output;
 mod reach;
+mod remote;
 mod session;
 mod table;
 mod time;
@@ -30,11 +32,24 @@ use failure::Failure;
 use output::Output;
 use reach::{Dialer, Reach};
 
+/// How long an answer may take, if the command line does not say it.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for what takes as long as reading a device.
+const PATIENCE: Duration = Duration::from_secs(86_400);
+
 /// What every command works with.
 struct Context {
     array: ArrayClient<Dialer>,
     address: Address,
     output: Output,
+    timeout: Option<Duration>,
+}
+
+impl Context {
+    /// For what takes its time: as long as the command line says, or as it takes.
+    fn patient(&self) -> ArrayClient<Dialer> {
+        self.array.clone().with_deadline(self.timeout.unwrap_or(PATIENCE))
+    }
 }
 
 fn main() -> ExitCode {
@@ -51,10 +66,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn manage(reach: &Reach, json: bool, timeout_s: u64, noun: Noun) -> Result<(), Failure> {
+fn manage(reach: &Reach, json: bool, timeout_s: Option<u64>, noun: Noun) -> Result<(), Failure> {
     let (address, array) = reach.client()?;
-    let array = array.with_deadline(Duration::from_secs(timeout_s));
-    let context = Context { array, address, output: Output { json } };
+    let timeout = timeout_s.map(Duration::from_secs);
+    let array = array.with_deadline(timeout.unwrap_or(TIMEOUT));
+    let context = Context { array, address, output: Output { json }, timeout };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::Runtime)?.block_on(async {
         match noun {
@@ -63,6 +79,8 @@ fn manage(reach: &Reach, json: bool, timeout_s: u64, noun: Noun) -> Result<(), F
             Noun::Device(command) => command.run(&context).await,
             Noun::Session(command) => command.run(&context).await,
             Noun::Group(command) => command.run(&context).await,
+            Noun::Link(command) => command.run(&context).await,
+            Noun::Remote(command) => command.run(&context).await,
             Noun::Completions { .. } | Noun::Man { .. } => Ok(()),
         }
     })

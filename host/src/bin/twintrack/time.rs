@@ -8,6 +8,20 @@ pub fn utc(ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000)
 }
 
+/// Hours, minutes and seconds: `1:02:03`.
+pub fn span(s: u64) -> String {
+    format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
+}
+
+/// A short time: `87 µs`, `1.2 ms`, `3.4 s`.
+pub fn micros(us: u64) -> String {
+    match us {
+        0..1000 => format!("{us} µs"),
+        1000..1_000_000 => format!("{}.{} ms", us / 1000, us / 100 % 10),
+        _ => format!("{}.{} s", us / 1_000_000, us / 100_000 % 10),
+    }
+}
+
 /// The day so many days after the first of 1970, in the Gregorian calendar.
 fn date(days: u64) -> (u64, u64, u64) {
     // Years that begin in March have the leap day at their end; 400 of them have always the same number of days.
@@ -41,5 +55,14 @@ mod tests {
         }
         // Whatever an array says, it is shown.
         assert!(utc(u64::MAX).ends_with('Z'));
+    }
+
+    #[test]
+    fn spans_are_told_in_their_unit() {
+        assert_eq!([0, 59, 3723, 360_000].map(span), ["0:00:00", "0:00:59", "1:02:03", "100:00:00"]);
+        assert_eq!(
+            [0, 999, 1250, 999_999, 3_450_000].map(micros),
+            ["0 µs", "999 µs", "1.2 ms", "999.9 ms", "3.4 s"]
+        );
     }
 }

@@ -1,0 +1,164 @@
+//! Links to other arrays and remote pairs, as typed calls. What each does and answers is told at its [`Command`].
+
+use twintrack_link::manage::{
+    Answer, Command, LinkInfo, LinkTestInfo, NewDevice, PairHalf, PairMode, PairPolicy, RemoteInfo,
+    VerifyInfo,
+};
+
+use crate::array::{ArrayClient, ArrayError};
+use crate::commands::ask;
+use crate::dial::Dial;
+
+/// A remote pair to make of a volume here and one on another array (A1–A8).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRemote {
+    /// The call's own number, chosen at random: with the same number it is done once at most, and answered the same (F2).
+    pub request: u64,
+    /// The volume here, that is on the array that is asked.
+    pub device: String,
+    /// The other array, by the name of its link here.
+    pub peer: String,
+    /// The volume there.
+    pub peer_device: String,
+    /// Which half the volume here is.
+    pub half: PairHalf,
+    /// Whose content both are to have (A3).
+    pub from: PairHalf,
+    /// The volume here is made.
+    pub create_local: Option<NewDevice>,
+    /// The volume there is made; of the size that the one here has.
+    pub create_peer: Option<NewDevice>,
+    /// How it is mirrored.
+    pub mode: PairMode,
+    /// What happens when a write cannot reach the other side.
+    pub policy: PairPolicy,
+    /// The consistency group.
+    pub group: Option<String>,
+}
+
+impl NewRemote {
+    /// Of two volumes that there are: the one here is R1, has the content, and is mirrored synchronously; if the other side
+    /// is away, hosts go on.
+    pub fn new(request: u64, device: &str, peer: &str, peer_device: &str) -> Self {
+        Self {
+            request,
+            device: device.to_owned(),
+            peer: peer.to_owned(),
+            peer_device: peer_device.to_owned(),
+            half: PairHalf::R1,
+            from: PairHalf::R1,
+            create_local: None,
+            create_peer: None,
+            mode: PairMode::Synchronous,
+            policy: PairPolicy::Continue,
+            group: None,
+        }
+    }
+}
+
+impl<D: Dial> ArrayClient<D> {
+    /// Makes another array known. `endpoint`: where it listens for links, or `None`: it dials. `serial`: as it shows it, or
+    /// `None`: whoever answers there first.
+    pub async fn link_add(
+        &self,
+        name: &str,
+        endpoint: Option<&str>,
+        serial: Option<&str>,
+    ) -> Result<LinkInfo, ArrayError> {
+        let (endpoint, serial) = (endpoint.map(str::to_owned), serial.map(str::to_owned));
+        let links: Vec<LinkInfo> =
+            ask!(self, Command::LinkAdd { name: name.to_owned(), endpoint, serial }, Links)?;
+        links.into_iter().next().ok_or_else(|| self.protocol(hyper::StatusCode::OK))
+    }
+
+    /// The links.
+    pub async fn link_list(&self) -> Result<Vec<LinkInfo>, ArrayError> {
+        ask!(self, Command::LinkList {}, Links)
+    }
+
+    /// Measures round trip and throughput with so many bytes there and back.
+    pub async fn link_test(&self, name: &str, size_bytes: u64) -> Result<LinkTestInfo, ArrayError> {
+        ask!(self, Command::LinkTest { name: name.to_owned(), size_bytes }, LinkTest)
+    }
+
+    /// Forgets an array with which there is no pair.
+    pub async fn link_remove(&self, name: &str) -> Result<(), ArrayError> {
+        self.done(&Command::LinkRemove { name: name.to_owned() }).await
+    }
+
+    /// Makes a pair; its content is copied in the background. If the outcome is not known, the same call tells it.
+    pub async fn remote_create(&self, new: &NewRemote) -> Result<RemoteInfo, ArrayError> {
+        let new = new.clone();
+        let command = Command::RemoteCreate {
+            request: new.request,
+            device: new.device,
+            peer: new.peer,
+            peer_device: new.peer_device,
+            half: new.half,
+            from: new.from,
+            create_local: new.create_local,
+            create_peer: new.create_peer,
+            mode: new.mode,
+            policy: new.policy,
+            group: new.group,
+        };
+        self.remote(&command).await
+    }
+
+    /// The pairs.
+    pub async fn remote_list(&self) -> Result<Vec<RemoteInfo>, ArrayError> {
+        ask!(self, Command::RemoteList {}, Remotes)
+    }
+
+    /// The pair of a volume here.
+    pub async fn remote_show(&self, device: &str) -> Result<RemoteInfo, ArrayError> {
+        self.remote(&Command::RemoteShow { device: device.to_owned() }).await
+    }
+
+    /// Nothing more moves until it is resumed; `split`: the sides are to stay apart.
+    pub async fn remote_suspend(
+        &self,
+        device: &str,
+        whole_group: bool,
+        split: bool,
+    ) -> Result<RemoteInfo, ArrayError> {
+        self.remote(&Command::RemoteSuspend { device: device.to_owned(), whole_group, split }).await
+    }
+
+    /// What is owed moves again.
+    pub async fn remote_resume(&self, device: &str, whole_group: bool) -> Result<RemoteInfo, ArrayError> {
+        self.remote(&Command::RemoteResume { device: device.to_owned(), whole_group }).await
+    }
+
+    /// Changes how it is mirrored.
+    pub async fn remote_mode(&self, device: &str, mode: PairMode) -> Result<RemoteInfo, ArrayError> {
+        self.remote(&Command::RemoteMode { device: device.to_owned(), mode }).await
+    }
+
+    /// This array serves from now on, that of the other side no more, with all pairs of the consistency group. `force`: a
+    /// person says that the other array is out of order. Back again is the same call at the other array.
+    pub async fn remote_failover(&self, device: &str, force: bool) -> Result<Vec<RemoteInfo>, ArrayError> {
+        ask!(self, Command::RemoteFailover { device: device.to_owned(), force }, Remotes)
+    }
+
+    /// Ends a split brain (F4), at the array whose half is kept.
+    pub async fn remote_resolve(&self, device: &str, keep: PairHalf) -> Result<RemoteInfo, ArrayError> {
+        self.remote(&Command::RemoteResolve { device: device.to_owned(), keep }).await
+    }
+
+    /// Compares both sides, which takes as long as reading them: give the client a deadline for it
+    /// ([`ArrayClient::with_deadline`]). `mark`: what differs is copied again.
+    pub async fn remote_verify(&self, device: &str, mark: bool) -> Result<VerifyInfo, ArrayError> {
+        ask!(self, Command::RemoteVerify { device: device.to_owned(), mark }, Verified)
+    }
+
+    /// Ends a pair; both volumes stay as they are. `force`: also if the other array cannot be reached.
+    pub async fn remote_delete(&self, device: &str, force: bool) -> Result<(), ArrayError> {
+        self.done(&Command::RemoteDelete { device: device.to_owned(), force }).await
+    }
+
+    async fn remote(&self, command: &Command) -> Result<RemoteInfo, ArrayError> {
+        let info: Box<RemoteInfo> = ask!(self, *command, Remote)?;
+        Ok(*info)
+    }
+}
