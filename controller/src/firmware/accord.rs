@@ -189,6 +189,10 @@ impl Firmware {
                     let _ = self.tables.set_roles(&[pair], Role::Standby, false);
                 }
                 self.tables.agreed(pair);
+                if theirs.as_ref().is_some_and(|theirs| theirs.halt.is_none()) {
+                    // It was resumed there, and this side has not heard of it.
+                    self.resume_here(pair);
+                }
                 let fresh = theirs.is_some_and(|theirs| theirs.peer_boot == self.identity.boot);
                 self.tell_marks(link, pair, !fresh || served, fx);
             }

@@ -123,8 +123,14 @@ impl Firmware {
                          --keep r1|r2`"
                     )));
                 }
-                for pair in self.members(pair, whole_group) {
-                    self.resume_here(pair);
+                let pairs = self.members(pair, whole_group);
+                for pair in &pairs {
+                    self.resume_here(*pair);
+                }
+                if let Some(peer) = self.tables.pair(pair).map(|record| record.peer)
+                    && self.is_agreed(pair)
+                {
+                    self.ask(peer, Request::Resume { pairs }, Asked::Nobody, fx);
                 }
                 self.changed();
                 return self.answer_remote(call, pair, fx);
