@@ -167,6 +167,8 @@ impl Firmware {
     fn serve_begin(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
         self.check_standby(served, pair)?;
         self.tables.set_complete(pair, false).map_err(|error| refused(&error))?;
+        // Who copies is not halted.
+        self.resume_here(pair);
         self.answer_durable(served, PeerAnswer::Done)
     }
 

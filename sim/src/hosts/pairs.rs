@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use twintrack_host::manage::{
-    Answer, Command, NewDevice, PairHalf, PairMode, PairPolicy, PairRole, PairStatusInfo, RefusalCode,
-    RemoteInfo,
+    Answer, Command, NewDevice, PairData, PairHalf, PairMode, PairPolicy, PairRole, PairStatusInfo,
+    RefusalCode, RemoteInfo,
 };
 
 use super::operator::Told;
@@ -35,8 +35,11 @@ impl Views {
         self.at(site).is_some_and(|info| info.role == PairRole::Owner)
     }
 
-    /// The one array whose half serves, while the other's stands by.
+    /// The one array whose half serves, while the other's stands by, and will not come back with what it has.
     pub(super) fn owner(&self) -> Option<Site> {
+        if self.views.iter().flatten().any(|info| info.data == PairData::Diverged) {
+            return None;
+        }
         let stands_by = |site: Site| self.at(site).is_some_and(|info| info.role == PairRole::Standby);
         Site::ALL.into_iter().find(|site| self.serves(*site) && stands_by(site.other()))
     }
@@ -57,7 +60,12 @@ impl Host {
             let dials = self.shared.plan.seed % 3 != site.index() as u64;
             let there = site.other();
             let endpoint = dials.then(|| format!("tcp:{}:{LINK_PORT}", there.address()));
-            let command = Command::LinkAdd { name: there.name().into(), endpoint, serial: None };
+            let other = self.at(there);
+            other.wait_until_up().await;
+            let Told::Done(array) = other.ask(other.array.array_show()).await else { continue };
+            // Who does not dial has to know who may.
+            let serial = (!dials).then_some(array.serial);
+            let command = Command::LinkAdd { name: there.name().into(), endpoint, serial };
             let host = self.at(site);
             while let Told::Unasked | Told::Unknown = host.ask(host.array.call(&command)).await {
                 sleep(Duration::from_millis(10)).await;
@@ -128,7 +136,8 @@ impl Host {
             if self.shared.phase.get() > Phase::Safety || self.is_over() {
                 return;
             }
-            sleep(Duration::from_millis(TRY_MS)).await;
+            let setting_up = self.shared.in_phase(Phase::Setup);
+            sleep(Duration::from_millis(if setting_up { TRY_MS / 10 } else { TRY_MS })).await;
         }
     }
 

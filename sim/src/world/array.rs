@@ -48,8 +48,12 @@ impl Array {
         let config = Config {
             nbd: vec![Endpoint::Tcp(address.into(), NBD_PORT)],
             control: vec![Endpoint::Tcp(address.into(), MANAGE_PORT)],
-            link: vec![Endpoint::Tcp(address.into(), LINK_PORT)],
             control_token: None,
+            link: if plan.world.arrays > 1 {
+                vec![Endpoint::Tcp(address.into(), LINK_PORT)]
+            } else {
+                Vec::new()
+            },
             pools: vec![PoolConfig {
                 name: "pool".into(),
                 stores: plan.world.stores.iter().map(|store| store.name.clone()).collect(),
