@@ -11,6 +11,7 @@ use twintrack_host::manage::{
 use super::operator::Told;
 use super::{Host, Phase};
 use crate::endpoints::LINK_PORT;
+use crate::ledger::Maybe;
 use crate::plan::{PairAct, PairSpec};
 use crate::site::Site;
 
@@ -311,7 +312,10 @@ impl Host {
         let told = self.ask(self.array.call(&Command::RemoteDelete { device, force })).await;
         match told {
             Told::Done(_) => self.shared.ledger().pair_ended(name),
-            _ => self.shared.ledger().pair_changed(name, |_| {}),
+            Told::Unknown => self.shared.ledger().pair_changed(name, |_| {}),
+            Told::Refused(_) | Told::Unasked => {
+                self.shared.ledger().pair_changed(name, |pair| pair.exists = Maybe::is(true));
+            }
         }
     }
 
