@@ -245,6 +245,8 @@ impl Tables {
     pub fn end_pair(&mut self, id: PairId) -> Result<UnitSeq, CommandError> {
         let record = self.known_pair(id)?.clone();
         let mut changes = self.forget_tracks(id);
+        let marked = self.regions(id).into_iter().flat_map(Regions::marked);
+        changes.extend(marked.map(|region| Change::Dirty(id, region, false)));
         let (stage, end) = (Stage::Undoing, TrackNo(0));
         changes.push(Change::Pair(
             id,
