@@ -122,9 +122,13 @@ impl Host {
 
     /// Makes a pair, unless it is there or may be.
     pub(super) async fn create_pair(&self, spec: &PairSpec) {
+        let fading = self.shared.ledger().pairs.get(&spec.name).is_some_and(|pair| pair.fading);
+        if fading {
+            self.look(&spec.name).await;
+        }
         {
             let mut ledger = self.shared.ledger();
-            if ledger.pairs.get(&spec.name).is_some_and(|pair| pair.exists.may_be(&true)) {
+            if ledger.pairs.get(&spec.name).is_some_and(|pair| pair.fading || pair.exists.may_be(&true)) {
                 ledger.counts.skipped += 1;
                 return;
             }
@@ -208,6 +212,10 @@ impl Host {
                 if serves {
                     ledger.pair_seen(name, call, same);
                 }
+            }
+            let gone = !silent && views.views.iter().all(Option::is_none);
+            if let Some(pair) = ledger.pairs.get_mut(name).filter(|pair| gone && pair.fading) {
+                pair.fading = false;
             }
             if let (Some(owner), false) = (views.owner(), silent) {
                 ledger.reunited(name, owner);
