@@ -8,6 +8,7 @@ use twintrack_host::manage::{PairCause, PairRole};
 use super::Host;
 use super::pairs::Views;
 use crate::inspect;
+use crate::ledger::Maybe;
 use crate::oracle::{Halves, check_answered_in_time, check_created};
 use crate::plan::{Act, Op, PairAct};
 use crate::site::Site;
@@ -93,7 +94,7 @@ impl Host {
         }
         let same = views.is_synchronized() && views.owner().is_some() && !pair.forked;
         if same && let Some(pair) = ledger.pairs.get_mut(name) {
-            pair.calm = true;
+            (pair.calm, pair.exists) = (true, Maybe::is(true));
         }
         same
     }

@@ -11,6 +11,7 @@ use twintrack_host::manage::{
 use super::operator::Told;
 use super::{Host, Phase};
 use crate::endpoints::LINK_PORT;
+use crate::ledger::Maybe;
 use crate::plan::{PairAct, PairSpec};
 use crate::site::Site;
 
@@ -121,9 +122,13 @@ impl Host {
 
     /// Makes a pair, unless it is there or may be.
     pub(super) async fn create_pair(&self, spec: &PairSpec) {
+        let fading = self.shared.ledger().pairs.get(&spec.name).is_some_and(|pair| pair.fading);
+        if fading {
+            self.look(&spec.name).await;
+        }
         {
             let mut ledger = self.shared.ledger();
-            if ledger.pairs.get(&spec.name).is_some_and(|pair| pair.exists.may_be(&true)) {
+            if ledger.pairs.get(&spec.name).is_some_and(|pair| pair.fading || pair.exists.may_be(&true)) {
                 ledger.counts.skipped += 1;
                 return;
             }
@@ -207,6 +212,10 @@ impl Host {
                 if serves {
                     ledger.pair_seen(name, call, same);
                 }
+            }
+            let gone = !silent && views.views.iter().all(Option::is_none);
+            if let Some(pair) = ledger.pairs.get_mut(name).filter(|pair| gone && pair.fading) {
+                pair.fading = false;
             }
             if let (Some(owner), false) = (views.owner(), silent) {
                 ledger.reunited(name, owner);
@@ -311,7 +320,10 @@ impl Host {
         let told = self.ask(self.array.call(&Command::RemoteDelete { device, force })).await;
         match told {
             Told::Done(_) => self.shared.ledger().pair_ended(name),
-            _ => self.shared.ledger().pair_changed(name, |_| {}),
+            Told::Unknown => self.shared.ledger().pair_changed(name, |_| {}),
+            Told::Refused(_) | Told::Unasked => {
+                self.shared.ledger().pair_changed(name, |pair| pair.exists = Maybe::is(true));
+            }
         }
     }
 

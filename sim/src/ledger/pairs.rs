@@ -19,6 +19,8 @@ pub struct Pair {
     pub serves: Maybe<Site>,
     /// Somebody forced one half, and the other has not given up yet, as far as is known.
     pub forked: bool,
+    /// It was deleted, and one half may still have to hear of that.
+    pub fading: bool,
     /// The failover under way: to where, and the instant that it takes along.
     pub moving: Option<(Site, CutId)>,
     /// When the half that serves was last asked and said that the other has everything.
@@ -53,6 +55,7 @@ impl Ledger {
             answered: false,
             serves: Maybe::is(Site::A),
             forked: false,
+            fading: false,
             moving: None,
             floor: None,
             forced: false,
@@ -201,14 +204,15 @@ impl Ledger {
             }
             self.history.end_move(cut, false);
         }
-        self.pair_changed(name, |pair| pair.exists = Maybe::is(false));
+        self.pair_changed(name, |pair| (pair.exists, pair.fading) = (Maybe::is(false), true));
     }
 
     /// The pair that a device is, or may be, in.
     pub fn pair_of(&self, device: &str) -> Option<&Pair> {
         let mut pairs = self.pairs.values();
         pairs.find(|pair| {
-            pair.exists.may_be(&true) && Site::ALL.iter().any(|site| pair.spec.device(*site) == device)
+            (pair.fading || pair.exists.may_be(&true))
+                && Site::ALL.iter().any(|site| pair.spec.device(*site) == device)
         })
     }
 
