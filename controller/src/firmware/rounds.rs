@@ -246,7 +246,7 @@ impl Firmware {
             Waiter::Agreed(..) | Waiter::Complete(_) => {}
             Waiter::PairMade(pair) | Waiter::PairReady(pair) => self.fail_creation(pair, None, fx),
             Waiter::Taken(call, _) | Waiter::Resolved(call, _) => {
-                fx.push(Effect::Answer { call, result: Err(unavailable()) })
+                fx.push(Effect::Answer { call, result: Err(unavailable()) });
             }
             Waiter::Call(call, _) => fx.push(Effect::Answer { call, result: Err(unavailable()) }),
             Waiter::Stop => fx.push(Effect::Stopped { result: Err(DiskError::Failed) }),
