@@ -260,7 +260,8 @@ fn split_brain() {
     );
     let lost = two.content(B, "e");
     two.detach(B, 2);
-    two.command(A, Command::RemoteResolve { device: "d".into(), keep: PairHalf::R1 }).unwrap();
+    let resolved = two.command(A, Command::RemoteResolve { device: "d".into(), keep: PairHalf::R1 });
+    assert!(matches!(&resolved, Ok(Answer::Remote(info)) if info.device == "d"), "{resolved:?}");
     two.wait(Duration::from_secs(20));
     assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
     assert_eq!(two.content(B, "e"), two.content(A, "d"));

@@ -165,12 +165,7 @@ impl Tables {
             return Err(stage_error(id, &record, "undone", "delete the pair instead"));
         }
         let (mut changes, deleted) = self.delete_made(&record);
-        changes.extend(self.forget_tracks(id));
-        let marked = self.regions(id).into_iter().flat_map(Regions::marked);
-        changes.extend(marked.map(|region| Change::Dirty(id, region, false)));
-        let (stage, end) = (Stage::Undoing, TrackNo(0));
-        let undone = PairRecord { stage, made_device: false, owed_from: end, lacked_from: end, ..record };
-        changes.push(Change::Pair(id, Some(undone)));
+        changes.extend(self.leave(id, record));
         let seq = self.put(changes, &[]);
         deleted.into_iter().for_each(|device| self.collect_anew(device));
         Ok(seq)
@@ -245,15 +240,19 @@ impl Tables {
     /// A pair that was ready ends here: the device stays, free. The record stays until the peer knows.
     pub fn end_pair(&mut self, id: PairId) -> Result<UnitSeq, CommandError> {
         let record = self.known_pair(id)?.clone();
+        let changes = self.leave(id, record);
+        Ok(self.put(changes, &[]))
+    }
+
+    /// What makes of a half a note for the peer.
+    fn leave(&mut self, id: PairId, record: PairRecord) -> Vec<Change> {
         let mut changes = self.forget_tracks(id);
         let marked = self.regions(id).into_iter().flat_map(Regions::marked);
         changes.extend(marked.map(|region| Change::Dirty(id, region, false)));
         let (stage, end) = (Stage::Undoing, TrackNo(0));
-        changes.push(Change::Pair(
-            id,
-            Some(PairRecord { stage, made_device: false, owed_from: end, lacked_from: end, ..record }),
-        ));
-        Ok(self.put(changes, &[]))
+        let note = PairRecord { stage, made_device: false, owed_from: end, lacked_from: end, ..record };
+        changes.push(Change::Pair(id, Some(note)));
+        changes
     }
 
     /// Somebody chose whose data are kept: a diverged pair may move again. The half that is kept is given the other's

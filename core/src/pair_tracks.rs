@@ -40,7 +40,7 @@ impl Tables {
 
     /// Marks a region. `None`: it is marked already, perhaps not durably.
     pub fn mark_dirty(&mut self, id: PairId, region: RegionNo) -> Option<UnitSeq> {
-        let pair = self.pairs.get(&id)?;
+        let pair = self.pairs.get(&id).filter(|pair| pair.record.stage != Stage::Undoing)?;
         if pair.regions.unit_of(region).is_some() || pair.owed.set.within(region) == 0 {
             return None;
         }
@@ -109,7 +109,7 @@ impl Tables {
     /// be committed before the write is answered, since the region's mark stands for it; but see
     /// [`Self::may_write_alone`].
     pub fn owe(&mut self, id: PairId, track: TrackNo) -> Option<UnitSeq> {
-        let pair = self.pairs.get_mut(&id)?;
+        let pair = self.held(id)?;
         if !pair.owed.insert(track) {
             return None;
         }
@@ -132,7 +132,7 @@ impl Tables {
     /// The peer has a track, in its cache at least: its own dirty mark stands for that. Noted in memory at once, and
     /// durably a batch at a time: after a crash it may be owed again.
     pub fn pay(&mut self, id: PairId, track: TrackNo) -> Option<UnitSeq> {
-        let pair = self.pairs.get_mut(&id)?;
+        let pair = self.held(id)?;
         if !pair.owed.remove(track) || !pair.owed.is_due(pair.record.owed_from) {
             return None;
         }
@@ -176,7 +176,7 @@ impl Tables {
     /// A track is here, fetched or written whole. The unit is made at once: were a host's flush durable and this not,
     /// the track would be fetched again over what the host wrote. `None`: it was here before.
     pub fn fetched(&mut self, id: PairId, track: TrackNo) -> Option<UnitSeq> {
-        let pair = self.pairs.get_mut(&id)?;
+        let pair = self.held(id)?;
         if !pair.lacked.remove(track) {
             return None;
         }
@@ -192,12 +192,17 @@ impl Tables {
 
     // What the other files need.
 
+    /// A half that has a device. Of one that is only a note for the peer nothing is recorded any more.
+    fn held(&mut self, id: PairId) -> Option<&mut Pair> {
+        self.pairs.get_mut(&id).filter(|pair| pair.record.stage != Stage::Undoing)
+    }
+
     /// The changes by which tracks become owed, to go into one unit. All come in before the first word is made: of a
     /// region with several, each word would be made against what is logged without the others.
     pub(crate) fn owe_changes(&mut self, owes: &[(PairId, TrackNo)]) -> Vec<Change> {
         let mut regions = BTreeSet::new();
         for (id, track) in owes {
-            if self.pairs.get_mut(id).is_some_and(|pair| pair.owed.insert(*track)) {
+            if self.held(*id).is_some_and(|pair| pair.owed.insert(*track)) {
                 regions.insert((*id, RegionNo::of(*track)));
             }
         }
@@ -239,7 +244,7 @@ impl Tables {
     }
 
     fn insert_words(&mut self, id: PairId, side: Side, words: &[(RegionNo, u64)]) -> Option<UnitSeq> {
-        let pair = self.pairs.get_mut(&id)?;
+        let pair = self.held(id)?;
         let logged = pair.pointer(side);
         let ledger = pair.ledger(side);
         let came = words.iter().filter(|(region, word)| ledger.insert_word(*region, *word));
@@ -254,7 +259,7 @@ impl Tables {
     }
 
     fn fill(&mut self, id: PairId, side: Side) -> Option<UnitSeq> {
-        let pair = self.pairs.get_mut(&id)?;
+        let pair = self.held(id)?;
         let (from, words) = pair.ledger(side).fill();
         let changes = pair.settled(id, side, from, words);
         Some(self.put(changes, &[]))

@@ -53,6 +53,8 @@ pub(super) enum Waiter {
     Clean(PairId),
     /// This array serves these pairs from now on.
     Taken(CallId, Vec<PairId>),
+    /// What this array has stays, and what the other one wrote alone is given up.
+    Resolved(CallId, PairId),
     /// Nobody: what was dropped is to become free, or the log has become long.
     Background,
 }

@@ -438,13 +438,21 @@ impl Firmware {
 
     /// That this side serves is durable.
     pub(super) fn taken(&mut self, call: CallId, pairs: Vec<PairId>, fx: &mut Vec<Effect>) {
-        for pair in &pairs {
-            let Some(peer) = self.tables.pair(*pair).map(|record| record.peer) else { continue };
-            self.standing(*pair).vouched = true;
-            self.ask(peer, Request::Taken { pair: *pair }, Asked::Taken(*pair), fx);
-        }
+        pairs.iter().for_each(|pair| self.serve_from_now(*pair, fx));
         let infos = pairs.iter().filter_map(|pair| self.remote_info(*pair)).collect();
         fx.push(Effect::Answer { call, result: Ok(Answer::Remotes(infos)) });
+    }
+
+    /// That what is here stays is durable, and that this side serves.
+    pub(super) fn resolved(&mut self, call: CallId, pair: PairId, fx: &mut Vec<Effect>) {
+        self.serve_from_now(pair, fx);
+        fx.push(Effect::Answer { call, result: self.remote_answer(pair) });
+    }
+
+    fn serve_from_now(&mut self, pair: PairId, fx: &mut Vec<Effect>) {
+        let Some(peer) = self.tables.pair(pair).map(|record| record.peer) else { return };
+        self.standing(pair).vouched = true;
+        self.ask(peer, Request::Taken { pair }, Asked::Taken(pair), fx);
     }
 
     /// The taker serves, durably: this side stands by.

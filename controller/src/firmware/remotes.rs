@@ -229,13 +229,20 @@ impl Firmware {
             return Ok(());
         }
         if !pairs.iter().all(|pair| self.is_agreed(*pair)) {
-            return Err(wrong_state(format!(
-                "the other array cannot be asked: {}; if it is out of order, add --force",
-                self.links.why(peer)
-            )));
+            let out_of_order = "; if it is out of order, add --force";
+            let advice = if self.links.up(peer).is_some() { "" } else { out_of_order };
+            return Err(wrong_state(self.cannot_ask(peer) + advice));
         }
         self.ask_release(peer, call, pairs, fx);
         Ok(())
+    }
+
+    /// Why a peer is not asked about a pair.
+    fn cannot_ask(&self, peer: PeerId) -> String {
+        match self.links.up(peer) {
+            Some(_) => "both arrays are agreeing on what each has: try again in a moment".to_owned(),
+            None => format!("the other array cannot be asked: {}", self.links.why(peer)),
+        }
     }
 
     /// This array serves, whatever the other one does: a person says that it is out of order.
@@ -290,7 +297,7 @@ impl Firmware {
         }
         let (peer, lineage) = (record.peer, record.lineage.clone());
         let Some(link) = self.agreed_link(pair) else {
-            return Err(wrong_state(format!("the other array cannot be asked: {}", self.links.why(peer))));
+            return Err(wrong_state(self.cannot_ask(peer)));
         };
         self.await_marks(link, pair);
         self.ask(peer, Request::Yield { pair, lineage }, Asked::Yield(call, pair), fx);
@@ -323,7 +330,7 @@ impl Firmware {
         self.tables.owe_words(pair, &dirty);
         // The other side hears of it once it is durable.
         self.standing(pair).agreed = None;
-        if !self.durability.wait(&self.tables, Waiter::Taken(call, vec![pair])) {
+        if !self.durability.wait(&self.tables, Waiter::Resolved(call, pair)) {
             fx.push(Effect::Answer { call, result: Err(rounds::unavailable()) });
         }
     }
@@ -540,7 +547,10 @@ impl Firmware {
             }
             Stage::Ready => {}
         }
-        let link = || format!("there is no link: {why_no_link}");
+        let link = || match self.links.up(record.peer) {
+            Some(_) => "both arrays are agreeing on what each has".to_owned(),
+            None => format!("there is no link: {why_no_link}"),
+        };
         let owner = record.role == Role::Owner;
         if owner && !self.is_vouched(pair) {
             return (

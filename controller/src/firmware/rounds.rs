@@ -230,6 +230,7 @@ impl Firmware {
             Waiter::Clean(pair) => self.clean_flushed(pair, true),
             Waiter::Complete(pair) => self.complete_ready(pair, fx),
             Waiter::Taken(call, pairs) => self.taken(call, pairs, fx),
+            Waiter::Resolved(call, pair) => self.resolved(call, pair, fx),
             Waiter::Call(call, answer) => fx.push(Effect::Answer { call, result: *answer }),
             Waiter::Stop => fx.push(Effect::Stopped { result: Ok(()) }),
             Waiter::Background => {}
@@ -245,7 +246,9 @@ impl Firmware {
             Waiter::Clean(pair) => self.clean_flushed(pair, false),
             Waiter::States(_) | Waiter::Agreed(..) | Waiter::Complete(_) => {}
             Waiter::PairMade(pair) | Waiter::PairReady(pair) => self.fail_creation(pair, None, fx),
-            Waiter::Taken(call, _) => fx.push(Effect::Answer { call, result: Err(unavailable()) }),
+            Waiter::Taken(call, _) | Waiter::Resolved(call, _) => {
+                fx.push(Effect::Answer { call, result: Err(unavailable()) });
+            }
             Waiter::Call(call, _) => fx.push(Effect::Answer { call, result: Err(unavailable()) }),
             Waiter::Stop => fx.push(Effect::Stopped { result: Err(DiskError::Failed) }),
             Waiter::Background => {}

@@ -21,9 +21,16 @@ mod postgres;
 #[path = "../daemon/process.rs"]
 mod process;
 mod program;
+#[allow(dead_code)]
+#[path = "../daemon/proxy.rs"]
+mod proxy;
 mod qemu;
 mod refused;
+mod remote;
 mod server;
+#[allow(dead_code)]
+#[path = "../daemon/twins.rs"]
+mod twins;
 mod volume;
 
 use std::process::ExitCode;
@@ -37,6 +44,7 @@ fn main() -> ExitCode {
     trials.extend(postgres::trials());
     trials.extend(ext4::trials());
     trials.extend(fio::trials());
+    trials.extend(remote::trials());
     trials.extend(killed::trials());
     trials.extend(full::trials());
     trials.extend(nbdcopy::trials());

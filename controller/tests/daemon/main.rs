@@ -8,5 +8,8 @@ mod links;
 #[allow(dead_code)]
 mod pki;
 mod process;
+mod proxy;
+mod remote;
 mod stores;
 mod tls;
+mod twins;
