@@ -58,6 +58,16 @@ defects! {
     OwnNotReturned "own-not-returned" "D6: a removed session's own tracks are not given back";
     PolicyIgnored "policy-ignored" "out of log space: a session fails though its pool refuses writes instead";
     WriteRefused "write-refused" "out of log space: a write is refused though a session could be failed for it";
+    MarkNotAwaited "mark-not-awaited" "rule 5: a write to a paired device does not wait for its region's mark";
+    MarksUntold "marks-untold" "rule 5: a half that stands by and was restarted does not tell its dirty regions";
+    OwedNotNoted "owed-not-noted" "rule 5: a halt does not note what its writes under way leave owed";
+    GroupTornApart "group-torn-apart" "pairs: a write that cannot reach the peer halts its own pair, and not its group";
+    ReplyBeforePeer "reply-before-peer" "pairs: a host has its answer before the peer has the write";
+    FlushHereOnly "flush-here-only" "pairs: a flush of a synchronous pair does not reach the peer";
+    ServesAfterRelease "serves-after-release" "pairs: who gives a volume up goes on serving it";
+    ForcedUnnoted "forced-unnoted" "F4: a forced failover begins no generation, so the halves look alike";
+    CreationLeft "creation-left" "A7: half a creation that the other array does not know is left as it is";
+    LackedServedHere "lacked-served-here" "A9: a track that is still to come from the peer is read as it is here";
     TailNotZeroed "tail-not-zeroed" "what lies behind the end of a device is not zeros when it grows";
 }
 

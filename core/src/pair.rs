@@ -2,6 +2,7 @@
 
 use crate::Generation;
 use crate::command::CommandError;
+use crate::defect::{Defect, planted};
 use crate::device::check_name;
 use crate::ids::{DeviceId, PairGeneration, PairId, PeerId, PoolId, TrackNo, UnitSeq};
 use crate::pair_records::Records;
@@ -327,7 +328,7 @@ impl Tables {
             }
             let record = unit.record(self, *id);
             (record.role, record.forced) = (role, forced);
-            if forced {
+            if forced && !planted(Defect::ForcedUnnoted) {
                 unit.begin(self, *id)?;
             }
         }

@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{Half, Halt, Kinship, Lineage, PairId, PeerId, RegionNo, Role, Stage, TrackNo};
 use twintrack_link::remote::{MARKS_MAX, MarkSet, Marks, Message, PairState, STATES_MAX};
 
@@ -142,6 +143,12 @@ impl Firmware {
         })
     }
 
+    /// Whether a peer has told all its states on the link that is up.
+    pub(super) fn has_states(&self, peer: PeerId) -> bool {
+        let accord = self.links.up(peer).and_then(|link| self.accords.get(&link));
+        accord.is_some_and(|accord| accord.told)
+    }
+
     /// The other side's states.
     pub(super) fn take_states(
         &mut self,
@@ -173,6 +180,7 @@ impl Firmware {
         let theirs = accord.theirs.get(&pair).cloned();
         let began_here = pair.serial == self.identity.serial;
         match conclude(&mine, theirs.as_ref(), began_here) {
+            Verdict::Undo if planted(Defect::CreationLeft) => return false,
             Verdict::Undo => {
                 self.undo_here(pair, theirs.is_some(), fx);
                 return false;
@@ -206,7 +214,8 @@ impl Firmware {
                 }
                 self.follow_halt(pair, theirs.as_ref().and_then(|theirs| theirs.halt));
                 let fresh = theirs.is_some_and(|theirs| theirs.peer_boot == self.identity.boot);
-                self.tell_marks(link, pair, !fresh || served, fx);
+                let told = (!fresh && !planted(Defect::MarksUntold)) || served;
+                self.tell_marks(link, pair, told, fx);
             }
             Verdict::Diverged { serve } => {
                 if !serve && mine.role == Role::Owner {

@@ -60,6 +60,11 @@ impl Firmware {
             let reason = format!("the link {} is down: {why}; nothing was changed", new.peer);
             return Err(Refusal { code: RefusalCode::Unavailable, reason });
         }
+        if !self.has_states(peer) {
+            // A half that is made now would be in nobody's states, and be taken for one that is left.
+            let reason = "the arrays are just telling each other their pairs; nothing was changed: ask again";
+            return Err(Refusal { code: RefusalCode::Unavailable, reason: reason.into() });
+        }
         let device = match &new.create_local {
             Some(volume) => PairDevice::New {
                 name: new.device.clone(),
@@ -121,7 +126,10 @@ impl Firmware {
                 self.answer(call, answer, fx);
                 Some(Ok(()))
             }
-            _ => Some(Err(wrong_state(format!("request {} is under way: ask again", new.request)))),
+            _ => {
+                let reason = format!("request {} is under way: ask again", new.request);
+                Some(Err(Refusal { code: RefusalCode::Unavailable, reason }))
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{
     BLOCK_BYTES, Halt, Mode, Owner, PairId, Place, Policy, RegionNo, Role, Stage, TrackNo, UnitSeq,
 };
@@ -148,7 +149,7 @@ impl Firmware {
                 unit
             }
         };
-        if unit > self.tables.committed_unit() {
+        if unit > self.tables.committed_unit() && !planted(Defect::MarkNotAwaited) {
             if self.durability.is_broken() {
                 return Turn::Refused(HostError::Io);
             }
@@ -283,6 +284,7 @@ impl Firmware {
         let Some(leg) = self.mirror.legs.get(&id) else { return };
         let result = match (leg.local, leg.remote) {
             (Some(local), Remote::Over) => local,
+            (Some(local), Remote::Asked) if planted(Defect::ReplyBeforePeer) => local,
             (Some(local), Remote::Refused) => local.and(Err(HostError::Io)),
             _ => return,
         };
@@ -294,8 +296,8 @@ impl Firmware {
     /// Nothing of the pair moves any more, nor of its group: one write of it could not reach the peer, or a person says
     /// so. Whoever waits for the peer waits for the commit of that.
     pub(super) fn halt(&mut self, pair: PairId, cause: Halt, fx: &mut Vec<Effect>) {
-        let group: Vec<PairId> =
-            self.tables.group_of(pair).into_iter().filter(|id| self.is_going(*id)).collect();
+        let group = if planted(Defect::GroupTornApart) { vec![pair] } else { self.tables.group_of(pair) };
+        let group: Vec<PairId> = group.into_iter().filter(|id| self.is_going(*id)).collect();
         if group.is_empty() {
             return;
         }
@@ -318,7 +320,8 @@ impl Firmware {
             .filter(|(_, leg)| struck(leg))
             .map(|(id, leg)| (*id, leg.pair, leg.track))
             .collect();
-        let owes: Vec<_> = struck.iter().map(|(_, pair, track)| (*pair, *track)).collect();
+        let owes = struck.iter().filter(|_| !planted(Defect::OwedNotNoted));
+        let owes: Vec<_> = owes.map(|(_, pair, track)| (*pair, *track)).collect();
         let wall_ms = self.wall_ms();
         let _ = self.tables.halt_group(group, cause, wall_ms, &owes);
         for id in group {
@@ -382,6 +385,9 @@ impl Firmware {
             return false;
         };
         let peer = record.peer;
+        if planted(Defect::FlushHereOnly) {
+            return false;
+        }
         if self.mirrors(pair) {
             self.ask(peer, Request::Flush { pairs: vec![pair] }, Asked::Flush(request, pair), fx);
             return true;

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 
+use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{
     ActivateSession, CommandError, DeviceId, Halt, Kinship, Lineage, Owner, PairId, PeerId, Role, Stage,
 };
@@ -378,7 +379,9 @@ impl Firmware {
         }
         let mut lineages = Vec::new();
         for pair in pairs {
-            let _ = self.tables.set_roles(&[pair], Role::Released, false);
+            if !planted(Defect::ServesAfterRelease) {
+                let _ = self.tables.set_roles(&[pair], Role::Released, false);
+            }
             lineages.extend(self.tables.pair(pair).map(|record| (pair, record.lineage.clone())));
         }
         let answer = PeerAnswer::Released { pairs: lineages };

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{DeviceId, Lineage, Owner, PairId, PeerId, Place, Role, Stage, TrackNo};
 use twintrack_link::remote::{Answer, PeerError, Request};
 
@@ -476,7 +477,8 @@ impl Firmware {
 
     /// Whether what a host wants of a track has to be fetched first.
     pub(super) fn must_fetch(&self, place: Place) -> bool {
-        self.pair_of(place.owner).is_some_and(|pair| self.tables.is_lacked(pair, place.track))
+        !planted(Defect::LackedServedHere)
+            && self.pair_of(place.owner).is_some_and(|pair| self.tables.is_lacked(pair, place.track))
     }
 
     /// Bytes that the device has of a track.

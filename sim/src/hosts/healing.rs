@@ -69,7 +69,7 @@ impl Host {
     async fn end_what_is_open(&self, name: &str) -> bool {
         let Some(pair) = self.shared.ledger().pairs.get(name).cloned() else { return true };
         if let Some((to, _)) = pair.moving {
-            let names = self.shared.ledger().group_of(name);
+            let names = self.shared.ledger().moving_with(name);
             return self.at(to).try_settle(&names, pair.forced, true).await;
         }
         if pair.answered || pair.exists.known().is_some() {

@@ -238,9 +238,11 @@ impl Host {
                 ledger.counts.skipped += 1;
                 return;
             }
-            names
+            // After a split brain those of one group may be served by different arrays.
+            let away = |name: &String| ledger.pairs[name].serves.surely(&self.site.other());
+            names.into_iter().filter(away).collect::<Vec<_>>()
         };
-        let away = self.shared.ledger().pairs[name].serves.surely(&self.site.other());
+        let away = !names.is_empty();
         if away {
             self.shared.ledger().failover_begins(&names, self.site, force);
         }

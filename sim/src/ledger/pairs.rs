@@ -227,6 +227,13 @@ impl Ledger {
         self.pairs.values().filter(with).map(|pair| pair.spec.name.clone()).collect()
     }
 
+    /// The pairs of the failover that a pair is in.
+    pub fn moving_with(&self, name: &str) -> Vec<String> {
+        let moving = self.pairs.get(name).and_then(|pair| pair.moving);
+        let with = self.pairs.values().filter(|pair| pair.moving.is_some() && pair.moving == moving);
+        with.map(|pair| pair.spec.name.clone()).collect()
+    }
+
     /// The pair of a device that surely stood by from `since` until now.
     pub fn stands_by(&self, device: &str, since: Moment) -> Option<String> {
         let pair = self.pair_of(device)?;

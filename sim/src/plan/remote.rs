@@ -44,7 +44,7 @@ fn add_pairs(draft: &mut Draft, scenario: Scenario) -> Vec<PairSpec> {
             r1,
             r2: r2.clone(),
             asked: if late && dice.chance(400) { Site::B } else { Site::A },
-            from: Site::A,
+            from: if late && makes.is_none() && dice.chance(400) { Site::B } else { Site::A },
             makes,
             adaptive: scenario == Scenario::Pair && dice.chance(150),
             freeze: false,
