@@ -254,6 +254,12 @@ pub enum CommandError {
         /// What to do instead.
         advice: &'static str,
     },
+    /// A device that lacks tracks of its remote pair has no point in time of its own.
+    #[error("device {name} is being filled from its remote pair: activate the session when the copy is done")]
+    Filling {
+        /// Its name.
+        name: String,
+    },
     /// The half has no complete copy.
     #[error(
         "{pair}: the copy here was not complete, so it cannot serve alone: bring the peer back, or go back to the session that was kept before the copy began"

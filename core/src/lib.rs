@@ -15,6 +15,7 @@ pub mod layout;
 mod load;
 mod mask;
 mod pair;
+mod pair_records;
 mod pair_tracks;
 mod peer;
 mod reclaim;

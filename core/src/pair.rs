@@ -4,6 +4,7 @@ use crate::Generation;
 use crate::command::CommandError;
 use crate::device::check_name;
 use crate::ids::{DeviceId, PairGeneration, PairId, PeerId, PoolId, TrackNo, UnitSeq};
+use crate::pair_records::Records;
 use crate::records::{Change, DeviceKind, DeviceRecord};
 use crate::remote::axes::{Cause, CauseEvent};
 use crate::remote::{Halt, Ledger, Lineage, Mode, PAIRS_MAX, PairRecord, Policy, Regions, Role, Stage};
@@ -163,12 +164,7 @@ impl Tables {
             return Err(stage_error(id, &record, "undone", "delete the pair instead"));
         }
         let (mut changes, deleted) = self.delete_made(&record);
-        changes.extend(self.forget_tracks(id));
-        let marked = self.regions(id).into_iter().flat_map(Regions::marked);
-        changes.extend(marked.map(|region| Change::Dirty(id, region, false)));
-        let (stage, end) = (Stage::Undoing, TrackNo(0));
-        let undone = PairRecord { stage, made_device: false, owed_from: end, lacked_from: end, ..record };
-        changes.push(Change::Pair(id, Some(undone)));
+        changes.extend(self.leave(id, record));
         let seq = self.put(changes, &[]);
         deleted.into_iter().for_each(|device| self.collect_anew(device));
         Ok(seq)
@@ -209,13 +205,12 @@ impl Tables {
             }
         }
         let mut changes = unit.changes();
-        for (pair, track) in owes {
-            changes.extend(self.owe_change(*pair, *track));
-        }
+        changes.extend(self.owe_changes(owes));
         Ok(self.put_records(changes))
     }
 
-    /// Lets a pair move again.
+    /// Lets a pair move again. After an agreement: once both sides have committed it, and not before, for a write that
+    /// finds no link meanwhile halts the pair again.
     pub fn resume(&mut self, id: PairId) -> Result<UnitSeq, CommandError> {
         self.cause_event(id, CauseEvent::Resume, 0, None)
     }
@@ -244,13 +239,19 @@ impl Tables {
     /// A pair that was ready ends here: the device stays, free. The record stays until the peer knows.
     pub fn end_pair(&mut self, id: PairId) -> Result<UnitSeq, CommandError> {
         let record = self.known_pair(id)?.clone();
-        let mut changes = self.forget_tracks(id);
-        let (stage, end) = (Stage::Undoing, TrackNo(0));
-        changes.push(Change::Pair(
-            id,
-            Some(PairRecord { stage, made_device: false, owed_from: end, lacked_from: end, ..record }),
-        ));
+        let changes = self.leave(id, record);
         Ok(self.put(changes, &[]))
+    }
+
+    /// What makes of a half a note for the peer.
+    fn leave(&mut self, id: PairId, record: PairRecord) -> Vec<Change> {
+        let mut changes = self.forget_tracks(id);
+        let marked = self.regions(id).into_iter().flat_map(Regions::marked);
+        changes.extend(marked.map(|region| Change::Dirty(id, region, false)));
+        let (stage, end) = (Stage::Undoing, TrackNo(0));
+        let note = PairRecord { stage, made_device: false, owed_from: end, lacked_from: end, ..record };
+        changes.push(Change::Pair(id, Some(note)));
+        changes
     }
 
     /// Somebody chose whose data are kept: a diverged pair may move again. The half that is kept is given the other's
@@ -354,7 +355,8 @@ impl Tables {
         self.pairs.get(&id).is_some_and(|pair| pair.record.is_alone() && pair.generation_unit <= committed)
     }
 
-    /// Takes the peer's lineage: this half has its data, complete and flushed. It owes and lacks nothing any more.
+    /// Takes the peer's lineage: this half has its data, complete. It owes and lacks nothing any more. The peer is told
+    /// once the unit is committed, which is after a sync of all that was copied (crash rule 2).
     pub fn adopt(&mut self, id: PairId, lineage: &Lineage) -> Result<UnitSeq, CommandError> {
         let mut record = self.known_pair(id)?.clone();
         record.lineage.adopt(lineage);
@@ -485,50 +487,6 @@ impl Tables {
     }
 }
 
-/// The records of pairs that one unit changes, and the numbers that it takes.
-struct Records {
-    records: Vec<(PairId, PairRecord)>,
-    first_id: u32,
-    next_id: u32,
-}
-
-impl Records {
-    fn new(tables: &Tables) -> Self {
-        Self { records: Vec::new(), first_id: tables.next_id, next_id: tables.next_id }
-    }
-
-    /// The record of a pair that is known to be there, to be changed.
-    fn record(&mut self, tables: &Tables, id: PairId) -> &mut PairRecord {
-        let at = self.records.iter().position(|(other, _)| *other == id).unwrap_or_else(|| {
-            self.records.push((id, tables.pairs[&id].record.clone()));
-            self.records.len() - 1
-        });
-        &mut self.records[at].1
-    }
-
-    fn begin_if_shared(&mut self, tables: &Tables, id: PairId) -> Result<(), CommandError> {
-        if self.record(tables, id).is_alone() { Ok(()) } else { self.begin(tables, id) }
-    }
-
-    fn begin(&mut self, tables: &Tables, id: PairId) -> Result<(), CommandError> {
-        let generation = self.new_generation(tables)?;
-        self.record(tables, id).lineage.begin(generation);
-        Ok(())
-    }
-
-    fn new_generation(&mut self, tables: &Tables) -> Result<PairGeneration, CommandError> {
-        let number = self.next_id;
-        self.next_id = number.checked_add(1).ok_or_else(too_many_ids)?;
-        Ok(PairGeneration { serial: tables.serial, number })
-    }
-
-    fn changes(self) -> Vec<Change> {
-        let next = (self.next_id != self.first_id).then_some(Change::NextId(self.next_id));
-        let records = self.records.into_iter().map(|(id, record)| Change::Pair(id, Some(record)));
-        next.into_iter().chain(records).collect()
-    }
-}
-
 fn event_of(halt: Halt) -> CauseEvent {
     match halt {
         Halt::Operator => CauseEvent::Suspend,
@@ -541,7 +499,7 @@ fn event_of(halt: Halt) -> CauseEvent {
     }
 }
 
-fn too_many_ids() -> CommandError {
+pub(crate) fn too_many_ids() -> CommandError {
     let what = "the number of devices, sessions, groups, pairs and generations that ever were".into();
     CommandError::Limit { what, most: u32::MAX as usize }
 }

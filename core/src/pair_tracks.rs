@@ -2,6 +2,8 @@
 //!
 //! A write on which nothing changes looks up two maps and allocates nothing.
 
+use std::collections::BTreeSet;
+
 use crate::ids::{PairId, RegionNo, TrackNo, UnitSeq};
 use crate::pair::Pair;
 use crate::records::Change;
@@ -38,7 +40,7 @@ impl Tables {
 
     /// Marks a region. `None`: it is marked already, perhaps not durably.
     pub fn mark_dirty(&mut self, id: PairId, region: RegionNo) -> Option<UnitSeq> {
-        let pair = self.pairs.get(&id)?;
+        let pair = self.pairs.get(&id).filter(|pair| pair.record.stage != Stage::Undoing)?;
         if pair.regions.unit_of(region).is_some() || pair.owed.set.within(region) == 0 {
             return None;
         }
@@ -107,8 +109,13 @@ impl Tables {
     /// be committed before the write is answered, since the region's mark stands for it; but see
     /// [`Self::may_write_alone`].
     pub fn owe(&mut self, id: PairId, track: TrackNo) -> Option<UnitSeq> {
-        let change = self.owe_change(id, track)?;
-        Some(self.put(vec![change], &[]))
+        let pair = self.held(id)?;
+        if !pair.owed.insert(track) {
+            return None;
+        }
+        let region = RegionNo::of(track);
+        let word = pair.owed.word(region, pair.record.owed_from)?;
+        Some(self.put(vec![Change::Owed(id, region, word)], &[]))
     }
 
     /// Tracks that the peer says it may have lost, a word a region; what lies beyond the device is ignored. `None`:
@@ -125,7 +132,7 @@ impl Tables {
     /// The peer has a track, in its cache at least: its own dirty mark stands for that. Noted in memory at once, and
     /// durably a batch at a time: after a crash it may be owed again.
     pub fn pay(&mut self, id: PairId, track: TrackNo) -> Option<UnitSeq> {
-        let pair = self.pairs.get_mut(&id)?;
+        let pair = self.held(id)?;
         if !pair.owed.remove(track) || !pair.owed.is_due(pair.record.owed_from) {
             return None;
         }
@@ -169,7 +176,7 @@ impl Tables {
     /// A track is here, fetched or written whole. The unit is made at once: were a host's flush durable and this not,
     /// the track would be fetched again over what the host wrote. `None`: it was here before.
     pub fn fetched(&mut self, id: PairId, track: TrackNo) -> Option<UnitSeq> {
-        let pair = self.pairs.get_mut(&id)?;
+        let pair = self.held(id)?;
         if !pair.lacked.remove(track) {
             return None;
         }
@@ -185,15 +192,28 @@ impl Tables {
 
     // What the other files need.
 
-    /// The change by which a track becomes owed.
-    pub(crate) fn owe_change(&mut self, id: PairId, track: TrackNo) -> Option<Change> {
-        let pair = self.pairs.get_mut(&id)?;
-        if !pair.owed.insert(track) {
-            return None;
+    /// A half that has a device. Of one that is only a note for the peer nothing is recorded any more.
+    fn held(&mut self, id: PairId) -> Option<&mut Pair> {
+        self.pairs.get_mut(&id).filter(|pair| pair.record.stage != Stage::Undoing)
+    }
+
+    /// The changes by which tracks become owed, to go into one unit. All come in before the first word is made: of a
+    /// region with several, each word would be made against what is logged without the others.
+    pub(crate) fn owe_changes(&mut self, owes: &[(PairId, TrackNo)]) -> Vec<Change> {
+        let mut regions = BTreeSet::new();
+        for (id, track) in owes {
+            if self.held(*id).is_some_and(|pair| pair.owed.insert(*track)) {
+                regions.insert((*id, RegionNo::of(*track)));
+            }
         }
-        let region = RegionNo::of(track);
-        let word = pair.owed.word(region, pair.record.owed_from)?;
-        Some(Change::Owed(id, region, word))
+        let mut changes = Vec::with_capacity(regions.len());
+        for (id, region) in regions {
+            if let Some(pair) = self.pairs.get_mut(&id) {
+                let word = pair.owed.word(region, pair.record.owed_from);
+                changes.extend(word.map(|word| Change::Owed(id, region, word)));
+            }
+        }
+        changes
     }
 
     /// A half that becomes owner owes what its marks from before a restart stand for.
@@ -224,22 +244,22 @@ impl Tables {
     }
 
     fn insert_words(&mut self, id: PairId, side: Side, words: &[(RegionNo, u64)]) -> Option<UnitSeq> {
-        let pair = self.pairs.get_mut(&id)?;
+        let pair = self.held(id)?;
         let logged = pair.pointer(side);
         let ledger = pair.ledger(side);
-        let mut changes = Vec::with_capacity(words.len());
-        for (region, word) in words {
-            if ledger.insert_word(*region, *word)
-                && let Some(word) = ledger.word(*region, logged)
-            {
-                changes.push(side.change(id, *region, word));
-            }
+        let came = words.iter().filter(|(region, word)| ledger.insert_word(*region, *word));
+        // All come in before the first word is made, and each region has one.
+        let regions: BTreeSet<_> = came.map(|(region, _)| *region).collect();
+        let mut changes = Vec::with_capacity(regions.len());
+        for region in regions {
+            let word = ledger.word(region, logged);
+            changes.extend(word.map(|word| side.change(id, region, word)));
         }
         (!changes.is_empty()).then(|| self.put(changes, &[]))
     }
 
     fn fill(&mut self, id: PairId, side: Side) -> Option<UnitSeq> {
-        let pair = self.pairs.get_mut(&id)?;
+        let pair = self.held(id)?;
         let (from, words) = pair.ledger(side).fill();
         let changes = pair.settled(id, side, from, words);
         Some(self.put(changes, &[]))

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use common::{Durable, Failure, Rng, campaign, cases};
 use halves::{array, commit, load, pair, record};
-use twintrack_core::remote::{FlushNo, PairRecord, Role, TrackSet};
+use twintrack_core::remote::{FlushNo, Halt, PairRecord, Role, TrackSet};
 use twintrack_core::{PairId, RegionNo, Tables, TrackNo, UnitSeq};
 
 /// Regions that may be marked without end.
@@ -163,6 +163,27 @@ fn words_beyond_the_device_are_ignored() {
     t.audit().unwrap();
 }
 
+/// Tracks of one region that become owed in one unit: the unit once had the word of the first alone, if all of them
+/// together were as an older unit had left them. The histories of two halves found it.
+#[test]
+fn tracks_of_one_region_are_owed_together() {
+    for by_words in [false, true] {
+        let (mut t, mut durable, peer) = array();
+        let (id, _) = pair(&mut t, record(peer), "db", 100);
+        t.owe_words(id, &[(RegionNo(0), 0b11)]).unwrap();
+        // Paid, and not noted yet.
+        assert_eq!((t.pay(id, TrackNo(0)), t.pay(id, TrackNo(1))), (None, None));
+        if by_words {
+            assert_eq!(t.owe_words(id, &[(RegionNo(0), 0b01), (RegionNo(0), 0b10)]), None);
+        } else {
+            t.halt_group(&[id], Halt::Link, 1, &[(id, TrackNo(0)), (id, TrackNo(1))]).unwrap();
+        }
+        t.audit().unwrap();
+        commit(&mut t, &mut durable);
+        assert_eq!(load(&durable).owed(id).unwrap().count(), 2);
+    }
+}
+
 // Histories.
 
 const TRACKS: u32 = 64 * 40 + 7;
@@ -277,7 +298,8 @@ impl World {
             2..=4 => self.copy(rng),
             5 => {
                 let word = rng.word() & rng.word() & rng.word();
-                let words = [(region, word), (RegionNo(40), 1 << rng.below(64))];
+                let words =
+                    [(region, word), (RegionNo(40), 1 << rng.below(64)), (region, rng.word() & word >> 1)];
                 self.t.owe_words(id, &words);
                 let all = words.iter().flat_map(|(region, word)| region.tracks(*word));
                 all.for_each(|track| self.owed.insert(track));

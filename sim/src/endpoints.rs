@@ -33,32 +33,9 @@ pub struct SimNet {
     pub site: Site,
 }
 
-impl SimNet {
-    /// Connects to the other array.
-    pub async fn dial_peer(&self, host: &str, port: u16) -> io::Result<Line> {
-        for _ in 0..DIAL_MS {
-            match self.wires.may_dial() {
-                Some(true) => {
-                    let stream = TcpStream::connect((host, port)).await?;
-                    return Ok(self.wires.attach(stream, End::Link(self.site)));
-                }
-                Some(false) | None => sleep(Duration::from_millis(1)).await,
-            }
-        }
-        Err(io::ErrorKind::TimedOut.into())
-    }
-}
-
 impl Net for SimNet {
     type Listener = TcpListener;
     type Stream = Line;
-
-    async fn dial(&self, endpoint: &Endpoint) -> io::Result<Line> {
-        match endpoint {
-            Endpoint::Tcp(host, port) => self.dial_peer(host, *port).await,
-            Endpoint::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
 
     async fn bind(&self, endpoint: &Endpoint) -> io::Result<TcpListener> {
         match endpoint {
@@ -72,6 +49,18 @@ impl Net for SimNet {
         let is_link = listener.local_addr()?.port() == LINK_PORT;
         let end = if is_link { End::Link(self.site) } else { End::Array(self.site) };
         Ok(self.wires.attach(stream, end))
+    }
+
+    async fn dial(&self, endpoint: &Endpoint) -> io::Result<Line> {
+        let Endpoint::Tcp(host, port) = endpoint else { return Err(io::ErrorKind::Unsupported.into()) };
+        for _ in 0..DIAL_MS {
+            if self.wires.may_dial() {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                return Ok(self.wires.attach(stream, End::Link(self.site)));
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 

@@ -9,11 +9,15 @@ use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 use twintrack_controller::shell::metadata::Metadata;
 use twintrack_core::layout::{Header, StoreLayout};
-use twintrack_core::{BlockMask, EntryPlace, Owner, PhysicalTrack, Tables};
+use twintrack_core::{
+    BLOCK_BYTES, BlockMask, DeviceId, EntryPlace, Kinship, Mode, Owner, PairRecord, PhysicalTrack, Place,
+    RegionNo, Role, Stage, Tables, TrackNo,
+};
 
 use crate::disk::{Enclosure, SECTOR_BYTES};
+use crate::hosts::Shared;
 use crate::note;
-use crate::oracle::Violation;
+use crate::oracle::{Half, Twin, Violation, check_covered, check_equal, check_owners};
 use crate::plan::METADATA_DISK;
 use crate::timeline::Timeline;
 
@@ -48,6 +52,68 @@ pub fn check_births(enclosure: &Enclosure, tables: &Tables, serial: u64) -> Resu
         }
     }
     Ok(())
+}
+
+/// Holds the halves of all pairs against each other. `equal`: nobody writes, and everything was flushed.
+pub fn check_pairs(shared: &Shared, equal: bool) -> Result<(), Violation> {
+    let [a, b] = &shared.arrays[..] else { return Ok(()) };
+    let (Some((first, _)), Some((second, _))) = (committed(&a.enclosure)?, committed(&b.enclosure)?) else {
+        return Ok(());
+    };
+    for (id, here) in first.pairs() {
+        let Some(there) = second.pair(id) else { continue };
+        if [here, there].iter().any(|record| record.stage != Stage::Ready) {
+            continue;
+        }
+        let name = id.to_string();
+        let half = |record: &PairRecord| Half {
+            owner: record.role == Role::Owner,
+            forced: record.forced,
+            alone: record.is_alone(),
+        };
+        let diverged = here.lineage.compare(&there.lineage) == Kinship::Diverged;
+        check_owners(&name, [half(here), half(there)], diverged)?;
+        let size_bytes = first.device(here.device).map_or(0, |device| device.size_bytes);
+        for track in 0..first.geometry().tracks(size_bytes) {
+            let track = TrackNo(track);
+            let noted = [&first, &second].iter().any(|tables| {
+                let marked =
+                    tables.regions(id).is_some_and(|r| r.marked().any(|at| at == RegionNo::of(track)));
+                marked || tables.is_owed(id, track) || tables.is_lacked(id, track)
+            });
+            if noted && !equal {
+                continue;
+            }
+            let content = [
+                content(&a.enclosure, &first, here.device, track),
+                content(&b.enclosure, &second, there.device, track),
+            ];
+            let twin = Twin { pair: &name, track: track.0, content: [&content[0], &content[1]], noted };
+            if equal && here.mode == Mode::Synchronous { check_equal(&twin)? } else { check_covered(&twin)? }
+        }
+    }
+    Ok(())
+}
+
+/// What a track of a standard device holds.
+fn content(enclosure: &Enclosure, tables: &Tables, device: DeviceId, track: TrackNo) -> Vec<u8> {
+    let geometry = tables.geometry();
+    let mut bytes = vec![0; geometry.track_bytes() as usize];
+    let size_bytes = tables.device(device).map_or(0, |device| device.size_bytes);
+    let Some(entry) = tables.entry(Place { owner: Owner::Device(device), track }) else { return bytes };
+    for (block, out) in bytes.chunks_mut(BLOCK_BYTES as usize).enumerate() {
+        let Some((store, index)) = entry.place_of(block as u32).and_then(|track| tables.locate(track)) else {
+            continue;
+        };
+        let Some(record) = tables.store(store) else { continue };
+        let layout = StoreLayout::with_tracks(geometry, record.tracks);
+        let offset = layout.track_offset(index) + block as u64 * u64::from(BLOCK_BYTES);
+        out.copy_from_slice(&enclosure.peek(&record.name, offset, out.len() as u64).unwrap_or_default());
+    }
+    // What lies behind the device's end is nobody's.
+    let begin = u64::from(track.0) * bytes.len() as u64;
+    bytes.truncate(size_bytes.saturating_sub(begin).min(bytes.len() as u64) as usize);
+    bytes
 }
 
 /// The entries of all tracks, for who reads the timeline.

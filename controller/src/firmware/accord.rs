@@ -91,11 +91,27 @@ pub(super) fn conclude(mine: &PairState, theirs: Option<&PairState>, began_here:
 }
 
 impl Firmware {
-    /// A link is up: the other side hears how the pairs stand here.
+    /// A link is up. The other side hears only of what is durable: what a crash could undo, it must not conclude from.
     pub(super) fn begin_accord(&mut self, link: LinkId, peer: PeerId, fx: &mut Vec<Effect>) {
         self.accords.insert(link, Accord::default());
         let pairs: Vec<PairId> = self.tables.pairs_of_peer(peer).collect();
         pairs.iter().for_each(|pair| self.expect_accord(*pair));
+        if self.tables.committed_unit() == self.tables.last_unit() {
+            self.tell_states(link, fx);
+        } else {
+            // If nothing becomes durable any more, there will be no agreement.
+            self.durability.wait(&self.tables, Waiter::States(link));
+        }
+    }
+
+    /// The other side hears how the pairs stand here.
+    pub(super) fn tell_states(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+        let Some(peer) = self.peer_of(link).filter(|_| self.accords.contains_key(&link)) else { return };
+        if self.tables.committed_unit() < self.tables.last_unit() {
+            self.durability.wait(&self.tables, Waiter::States(link));
+            return;
+        }
+        let pairs: Vec<PairId> = self.tables.pairs_of_peer(peer).collect();
         let states: Vec<PairState> = pairs.into_iter().filter_map(|pair| self.state_of(pair)).collect();
         let mut chunks = states.chunks(STATES_MAX).peekable();
         if chunks.peek().is_none() {
@@ -184,10 +200,11 @@ impl Firmware {
             Verdict::Follow => {
                 self.finish_creation(pair);
                 let served = mine.role != Role::Standby;
-                if served {
+                // What was released is given up only once the other side has taken it, durably: see `stand_on`.
+                if mine.role == Role::Owner {
                     let _ = self.tables.set_roles(&[pair], Role::Standby, false);
                 }
-                self.tables.agreed(pair);
+                self.follow_halt(pair, theirs.as_ref().and_then(|theirs| theirs.halt));
                 let fresh = theirs.is_some_and(|theirs| theirs.peer_boot == self.identity.boot);
                 self.tell_marks(link, pair, !fresh || served, fx);
             }
@@ -200,6 +217,21 @@ impl Firmware {
             }
         }
         true
+    }
+
+    /// What holds a pair up is the serving side's to say.
+    fn follow_halt(&mut self, pair: PairId, theirs: Option<Halt>) {
+        let wall_ms = self.wall_ms();
+        match (self.tables.pair(pair).and_then(|record| record.halt), theirs) {
+            (None, None) | (Some(Halt::Diverged), _) => {}
+            (Some(_), None | Some(Halt::Link | Halt::Frozen | Halt::Peer | Halt::Space)) => {
+                let _ = self.tables.resume(pair);
+            }
+            (mine, Some(theirs)) if mine != Some(theirs) => {
+                let _ = self.tables.halt_group(&[pair], theirs, wall_ms, &[]);
+            }
+            _ => {}
+        }
     }
 
     /// The side that serves needs what the other has to tell.
@@ -313,6 +345,9 @@ impl Firmware {
 
     /// From now on the data of a pair flow on this link.
     pub(super) fn stand_on(&mut self, link: LinkId, pair: PairId) {
+        if self.tables.pair(pair).is_some_and(|record| record.role == Role::Released) {
+            let _ = self.tables.set_roles(&[pair], Role::Standby, false);
+        }
         let Some(record) = self.tables.pair(pair) else { return };
         let (role, halt) = (record.role, record.halt);
         if role == Role::Standby && halt != Some(Halt::Diverged) {
@@ -324,6 +359,7 @@ impl Firmware {
         standing.stop_copying();
         standing.agreed = Some(link);
         standing.vouched |= role == Role::Owner;
+        self.look_at_copy(pair);
         self.crowd_again();
     }
 

@@ -39,6 +39,8 @@ pub(super) enum Waiter {
     Leg(LegId),
     /// A peer's request: its answer.
     Peer(Served, Box<PeerAnswer>),
+    /// What the other side of a link is to hear how the pairs stand.
+    States(LinkId),
     /// What follows from both arrays' states of these pairs.
     Agreed(LinkId, Vec<PairId>),
     /// This half of a new pair exists.

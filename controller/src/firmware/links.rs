@@ -27,8 +27,8 @@ pub(super) enum Asked {
     Leg(LegId),
     /// A host's flush.
     Flush(RequestId, PairId),
-    /// A frame of a copy.
-    Copy(PairId, TrackNo),
+    /// A frame of a copy, and in which run of it.
+    Copy(PairId, TrackNo, u32),
     /// A track that is lacked.
     Fetch(OpId),
     /// The begin of a copy.
@@ -397,6 +397,12 @@ impl Firmware {
         link.is_none_or(|link| link.connection.may_send(bytes))
     }
 
+    /// How much of the link to a peer background copies may take.
+    pub(super) fn copy_bytes(&self, peer: PeerId) -> u32 {
+        let link = self.links.up(peer).and_then(|id| self.links.links.get(&id));
+        link.map_or(0, |link| link.connection.copy_bytes())
+    }
+
     /// Answers a peer, if it is still there.
     pub(super) fn answer_peer(
         &mut self,
@@ -443,7 +449,7 @@ impl Firmware {
         match asked {
             Asked::Leg(leg) => self.leg_answered(leg, result, fx),
             Asked::Flush(request, pair) => self.peer_flushed(request, pair, result, fx),
-            Asked::Copy(pair, track) => self.copy_answered(pair, track, result, fx),
+            Asked::Copy(pair, track, run) => self.copy_answered(pair, track, run, result, fx),
             Asked::Fetch(op) => self.fetch_answered(op, result),
             Asked::Begin(pair) => self.begin_answered(pair, result, fx),
             Asked::Complete(pair, lineage) => self.complete_answered(pair, &lineage, result, fx),

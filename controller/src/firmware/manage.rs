@@ -437,7 +437,8 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::Paired { .. }
         | CommandError::GroupDiffers { .. }
         | CommandError::PairState { .. }
-        | CommandError::Incomplete { .. } => RefusalCode::WrongState,
+        | CommandError::Incomplete { .. }
+        | CommandError::Filling { .. } => RefusalCode::WrongState,
     };
     Refusal { code, reason: error.to_string() }
 }

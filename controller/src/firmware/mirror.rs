@@ -210,6 +210,7 @@ impl Firmware {
             self.halt(pair, Halt::Link, fx);
         }
         self.tables.owe(pair, place.track);
+        self.look_at_copy(pair);
         if self.may_answer_alone(pair) {
             return OpLeg::Entered(pair);
         }
@@ -244,7 +245,7 @@ impl Firmware {
         let (pair, track) = (leg.pair, leg.track);
         if result.is_err() {
             // The peer may have it and this array not: whatever is here now goes there.
-            self.tables.owe(pair, track);
+            self.copy_anew(pair, track);
         }
         self.end_leg(id);
     }
@@ -322,6 +323,9 @@ impl Firmware {
         let _ = self.tables.halt_group(group, cause, wall_ms, &owes);
         for id in group {
             self.standing(*id).stop_copying();
+            if !matches!(cause, Halt::Operator | Halt::Split | Halt::Diverged) {
+                self.heal_later(*id);
+            }
         }
         for (id, of, _) in struck {
             let frozen = self.is_frozen(of);

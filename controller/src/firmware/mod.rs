@@ -97,6 +97,8 @@ pub struct Firmware {
     links: links::Links,
     accords: BTreeMap<LinkId, accord::Accord>,
     standings: BTreeMap<PairId, resync::Standing>,
+    /// Pairs that may have something to copy.
+    copies: BTreeSet<PairId>,
     mirror: mirror::Mirror,
     marks: marks::Marks,
     pairs: pairs::Pairs,
@@ -165,6 +167,7 @@ impl Firmware {
             links: links::Links::default(),
             accords: BTreeMap::new(),
             standings: BTreeMap::new(),
+            copies: BTreeSet::new(),
             mirror: mirror::Mirror::default(),
             marks: marks::Marks::default(),
             pairs: pairs::Pairs::default(),
@@ -315,6 +318,7 @@ impl Firmware {
         let for_turns = !self.turns.is_empty();
         self.take_turns(fx);
         self.links_timer(fx);
+        self.copies_timer();
         if self.mirror.deadline().is_some_and(|due| due <= self.now) {
             self.crowd_again();
         }

@@ -131,9 +131,14 @@ impl Firmware {
             return Err(not_found(pair));
         }
         self.finish_creation(pair);
-        self.stand_on(served.link, pair);
-        self.standing(pair).whole = self.tables.pair(pair).is_some_and(|record| !record.is_alone());
+        self.stand_whole(served.link, pair);
         self.answer_durable(served, PeerAnswer::Done)
+    }
+
+    /// From now on data flow; the peer's half is whole, unless this side has a generation of its own.
+    fn stand_whole(&mut self, link: LinkId, pair: PairId) {
+        self.stand_on(link, pair);
+        self.standing(pair).whole = self.tables.pair(pair).is_some_and(|record| !record.is_alone());
     }
 
     /// Makes a half that was being created ready.
@@ -162,6 +167,8 @@ impl Firmware {
     fn serve_begin(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
         self.check_standby(served, pair)?;
         self.tables.set_complete(pair, false).map_err(|error| refused(&error))?;
+        // Who copies is not halted.
+        self.resume_here(pair);
         self.answer_durable(served, PeerAnswer::Done)
     }
 
@@ -231,8 +238,7 @@ impl Firmware {
         if result.is_ok()
             && let Some(link) = peer.and_then(|peer| self.links.up(peer))
         {
-            self.stand_on(link, pair);
-            self.standing(pair).whole = self.tables.pair(pair).is_some_and(|record| !record.is_alone());
+            self.stand_whole(link, pair);
         }
     }
 
@@ -280,6 +286,7 @@ impl Firmware {
         if self.tables.pair(pair).is_some_and(|record| record.halt.is_some_and(|halt| halt != Halt::Diverged))
         {
             let _ = self.tables.resume(pair);
+            self.look_at_copy(pair);
         }
     }
 
@@ -294,7 +301,10 @@ impl Firmware {
     ) -> Result<(), PeerError> {
         let record = self.tables.pair(pair).ok_or_else(|| not_found(pair))?;
         let (device, role) = (record.device, record.role);
-        if record.halt != Some(Halt::Diverged) || record.lineage.compare(lineage) != Kinship::Diverged {
+        // Asked again, it has yielded already.
+        let yielded = record.role == Role::Standby && !record.complete;
+        let diverged = record.halt == Some(Halt::Diverged) || yielded;
+        if !diverged || record.lineage.compare(lineage) != Kinship::Diverged {
             return Err(wrong_state(format!("{pair} has not diverged here")));
         }
         if !self.is_idle(pair) {
@@ -302,11 +312,15 @@ impl Firmware {
                 "hosts still use {pair}'s volume here: stop them, and ask again"
             )));
         }
-        self.keep_aside(device).map_err(|error| refused(&error))?;
+        if !yielded {
+            self.keep_aside(device).map_err(|error| refused(&error))?;
+        }
         if role == Role::Owner {
             self.tables.set_roles(&[pair], Role::Standby, false).map_err(|error| refused(&error))?;
         }
-        self.tables.resolve(pair, None).map_err(|error| refused(&error))?;
+        if !yielded || self.tables.pair(pair).is_some_and(|record| record.halt == Some(Halt::Diverged)) {
+            self.tables.resolve(pair, None).map_err(|error| refused(&error))?;
+        }
         self.tables.set_complete(pair, false).map_err(|error| refused(&error))?;
         self.standing(pair).vouched = false;
         self.tell_marks(served.link, pair, true, fx);
@@ -458,9 +472,8 @@ impl Firmware {
         if result.is_ok()
             && let Some(link) = peer.and_then(|peer| self.links.up(peer))
         {
-            self.stand_on(link, pair);
             // What was written here since is owed.
-            self.standing(pair).whole = self.tables.pair(pair).is_some_and(|record| !record.is_alone());
+            self.stand_whole(link, pair);
         }
     }
 }

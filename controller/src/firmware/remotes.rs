@@ -123,8 +123,14 @@ impl Firmware {
                          --keep r1|r2`"
                     )));
                 }
-                for pair in self.members(pair, whole_group) {
-                    self.resume_here(pair);
+                let pairs = self.members(pair, whole_group);
+                for pair in &pairs {
+                    self.resume_here(*pair);
+                }
+                if let Some(peer) = self.tables.pair(pair).map(|record| record.peer)
+                    && self.is_agreed(pair)
+                {
+                    self.ask(peer, Request::Resume { pairs }, Asked::Nobody, fx);
                 }
                 self.changed();
                 return self.answer_remote(call, pair, fx);
@@ -393,7 +399,10 @@ impl Firmware {
 
     fn end_test(&mut self, call: CallId, fx: &mut Vec<Effect>) {
         let now = self.now;
-        let Some(test) = self.tests.remove(&call).filter(|test| test.under_way == 0) else { return };
+        if self.tests.get(&call).is_none_or(|test| test.under_way > 0) {
+            return;
+        }
+        let Some(test) = self.tests.remove(&call) else { return };
         let tested = LinkTestInfo {
             name: self.tables.peer(test.peer).map(|peer| peer.name.clone()).unwrap_or_default(),
             round_trip_us: test.round_trip.unwrap_or_default().as_micros() as u64,

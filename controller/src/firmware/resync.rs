@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use twintrack_core::{DeviceId, Lineage, Owner, PairId, Place, Role, Stage, TrackNo};
+use twintrack_core::{DeviceId, Lineage, Owner, PairId, PeerId, Place, Role, Stage, TrackNo};
 use twintrack_link::remote::{Answer, PeerError, Request};
 
 use super::durability::Waiter;
@@ -27,6 +27,8 @@ use super::{Firmware, Work};
 
 /// Tracks of one pair that are copied side by side.
 const COPIES_MAX: usize = 16;
+/// How long a pair stays halted by what the arrays noticed, while they are linked.
+const HEAL_AFTER: Duration = Duration::from_secs(10);
 /// How long what a host wants of the peer waits for both arrays to agree.
 const AGREE_WITHIN: Duration = Duration::from_secs(10);
 /// After a track could not be read here, how long until it is tried again.
@@ -41,6 +43,8 @@ pub(super) struct Standing {
     agrees_until: Duration,
     /// Hosts may use the device: since the array is up both arrays have agreed that this one serves, or a person said so.
     pub(super) vouched: bool,
+    /// Raised when copying stops: which answers count.
+    run: u32,
     begun: Begun,
     /// Tracks that are copied now, and their frames that are not answered.
     copying: BTreeMap<TrackNo, u32>,
@@ -49,6 +53,8 @@ pub(super) struct Standing {
     pub(super) whole: bool,
     /// Tracks could not be read: when to try again.
     pub(super) retry_at: Option<Duration>,
+    /// When a pair that the arrays have halted themselves is tried again.
+    heal_at: Option<Duration>,
     /// Bytes that were copied since the link is up.
     pub(super) copied_bytes: u64,
 }
@@ -63,7 +69,9 @@ enum Begun {
 }
 
 impl Standing {
+    /// What is on its way counts no more: answers to it pay nothing.
     pub(super) fn stop_copying(&mut self) {
+        self.run += 1;
         self.copying.clear();
         self.begun = Begun::No;
         self.completing = false;
@@ -113,59 +121,58 @@ impl Firmware {
             && !self.standings.get(&pair).is_some_and(|standing| standing.copying.contains_key(&track))
     }
 
-    /// Begins what copies there is room for; `false`: nothing.
-    pub(super) fn advance_copies(&mut self, fx: &mut Vec<Effect>) -> bool {
-        let pairs: Vec<PairId> = self.standings.keys().copied().collect();
-        let mut moved = false;
-        for pair in pairs {
-            if self.moves(pair) {
-                moved |= self.advance_copy(pair, fx);
-            }
-        }
-        moved
+    /// There may be something to copy.
+    pub(super) fn look_at_copy(&mut self, pair: PairId) {
+        self.copies.insert(pair);
     }
 
-    fn advance_copy(&mut self, pair: PairId, fx: &mut Vec<Effect>) -> bool {
-        let Some(record) = self.tables.pair(pair) else { return false };
+    /// Begins what copies there is room for, of one pair; `false`: there is none to look at.
+    pub(super) fn advance_copies(&mut self, fx: &mut Vec<Effect>) -> bool {
+        let Some(pair) = self.copies.pop_first() else { return false };
+        if self.moves(pair) {
+            self.advance_copy(pair, fx);
+        }
+        true
+    }
+
+    fn advance_copy(&mut self, pair: PairId, fx: &mut Vec<Effect>) {
+        let Some(record) = self.tables.pair(pair) else { return };
         let (peer, device, lineage) = (record.peer, record.device, record.lineage.clone());
         let size = self.tables.device(device).map_or(0, |device| device.size_bytes);
         let whole = self.tables.geometry().track_bytes();
         let tracks = self.tables.geometry().tracks(size);
         let owes = self.tables.next_owed(pair, TrackNo(0)).is_some_and(|track| track.0 < tracks);
-        // The peer has the present generation whole, as far as is known.
-        let whole_there = self.standing(pair).whole;
         let now = self.now;
-        let standing = self.standings.entry(pair).or_default();
+        let standing = self.standing(pair);
         if standing.retry_at.is_some_and(|at| at > now) {
-            return false;
+            return;
         }
         standing.retry_at = None;
         match standing.begun {
-            Begun::Asked => return false,
-            Begun::No if owes || !whole_there => {
+            Begun::Asked => return,
+            Begun::No if owes || !standing.whole => {
                 standing.whole = false;
                 standing.begun = Begun::Asked;
                 self.ask(peer, Request::Begin { pair }, Asked::Begin(pair), fx);
-                return true;
+                return;
             }
             Begun::No => return self.fetch_some(pair),
             Begun::Yes => {}
         }
         if !owes && standing.copying.is_empty() {
-            if standing.completing || whole_there {
+            if standing.completing || standing.whole {
                 return self.fetch_some(pair);
             }
             // The peer may have it whole even if its answer is lost: first this side has it durably that it may.
             standing.completing = true;
             let _ = self.tables.set_shared(pair, lineage.current());
             self.durability.wait(&self.tables, Waiter::Complete(pair));
-            return true;
+            return;
         }
         let mut from = TrackNo(0);
-        let mut moved = false;
-        while self.standing(pair).copying.len() < COPIES_MAX && self.has_room(peer, whole) {
+        while self.may_copy(pair, peer, whole) {
             let Some(track) = self.tables.next_owed(pair, from).filter(|track| track.0 < tracks) else {
-                break;
+                return;
             };
             from = TrackNo(track.0 + 1);
             if self.standing(pair).copying.contains_key(&track) {
@@ -175,9 +182,15 @@ impl Firmware {
             self.standing(pair).copying.insert(track, 1);
             let place = Place { owner: Owner::Device(device), track };
             self.start_op(place, 0, whole, Change::Copy, Parent::Copy(pair, track));
-            moved = true;
         }
-        moved
+    }
+
+    /// Whether another track may be copied beside those that are: few enough of them, and the link has room beside what
+    /// hosts wait for. What waits is looked at again with the next answer.
+    fn may_copy(&mut self, pair: PairId, peer: PeerId, whole: u32) -> bool {
+        let under_way = self.standing(pair).copying.len();
+        let fits = (under_way as u32 + 1).saturating_mul(whole) <= self.copy_bytes(peer).max(whole);
+        under_way < COPIES_MAX && fits && self.has_room(peer, whole)
     }
 
     /// A copy has its track to itself: it reads it.
@@ -235,7 +248,8 @@ impl Firmware {
         let standing = self.standing(pair);
         standing.copied_bytes += u64::from(what.payload_bytes());
         *standing.copying.entry(track).or_default() += 1;
-        self.ask(peer, what, Asked::Copy(pair, track), fx);
+        let run = standing.run;
+        self.ask(peer, what, Asked::Copy(pair, track, run), fx);
     }
 
     /// A copy has sent what it had to.
@@ -256,9 +270,13 @@ impl Firmware {
         &mut self,
         pair: PairId,
         track: TrackNo,
+        run: u32,
         result: Result<Answer, PeerError>,
         fx: &mut Vec<Effect>,
     ) {
+        if self.standing(pair).run != run {
+            return;
+        }
         match result {
             Ok(_) => self.frame_over(pair, track),
             Err(error) => self.halt(pair, super::mirror::cause_of(&error), fx),
@@ -271,6 +289,7 @@ impl Firmware {
         if *left == 0 {
             self.standing(pair).copying.remove(&track);
             self.tables.pay(pair, track);
+            self.look_at_copy(pair);
         }
     }
 
@@ -281,7 +300,10 @@ impl Firmware {
         fx: &mut Vec<Effect>,
     ) {
         match result {
-            Ok(_) => self.standing(pair).begun = Begun::Yes,
+            Ok(_) => {
+                self.standing(pair).begun = Begun::Yes;
+                self.look_at_copy(pair);
+            }
             Err(error) => {
                 self.standing(pair).begun = Begun::No;
                 self.halt(pair, super::mirror::cause_of(&error), fx);
@@ -321,22 +343,23 @@ impl Firmware {
             Ok(_) => {
                 standing.whole = same;
                 standing.begun = Begun::No;
+                self.look_at_copy(pair);
             }
             Err(error) => self.halt(pair, super::mirror::cause_of(&error), fx),
         }
     }
 
     /// Brings what is lacked, in the background.
-    fn fetch_some(&mut self, pair: PairId) -> bool {
-        let Some(record) = self.tables.pair(pair) else { return false };
+    fn fetch_some(&mut self, pair: PairId) {
+        let Some(record) = self.tables.pair(pair) else { return };
         let (peer, device) = (record.peer, record.device);
         let whole = self.tables.geometry().track_bytes();
         let size = self.tables.device(device).map_or(0, |device| device.size_bytes);
         let tracks = self.tables.geometry().tracks(size);
-        let (mut from, mut moved) = (TrackNo(0), false);
-        while self.standing(pair).copying.len() < COPIES_MAX && self.has_room(peer, whole) {
+        let mut from = TrackNo(0);
+        while self.may_copy(pair, peer, whole) {
             let Some(track) = self.tables.next_lacked(pair, from).filter(|track| track.0 < tracks) else {
-                break;
+                return;
             };
             from = TrackNo(track.0 + 1);
             if self.standing(pair).copying.contains_key(&track) {
@@ -345,9 +368,7 @@ impl Firmware {
             self.standing(pair).copying.insert(track, 1);
             let place = Place { owner: Owner::Device(device), track };
             self.start_op(place, 0, whole, Change::Fetch, Parent::Fetch(pair, track));
-            moved = true;
         }
-        moved
     }
 
     /// A fetch has its track to itself: the peer is asked, if it still lacks the track.
@@ -403,6 +424,7 @@ impl Firmware {
         if result.is_err() {
             standing.retry_at = Some(retry_at);
         }
+        self.look_at_copy(pair);
     }
 
     /// An operation has written a track: if it was lacked, all of it was written, and it no longer is.
@@ -415,9 +437,41 @@ impl Firmware {
         }
     }
 
-    /// When copies that failed are tried again.
+    /// When copies that failed are tried again, or pairs that the arrays have halted themselves.
     pub(super) fn copies_due(&self) -> Option<Duration> {
-        self.standings.values().filter_map(|standing| standing.retry_at).min()
+        let each = self.standings.values().flat_map(|standing| [standing.retry_at, standing.heal_at]);
+        each.flatten().min()
+    }
+
+    /// What has waited for a while is tried again: no pair stays as it is for want of somebody who looks (F5).
+    pub(super) fn copies_timer(&mut self) {
+        let now = self.now;
+        let due = |at: Option<Duration>| at.is_some_and(|at| at <= now);
+        let pairs: Vec<_> =
+            self.standings.iter().filter(|(_, s)| due(s.retry_at) || due(s.heal_at)).collect();
+        let pairs: Vec<(PairId, bool)> = pairs.into_iter().map(|(pair, s)| (*pair, due(s.heal_at))).collect();
+        for (pair, heals) in pairs {
+            if heals {
+                self.standing(pair).heal_at = None;
+                if self.is_agreed(pair) {
+                    self.tables.agreed(pair);
+                }
+            }
+            self.look_at_copy(pair);
+        }
+    }
+
+    /// A pair was halted by what the arrays noticed: it is tried again by itself.
+    pub(super) fn heal_later(&mut self, pair: PairId) {
+        let at = self.now + HEAL_AFTER;
+        self.standing(pair).heal_at = Some(at);
+    }
+
+    /// A track is not as the peer has it, whatever is on its way: it is copied once more.
+    pub(super) fn copy_anew(&mut self, pair: PairId, track: TrackNo) {
+        self.standing(pair).copying.remove(&track);
+        self.tables.owe(pair, track);
+        self.look_at_copy(pair);
     }
 
     /// Whether what a host wants of a track has to be fetched first.

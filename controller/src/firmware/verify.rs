@@ -190,7 +190,7 @@ impl Firmware {
                     run.info.differing.push(place.track.0);
                 }
                 if run.mark {
-                    self.tables.owe(pair, place.track);
+                    self.copy_anew(pair, place.track);
                 }
             }
         }

@@ -3,6 +3,7 @@
 mod crowds;
 mod devices;
 mod links;
+mod pairs;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -3,6 +3,29 @@
 //! Each array has one *half* of a pair. `owed` are tracks that this half has and the peer lacks, `lacked` the other
 //! way round; both are sets of whole tracks. After any crash, what differs between the halves is covered by what
 //! either side owes or lacks and by the dirty regions of both (crash rule 5).
+//!
+//! # What the caller sees to
+//! Each of these is a rule that `core/tests/mirror.rs` plays with two arrays; most can be broken there, and it shows.
+//!
+//! - *A write*: [`Tables::begin_write`](crate::Tables::begin_write), wait for its unit, then to the disk and to the peer, then
+//!   [`end_write`](crate::Tables::end_write). The half that applies a peer's write does the same.
+//! - *A write that cannot reach the peer*: [`halt_group`](crate::Tables::halt_group) with all tracks that were sent and
+//!   not answered; the host has its answer when that is committed. Later ones:
+//!   [`owe`](crate::Tables::owe), and an answer only if [`may_write_alone`](crate::Tables::may_write_alone); otherwise
+//!   [`begin_generation`](crate::Tables::begin_generation) comes first.
+//! - *The agreement of a new epoch* tells only what is committed. The owner owes what the other half owes or has marked
+//!   ([`owe_words`](crate::Tables::owe_words)); a half that is behind is no longer complete. When both sides have
+//!   committed that, and not before, [`marks_told`](crate::Tables::marks_told) and [`resume`](crate::Tables::resume).
+//! - *The copy* sends tracks to which no write is under way, and [`pay`](crate::Tables::pay)s when the answer has come.
+//!   When nothing is owed, [`set_shared`](crate::Tables::set_shared) is committed, then the peer is asked to
+//!   [`adopt`](crate::Tables::adopt).
+//! - *A planned failover*: released, committed; owner there, committed; standby here. A half that has released the
+//!   volume applies the new owner's writes already.
+//! - *Both were written alone*: the loser is standby, committed; the winner owes what the loser owes or has marked;
+//!   then [`resolve`](crate::Tables::resolve).
+//! - *Cleaning*: [`begin_flush`](crate::Tables::begin_flush), both arrays sync, then
+//!   [`clean`](crate::Tables::clean) what is [`cleanable`](crate::Tables::cleanable); while there is no link, the sync
+//!   here is enough, for what was sent is owed.
 
 pub mod axes;
 mod ledger;

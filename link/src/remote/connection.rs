@@ -247,6 +247,13 @@ impl Connection {
         self.is_up() && self.ours.fits(payload_bytes, REQUESTS_RESERVED)
     }
 
+    /// How much payload a background copy may have under way now, in bytes: so much that the link has enough to do, and
+    /// so little that what hosts send behind it does not wait for long ([`Timing::copy_delay`]). Never 0, so that a copy
+    /// gets on however busy hosts are; [`may_send`](Self::may_send) holds for it as well.
+    pub fn copy_bytes(&self) -> u32 {
+        self.ours.copy_bytes()
+    }
+
     /// Requests and bytes of payload that are under way.
     pub fn under_way(&self) -> (usize, u32) {
         self.ours.under_way()
@@ -374,7 +381,7 @@ impl Connection {
                 Happening::Asked(id, what)
             }
             Message::Answer { id, result } => {
-                self.ours.told(now, id, &result)?;
+                self.ours.told(now, &self.timing, id, &result)?;
                 Happening::Told(id, result)
             }
             Message::Note(note) => Happening::Note(note),

@@ -25,6 +25,6 @@ pub use message::{
     Note, PAIRS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_UNIT_BYTES, PairState, PeerError, PeerErrorCode,
     REASON_BYTES_MAX, Refused, Request, RequestNo, STATES_MAX, SUMS_MAX, VERSION,
 };
-pub use timing::{Redial, Timing, own_attempt_wins};
-pub use window::{REQUESTS_MAX, REQUESTS_RESERVED, WINDOW_BYTES_MAX};
+pub use timing::{Redial, Timing};
+pub use window::{COPY_BYTES_MAX, COPY_BYTES_MIN, REQUESTS_MAX, REQUESTS_RESERVED, WINDOW_BYTES_MAX};
 pub use wire::EncodeError;

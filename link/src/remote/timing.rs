@@ -14,6 +14,9 @@ pub struct Timing {
     /// So long a request may be under way, however many others are answered meanwhile: a slow link with much under
     /// way is no broken one.
     pub request_max: Duration,
+    /// What hosts wait for behind a background copy: it takes so much of the link that requests are answered within so
+    /// long.
+    pub copy_delay: Duration,
     /// Between the first two attempts to connect; each pause is twice the one before.
     pub redial_min: Duration,
     /// The longest pause between two attempts. A link that was up for so long was a good one: the next pause is the
@@ -28,6 +31,7 @@ impl Default for Timing {
             silence_max: Duration::from_secs(5),
             answer_max: Duration::from_secs(10),
             request_max: Duration::from_secs(60),
+            copy_delay: Duration::from_millis(200),
             redial_min: Duration::from_millis(100),
             redial_max: Duration::from_secs(10),
         }
@@ -39,7 +43,7 @@ impl Default for Timing {
 /// ```text
 /// waiting ── due, dialling() ──▶ dialling ── up() ──▶ up ── ended() ──▶ waiting, a pause later
 ///    ▲                               │
-///    └─────── a pause later ── ended() or refused()
+///    └─────── a pause later ── ended()
 /// ```
 #[derive(Debug, Clone)]
 pub struct Redial {
@@ -91,30 +95,10 @@ impl Redial {
         self.wait(now);
     }
 
-    /// The peer refused the link, or was refused: a person has to do something, so the longest pause follows.
-    pub fn refused(&mut self, now: Duration) {
-        self.pause = self.timing.redial_min;
-        self.state = State::Waiting { until: now + self.timing.redial_max };
-    }
-
-    /// There is reason to try at once: a person changed something.
-    pub fn hurry(&mut self, now: Duration) {
-        self.pause = self.timing.redial_min;
-        if let State::Waiting { until } = &mut self.state {
-            *until = now;
-        }
-    }
-
     fn wait(&mut self, now: Duration) {
         self.state = State::Waiting { until: now + self.pause };
         self.pause = (self.pause * 2).min(self.timing.redial_max);
     }
-}
-
-/// When two arrays dial each other at the same time, one attempt must win and it must be the same on both sides.
-/// Whether it is this side's: then it refuses the peer's as [`Busy`](super::LinkRefusal::Busy); else it gives up its own.
-pub fn own_attempt_wins(own_serial: u64, peer_serial: u64) -> bool {
-    own_serial < peer_serial
 }
 
 #[cfg(test)]
@@ -146,25 +130,5 @@ mod tests {
         redial.up(now);
         redial.ended(now + MS(10_000));
         assert_eq!(redial.due(), Some(now + MS(10_100)));
-    }
-
-    #[test]
-    fn a_refusal_is_no_reason_to_hurry_and_a_person_is() {
-        let mut redial = Redial::new(MS(0), Timing::default());
-        redial.dialling();
-        redial.refused(MS(50));
-        assert_eq!(redial.due(), Some(MS(10_050)));
-        // Once it is over, it is no reason for a pause any more.
-        redial.up(MS(10_060));
-        redial.ended(MS(10_070));
-        assert_eq!(redial.due(), Some(MS(10_170)));
-        redial.refused(MS(50));
-        redial.hurry(MS(60));
-        assert_eq!(redial.due(), Some(MS(60)));
-        redial.dialling();
-        redial.hurry(MS(61));
-        assert_eq!(redial.due(), None);
-        redial.ended(MS(70));
-        assert_eq!(redial.due(), Some(MS(170)));
     }
 }

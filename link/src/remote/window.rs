@@ -17,14 +17,37 @@ pub const REQUESTS_RESERVED: usize = 16;
 /// Payload of the requests of one direction that are not answered, there and back, in bytes.
 pub const WINDOW_BYTES_MAX: u32 = 32 << 20;
 
+/// The least and the most payload that a background copy has under way, and what it begins with, in bytes.
+pub const COPY_BYTES_MIN: u32 = 1 << 20;
+/// The rest is left to hosts.
+pub const COPY_BYTES_MAX: u32 = WINDOW_BYTES_MAX / 2;
+const COPY_BYTES_FIRST: u32 = 4 << 20;
+
 /// Requests of this side.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ours {
     last: u64,
     waiting: BTreeMap<RequestNo, Waiting>,
     payload_bytes: u32,
     /// When one was last answered, or the first of these was sent.
     progress: Duration,
+    /// What a background copy may have under way.
+    copy_bytes: u32,
+    /// When that was last made less. What was sent before says nothing about it.
+    copy_cut: Duration,
+}
+
+impl Default for Ours {
+    fn default() -> Self {
+        Self {
+            last: 0,
+            waiting: BTreeMap::new(),
+            payload_bytes: 0,
+            progress: Duration::ZERO,
+            copy_bytes: COPY_BYTES_FIRST,
+            copy_cut: Duration::ZERO,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -68,6 +91,11 @@ impl Ours {
         (self.waiting.len(), self.payload_bytes)
     }
 
+    /// What a background copy may have under way, in bytes.
+    pub(super) fn copy_bytes(&self) -> u32 {
+        self.copy_bytes
+    }
+
     /// The number of the next request.
     pub(super) fn next(&self) -> RequestNo {
         RequestNo(self.last + 1)
@@ -99,6 +127,7 @@ impl Ours {
     pub(super) fn told(
         &mut self,
         now: Duration,
+        timing: &Timing,
         id: RequestNo,
         result: &Result<Answer, PeerError>,
     ) -> Result<(), &'static str> {
@@ -110,7 +139,22 @@ impl Ours {
         }
         self.payload_bytes -= waiting.payload_bytes;
         self.progress = now;
+        self.weigh(now, timing, &waiting);
         Ok(())
+    }
+
+    /// Half of it for who waited too long, a little more for who did not: what is queued on a slow link stays short, and
+    /// a fast one is filled.
+    fn weigh(&mut self, now: Duration, timing: &Timing, answered: &Waiting) {
+        if answered.payload_bytes == 0 {
+            return;
+        }
+        if now.saturating_sub(answered.since) <= timing.copy_delay {
+            self.copy_bytes = (self.copy_bytes + answered.payload_bytes / 8).min(COPY_BYTES_MAX);
+        } else if answered.since >= self.copy_cut {
+            self.copy_bytes = (self.copy_bytes / 2).max(COPY_BYTES_MIN);
+            self.copy_cut = now;
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use twintrack_core::{PairId, RegionNo, TrackNo};
 use twintrack_link::remote::{
-    Answer, Connection, EncodeError, Happening, Hello, LinkRefusal, MarkSet, Marks, Message, Note, PeerError,
-    PeerErrorCode, REQUESTS_MAX, REQUESTS_RESERVED, Request, RequestNo, Reset, SendError, Timing,
-    WINDOW_BYTES_MAX, own_attempt_wins,
+    Answer, COPY_BYTES_MAX, COPY_BYTES_MIN, Connection, EncodeError, Happening, Hello, LinkRefusal, MarkSet,
+    Marks, Message, Note, PeerError, PeerErrorCode, REQUESTS_MAX, REQUESTS_RESERVED, Request, RequestNo,
+    Reset, SendError, Timing, WINDOW_BYTES_MAX,
 };
 
 use crate::lines::{Line, Over, array};
@@ -78,11 +78,6 @@ fn refusals_are_told_to_the_other_side() {
 }
 
 #[test]
-fn of_two_attempts_at_a_time_one_is_kept() {
-    assert!(own_attempt_wins(1, 2) && !own_attempt_wins(2, 1));
-}
-
-#[test]
 fn a_link_is_refused_at_any_time_and_over_then() {
     let mut connection = up();
     let happenings = connection.refuse(LinkRefusal::Busy, "another one".to_owned());
@@ -120,6 +115,45 @@ fn an_idle_link_stays_and_measures_itself() {
     }
     // A ping a second and side at most, and the answers.
     assert!(line.sent.iter().all(|bytes| *bytes < 2 * 3700 * 40), "{:?}", line.sent);
+}
+
+/// A copy over links of any speed: a slow one is not stuffed, so that what hosts send behind it waits for little more than
+/// what is meant; a fast one is filled.
+#[test]
+fn a_copy_takes_what_the_link_has_and_leaves_room_for_hosts() {
+    let unit = 64 << 10;
+    for (bytes_per_ms, round_trip_ms) in
+        [(2_000_000, 1), (100_000, 1), (100_000, 40), (10_000, 5), (1_000, 5)]
+    {
+        let mut connection = up();
+        // When what is sent has gone through the narrowest place; answers that are on their way.
+        let (mut line_free, mut answers) = (0, std::collections::VecDeque::new());
+        let (mut copied, mut worst) = (0u64, 0);
+        let (begin, end) = (8_000, 20_000);
+        for now in 0..end {
+            while answers.front().is_some_and(|(at, _, _)| *at <= now * 1000) {
+                let Some((at, sent, id)) = answers.pop_front() else { break };
+                let answer = Message::Answer { id, result: Ok(Answer::Zeros) };
+                assert_eq!(connection.on_message(ms(now), answer).len(), 1);
+                if now >= begin {
+                    copied += u64::from(unit);
+                    worst = worst.max(at / 1000 - sent);
+                }
+            }
+            while connection.under_way().1 + unit <= connection.copy_bytes() && connection.may_send(unit) {
+                let (id, _) = connection.request(ms(now), fetch(unit)).unwrap();
+                line_free = line_free.max(now * 1000) + u64::from(unit) * 1000 / bytes_per_ms;
+                answers.push_back((line_free + round_trip_ms * 1000, now, id));
+            }
+            let _ = connection.on_message(ms(now), Message::Ping { n: 1 });
+        }
+        // As fast as the line is, or as 16 MiB or 240 requests a round trip are.
+        let window = u64::from(COPY_BYTES_MAX).min(240 * u64::from(unit));
+        let possible = bytes_per_ms.min(window / (round_trip_ms + 1)) * (end - begin);
+        assert!(copied >= possible / 10 * 8, "{copied} of {possible} at {bytes_per_ms}, {round_trip_ms}");
+        let least = u64::from(COPY_BYTES_MIN) / bytes_per_ms + round_trip_ms;
+        assert!(worst <= 300.max(2 * least), "{worst} ms at {bytes_per_ms}, {round_trip_ms}");
+    }
 }
 
 /// Silence one way is enough: the end that hears nothing gives up, whatever it can still say.

@@ -25,6 +25,7 @@ const WHOLE_BYTES: u64 = 8 << 20;
 impl Host {
     /// Checks everything.
     pub(super) async fn close(&self) {
+        self.heal().await;
         self.compare_each().await;
         let (kill, whole) = (self.dice.borrow_mut().chance(400), !self.is_large());
         if kill {
@@ -38,10 +39,12 @@ impl Host {
         if self.is_broken() {
             return;
         }
+        self.swap_pairs().await;
         self.crash(Survival::Nothing).await;
         self.read_everything(false).await;
         self.report_everything().await;
         if !self.is_broken() {
+            self.delete_pairs().await;
             for site in self.shared.sites() {
                 self.at(*site).remove_everything().await;
             }
@@ -57,6 +60,7 @@ impl Host {
         while self.shared.arrays.iter().any(|array| array.crash_wanted.get().is_some()) {
             sleep(Duration::from_millis(1)).await;
         }
+        self.heal().await;
         self.compare_each().await;
     }
 
@@ -129,6 +133,11 @@ impl Host {
                 at += u64::from(length);
             }
         }
+    }
+
+    /// Does one operation over connections of its own.
+    pub(super) async fn finish_one(&self, act: Act) {
+        self.finish(&mut Connections::new(self.clone()), act).await;
     }
 
     /// Does one operation; the host I/O itself checks that it ends in time.

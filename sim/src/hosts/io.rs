@@ -12,7 +12,9 @@ use twintrack_link::nbd::Errno;
 
 use super::operator::Told;
 use super::{Host, Phase};
-use crate::oracle::{Content, Moment, Violation, VolumeId, WriteId, check_answered_in_time, refused_instead};
+use crate::oracle::{
+    Content, Moment, Violation, VolumeId, WriteId, check_answered_in_time, refused_instead, served_by_another,
+};
 use crate::plan::{Act, Op};
 
 /// The connections of one task: one a device.
@@ -174,6 +176,7 @@ impl Io {
     fn wrote(&self, writes: &[WriteId], end: &End<()>) {
         if let (End::Done(()), Some(first)) = (end, writes.first()) {
             self.host.note(format_args!("#{} done", first.0));
+            self.check_owner("a write");
             let mut ledger = self.host.shared.ledger();
             for write in writes {
                 let ended = ledger.history.end_write(*write);
@@ -187,6 +190,7 @@ impl Io {
         let client = self.client.clone();
         if let End::Done(bytes) = self.end(client.read(offset, length)).await {
             self.host.note(format_args!("read {} {offset}+{length}", self.device));
+            self.check_owner("a read");
             let mut ledger = self.host.shared.ledger();
             if ledger.volume(&self.device) == Some(self.volume) {
                 let checked = if bytes.len() == length as usize {
@@ -197,6 +201,14 @@ impl Io {
                 };
                 ledger.hold(checked);
             }
+        }
+    }
+
+    /// Something was carried out: not on a half that does not serve.
+    fn check_owner(&self, what: &str) {
+        let mut ledger = self.host.shared.ledger();
+        if let Some(pair) = ledger.stands_by(&self.device, self.call) {
+            ledger.hold::<()>(Err(served_by_another(&self.device, &pair, what)));
         }
     }
 

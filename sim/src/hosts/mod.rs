@@ -1,8 +1,10 @@
 //! The hosts of a world: they do what the plan says, over the host library, and note in the ledger what they did.
 
 mod closing;
+mod healing;
 mod io;
 mod operator;
+mod pairs;
 mod reports;
 mod settle;
 
@@ -76,6 +78,8 @@ pub struct Array {
     pub enclosure: Enclosure,
     /// A crash that a host asks for, to see what is left after it.
     pub crash_wanted: Cell<Option<Survival>>,
+    /// Whether it is down.
+    pub down: Cell<bool>,
     /// The log of a run, for what happens in it.
     pub timeline: Timeline,
 }
@@ -182,6 +186,12 @@ impl Host {
                     break;
                 }
                 sleep(Duration::from_millis(10)).await;
+            }
+        }
+        if self.shared.sites().len() > 1 {
+            self.link_arrays().await;
+            for spec in &self.shared.plan.pairs {
+                self.at(spec.asked).create_pair(spec).await;
             }
         }
     }

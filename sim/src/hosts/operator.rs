@@ -74,6 +74,7 @@ impl Host {
             Act::Changed { session } => drop(self.changed(session).await),
             Act::ReadTracks { session } => self.read_tracks(session).await,
             Act::List {} => self.compare_all().await,
+            Act::Pair(act) => self.pair_act(act).await,
             _ => {}
         }
     }

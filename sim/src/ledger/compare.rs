@@ -29,6 +29,7 @@ impl Ledger {
         if !busy(self) {
             let known = |info: &&SessionInfo| {
                 info.state == SessionInfoState::Removing
+                    || self.was_paired(site, devices, &info.standard)
                     || self
                         .sessions
                         .values()
@@ -99,6 +100,12 @@ impl Ledger {
                 session.id = Some(info.id);
             }
         }
+    }
+
+    /// Whether a listed device is or was in a pair: then an array may have kept there what lost a split brain (F4).
+    fn was_paired(&self, site: Site, devices: &[DeviceInfo], listed: &str) -> bool {
+        let name = self.plan_name(site, devices, listed);
+        name.is_some_and(|name| self.pairs.values().any(|pair| pair.spec.device(site) == name))
     }
 
     /// What the plan calls the device that is listed under a name.

@@ -19,12 +19,16 @@ pub struct Pair {
     pub serves: Maybe<Site>,
     /// Somebody forced one half, and the other has not given up yet, as far as is known.
     pub forked: bool,
+    /// It was deleted, and one half may still have to hear of that.
+    pub fading: bool,
     /// The failover under way: to where, and the instant that it takes along.
     pub moving: Option<(Site, CutId)>,
     /// When the half that serves was last asked and said that the other has everything.
     pub floor: Option<Moment>,
-    /// Whether writes go to both halves before they are answered.
-    pub synchronous: bool,
+    /// Whether it was forced, the failover under way.
+    pub forced: bool,
+    /// The number of its creation (F2).
+    pub request: u64,
     /// Commands that change it under way.
     pub busy: u32,
     /// When the last of them ended.
@@ -51,15 +55,19 @@ impl Ledger {
             answered: false,
             serves: Maybe::is(Site::A),
             forked: false,
+            fading: false,
             moving: None,
             floor: None,
-            synchronous: !spec.adaptive,
+            forced: false,
+            request: self.changes,
             busy: 1,
             changed: 0,
             calm: false,
         };
-        let pair = self.pairs.entry(spec.name.clone()).or_insert(pair);
-        pair.exists.also(true);
+        self.pairs.insert(spec.name.clone(), pair);
+        if let Some(pair) = self.pairs.get_mut(&spec.name) {
+            pair.exists.also(true);
+        }
     }
 
     /// It is there, or it is not and will not be.
@@ -128,7 +136,7 @@ impl Ledger {
         for name in names {
             self.pair_changes(name);
             if let Some(pair) = self.pairs.get_mut(name) {
-                pair.moving = cut.map(|cut| (to, cut));
+                (pair.moving, pair.forced) = (cut.map(|cut| (to, cut)), force);
                 pair.serves.also(to);
             }
         }
@@ -179,7 +187,6 @@ impl Ledger {
     pub fn pair_seen(&mut self, name: &str, call: Moment, synchronized: bool) {
         if let Some(pair) = self.pairs.get_mut(name)
             && synchronized
-            && pair.synchronous
             && pair.busy == 0
         {
             pair.floor = Some(call);
@@ -197,14 +204,15 @@ impl Ledger {
             }
             self.history.end_move(cut, false);
         }
-        self.pair_changed(name, |pair| pair.exists = Maybe::is(false));
+        self.pair_changed(name, |pair| (pair.exists, pair.fading) = (Maybe::is(false), true));
     }
 
     /// The pair that a device is, or may be, in.
     pub fn pair_of(&self, device: &str) -> Option<&Pair> {
         let mut pairs = self.pairs.values();
         pairs.find(|pair| {
-            pair.exists.may_be(&true) && Site::ALL.iter().any(|site| pair.spec.device(*site) == device)
+            (pair.fading || pair.exists.may_be(&true))
+                && Site::ALL.iter().any(|site| pair.spec.device(*site) == device)
         })
     }
 

@@ -146,13 +146,9 @@ impl Wires {
         }
     }
 
-    /// Whether one array can connect to the other: both ways are open. `None`: not yet.
-    pub fn may_dial(&self) -> Option<bool> {
-        let state = self.state();
-        if state.ways.iter().any(Way::is_cut) {
-            return Some(false);
-        }
-        (!state.ways.iter().any(Way::is_held)).then_some(true)
+    /// Whether one array can connect to the other now: both ways are open.
+    pub fn may_dial(&self) -> bool {
+        self.state().ways.iter().all(|way| !way.is_cut() && !way.is_held())
     }
 
     /// Breaks the `nth` connection (counted round and round), or all. Returns how many.

@@ -16,6 +16,13 @@ pub struct Deadlines {
     pub pair_ms: u64,
 }
 
+impl Deadlines {
+    /// Of two arrays: a request may wait until one of them gives the other up.
+    pub fn of_pairs() -> Self {
+        Self { answer_ms: 40_000, ..Self::default() }
+    }
+}
+
 impl Default for Deadlines {
     fn default() -> Self {
         Self { ready_ms: 5_000, answer_ms: 10_000, background_ms: 20_000, pair_ms: 60_000 }

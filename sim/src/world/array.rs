@@ -49,7 +49,11 @@ impl Array {
             nbd: vec![Endpoint::Tcp(address.into(), NBD_PORT)],
             control: vec![Endpoint::Tcp(address.into(), MANAGE_PORT)],
             control_token: None,
-            link: vec![Endpoint::Tcp(address.into(), LINK_PORT)],
+            link: if plan.world.arrays > 1 {
+                vec![Endpoint::Tcp(address.into(), LINK_PORT)]
+            } else {
+                Vec::new()
+            },
             pools: vec![PoolConfig {
                 name: "pool".into(),
                 stores: plan.world.stores.iter().map(|store| store.name.clone()).collect(),
@@ -87,6 +91,7 @@ impl Array {
             return;
         }
         self.restart_at_ms = None;
+        self.here().down.set(false);
         note!(self.here().timeline, "world", "the array starts");
         self.here().enclosure.switch_on();
         sim.bounce(self.site.address());
@@ -131,6 +136,7 @@ impl Array {
         self.shared.wires.begin_epoch(self.site);
         self.here().enclosure.lose(survival);
         sim.crash(self.site.address());
+        self.here().down.set(true);
         self.inspect();
         self.restart_at_ms = Some(now_ms + down_ms.max(1));
     }
@@ -153,6 +159,7 @@ impl Array {
         });
         // What a failing disk did to its metadata is not the array's doing.
         if sound {
+            let checked = checked.and_then(|()| inspect::check_pairs(shared, false));
             shared.ledger().hold(checked);
         }
     }

@@ -111,7 +111,7 @@ impl World {
             began_ms: Cell::new(0),
             quiet_ms: Cell::new(0),
             finished: Cell::new(0),
-            deadlines: Deadlines::default(),
+            deadlines: if plan.sites().len() > 1 { Deadlines::of_pairs() } else { Deadlines::default() },
             wires,
             arrays,
             timeline,
@@ -287,5 +287,5 @@ fn shared_array(plan: &Plan, site: Site, disks: &[DiskSpec], timeline: &Timeline
     let timeline = timeline.suffixed(site.suffix());
     let world = &plan.world;
     let enclosure = Enclosure::new(disks, world.tears, world.disk, site.seed(plan.seed), timeline.clone());
-    hosts::Array { site, enclosure, crash_wanted: Cell::new(None), timeline }
+    hosts::Array { site, enclosure, crash_wanted: Cell::new(None), down: Cell::new(false), timeline }
 }

@@ -1,0 +1,333 @@
+//! Pairs: each command as the plan gives it, and what is found out about it.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use twintrack_host::manage::{
+    Answer, Command, NewDevice, PairData, PairHalf, PairMode, PairPolicy, PairRole, PairStatusInfo,
+    RefusalCode, RemoteInfo,
+};
+
+use super::operator::Told;
+use super::{Host, Phase};
+use crate::endpoints::LINK_PORT;
+use crate::ledger::Maybe;
+use crate::plan::{PairAct, PairSpec};
+use crate::site::Site;
+
+/// How often it is tried to find out what became of a command, before it is left to the end of the run.
+const TRIES: u32 = 40;
+/// How long after a command it may still be under way, in tries.
+const UNDER_WAY_TRIES: u32 = 24;
+/// Between two tries, ms.
+const TRY_MS: u64 = 500;
+
+/// A pair as each of its arrays has it.
+pub(super) struct Views {
+    pub(super) views: [Option<RemoteInfo>; 2],
+}
+
+impl Views {
+    pub(super) fn at(&self, site: Site) -> Option<&RemoteInfo> {
+        self.views[site.index()].as_ref()
+    }
+
+    pub(super) fn serves(&self, site: Site) -> bool {
+        self.at(site).is_some_and(|info| info.role == PairRole::Owner)
+    }
+
+    /// The one array whose half serves, while the other's stands by, and will not come back with what it has.
+    pub(super) fn owner(&self) -> Option<Site> {
+        if self.views.iter().flatten().any(|info| info.data == PairData::Diverged) {
+            return None;
+        }
+        let stands_by = |site: Site| self.at(site).is_some_and(|info| info.role == PairRole::Standby);
+        Site::ALL.into_iter().find(|site| self.serves(*site) && stands_by(site.other()))
+    }
+
+    /// Both halves have the same, but for writes under way.
+    pub(super) fn is_synchronized(&self) -> bool {
+        let same = |info: &RemoteInfo| {
+            matches!(info.status, PairStatusInfo::Synchronized | PairStatusInfo::R1Updated)
+        };
+        self.views.iter().all(|view| view.as_ref().is_some_and(same))
+    }
+}
+
+impl Host {
+    /// Makes the arrays known to each other: one of them dials, or both.
+    pub(super) async fn link_arrays(&self) {
+        for site in Site::ALL {
+            let dials = self.shared.plan.seed % 3 != site.index() as u64;
+            let there = site.other();
+            let endpoint = dials.then(|| format!("tcp:{}:{LINK_PORT}", there.address()));
+            let other = self.at(there);
+            other.wait_until_up().await;
+            let Told::Done(array) = other.ask(other.array.array_show()).await else { continue };
+            // Who does not dial has to know who may.
+            let serial = (!dials).then_some(array.serial);
+            let command = Command::LinkAdd { name: there.name().into(), endpoint, serial };
+            let host = self.at(site);
+            while let Told::Unasked | Told::Unknown = host.ask(host.array.call(&command)).await {
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    /// An operator's command, asked of the host's array.
+    pub(super) async fn pair_act(&self, act: &PairAct) {
+        let name = act.pair();
+        if let PairAct::Create(spec) = act {
+            return self.create_pair(spec).await;
+        }
+        let there = self.shared.ledger().pairs.get(name).is_some_and(|pair| pair.exists.surely(&true));
+        if !there {
+            self.shared.ledger().counts.skipped += 1;
+            return;
+        }
+        let device = self.pair_device(name);
+        match act {
+            PairAct::Create(_) => {}
+            PairAct::Suspend { split, .. } => {
+                self.tell(Command::RemoteSuspend { device, whole_group: true, split: *split }).await;
+            }
+            PairAct::Resume { .. } => {
+                self.tell(Command::RemoteResume { device, whole_group: true }).await;
+            }
+            PairAct::Mode { adaptive, .. } => {
+                let mode = if *adaptive { PairMode::Adaptive } else { PairMode::Synchronous };
+                self.shared.ledger().pair_changes(name);
+                self.tell(Command::RemoteMode { device, mode }).await;
+                // What the other half has is no instant any more.
+                self.shared.ledger().pair_changed(name, |pair| pair.floor = None);
+            }
+            PairAct::Failover { force, .. } => self.fail_over(name, *force).await,
+            PairAct::Resolve { keep, .. } => self.at(*keep).resolve(name).await,
+            PairAct::Delete { force, .. } => self.delete_pair(name, *force).await,
+            PairAct::Show { .. } => drop(self.look(name).await),
+        }
+    }
+
+    async fn tell(&self, command: Command) {
+        self.ask(self.array.call(&command)).await;
+    }
+
+    /// The present name of a pair's device on the host's array.
+    pub(super) fn pair_device(&self, name: &str) -> String {
+        let ledger = self.shared.ledger();
+        let Some(pair) = ledger.pairs.get(name) else { return String::new() };
+        let device = pair.spec.device(self.site);
+        ledger.devices.get(device).map_or_else(|| device.into(), |device| device.name.latest().clone())
+    }
+
+    /// Makes a pair, unless it is there or may be.
+    pub(super) async fn create_pair(&self, spec: &PairSpec) {
+        let fading = self.shared.ledger().pairs.get(&spec.name).is_some_and(|pair| pair.fading);
+        if fading {
+            self.look(&spec.name).await;
+        }
+        {
+            let mut ledger = self.shared.ledger();
+            if ledger.pairs.get(&spec.name).is_some_and(|pair| pair.fading || pair.exists.may_be(&true)) {
+                ledger.counts.skipped += 1;
+                return;
+            }
+            ledger.pair_begins(spec);
+        }
+        for _ in 0..TRIES {
+            if self.finish_creation(&spec.name).await {
+                return;
+            }
+            if self.shared.phase.get() > Phase::Safety || self.is_over() {
+                return;
+            }
+            let setting_up = self.shared.in_phase(Phase::Setup);
+            sleep(Duration::from_millis(if setting_up { TRY_MS / 10 } else { TRY_MS })).await;
+        }
+    }
+
+    /// Asks once, or once more with the same number (F2). Whether it is known now what came of it.
+    pub(super) async fn finish_creation(&self, name: &str) -> bool {
+        let Some(pair) = self.shared.ledger().pairs.get(name).cloned() else { return true };
+        let spec = &pair.spec;
+        let host = self.at(spec.asked);
+        let half = |site: Site| if site == Site::A { PairHalf::R1 } else { PairHalf::R2 };
+        let made = |site: Site| {
+            let size = spec.makes.filter(|(at, _)| *at == site).map(|(_, size_bytes)| size_bytes);
+            size.map(|size_bytes| NewDevice { pool: None, size_bytes })
+        };
+        let command = Command::RemoteCreate {
+            request: pair.request,
+            device: host.pair_device(name),
+            peer: spec.asked.other().name().into(),
+            peer_device: self.at(spec.asked.other()).pair_device(name),
+            half: half(spec.asked),
+            from: half(spec.from),
+            create_local: made(spec.asked),
+            create_peer: made(spec.asked.other()),
+            mode: if spec.adaptive { PairMode::Adaptive } else { PairMode::Synchronous },
+            policy: if spec.freeze { PairPolicy::Freeze } else { PairPolicy::Continue },
+            group: spec.group.clone(),
+        };
+        let told = host.ask(host.array.call(&command)).await;
+        match told {
+            Told::Done(_) => self.shared.ledger().pair_made(name, true),
+            Told::Refused(_) => self.shared.ledger().pair_made(name, false),
+            Told::Unasked | Told::Unknown => return false,
+        }
+        true
+    }
+
+    /// Asks both arrays; `None`: one of them did not answer.
+    pub(super) async fn look(&self, name: &str) -> Option<Views> {
+        let changes = self.shared.ledger().changes;
+        let call = self.shared.ledger().history.tick();
+        let (mut views, mut silent) = ([None, None], false);
+        for site in Site::ALL {
+            let host = self.at(site);
+            let command = Command::RemoteShow { device: host.pair_device(name) };
+            match host.ask(host.array.call(&command)).await {
+                Told::Done(Answer::Remote(info)) => {
+                    let RemoteInfo { status, role, link, data, cause, owed_bytes, lacked_bytes, .. } = &*info;
+                    host.note(format_args!(
+                        "{name} at {}: {status:?} {role:?} {link:?} {data:?} {cause:?} {owed_bytes} {lacked_bytes}",
+                        site.name()
+                    ));
+                    views[site.index()] = Some(*info);
+                }
+                Told::Refused(RefusalCode::NotFound) => {}
+                _ => silent = true,
+            }
+        }
+        let views = Views { views };
+        let mut ledger = self.shared.ledger();
+        if changes == ledger.changes {
+            for site in Site::ALL.into_iter().filter(|site| views.serves(*site)) {
+                let serves = ledger.pairs.get(name).is_some_and(|p| p.serves.surely(&site) && !p.forked);
+                let same = views.at(site).is_some_and(|info| {
+                    let same =
+                        matches!(info.status, PairStatusInfo::Synchronized | PairStatusInfo::R1Updated);
+                    same && info.mode == PairMode::Synchronous
+                });
+                if serves {
+                    ledger.pair_seen(name, call, same);
+                }
+            }
+            let gone = !silent && views.views.iter().all(Option::is_none);
+            if let Some(pair) = ledger.pairs.get_mut(name).filter(|pair| gone && pair.fading) {
+                pair.fading = false;
+            }
+            if let (Some(owner), false) = (views.owner(), silent) {
+                ledger.reunited(name, owner);
+            }
+        }
+        drop(ledger);
+        (!silent).then_some(views)
+    }
+
+    /// The half on the host's array is to serve.
+    pub(super) async fn fail_over(&self, name: &str, force: bool) {
+        let names = {
+            let mut ledger = self.shared.ledger();
+            let names = ledger.group_of(name);
+            let settled = names.iter().all(|name| {
+                let pair = &ledger.pairs[name];
+                pair.moving.is_none() && !pair.forked && pair.busy == 0 && pair.serves.known().is_some()
+            });
+            if !settled {
+                ledger.counts.skipped += 1;
+                return;
+            }
+            names
+        };
+        let away = self.shared.ledger().pairs[name].serves.surely(&self.site.other());
+        if away {
+            self.shared.ledger().failover_begins(&names, self.site, force);
+        }
+        let device = self.pair_device(name);
+        let told = self.ask(self.array.call(&Command::RemoteFailover { device, force })).await;
+        if !away {
+            return;
+        }
+        match told {
+            Told::Done(_) => self.end_failover(&names, force, true),
+            Told::Refused(_) | Told::Unasked | Told::Unknown => {
+                self.settle_failover(&names, force, matches!(told, Told::Unasked)).await;
+            }
+        }
+    }
+
+    fn end_failover(&self, names: &[String], force: bool, happened: bool) {
+        let down = self.shared.array(self.site.other()).down.get();
+        self.shared.ledger().failover_ended(names, self.site, force, happened, down);
+    }
+
+    /// Finds out what became of a failover to the host's array.
+    async fn settle_failover(&self, names: &[String], force: bool, unasked: bool) {
+        for tried in 0..TRIES {
+            if self.try_settle(names, force, unasked || tried >= UNDER_WAY_TRIES).await
+                || self.shared.phase.get() > Phase::Safety
+                || self.is_over()
+            {
+                return;
+            }
+            sleep(Duration::from_millis(TRY_MS)).await;
+        }
+    }
+
+    /// Looks once. `late`: what has not happened will not.
+    pub(super) async fn try_settle(&self, names: &[String], force: bool, late: bool) -> bool {
+        let Some(first) = names.first() else { return true };
+        let Some(views) = self.look(first).await else { return false };
+        if views.serves(self.site) {
+            self.end_failover(names, force, true);
+            return true;
+        }
+        if late && views.serves(self.site.other()) {
+            self.end_failover(names, force, false);
+            return true;
+        }
+        false
+    }
+
+    /// The half on the host's array is the one that stays.
+    pub(super) async fn resolve(&self, name: &str) {
+        let keep = if self.site == Site::A { PairHalf::R1 } else { PairHalf::R2 };
+        self.shared.ledger().pair_changes(name);
+        self.tell(Command::RemoteResolve { device: self.pair_device(name), keep }).await;
+        self.shared.ledger().pair_changed(name, |_| {});
+        self.look(name).await;
+    }
+
+    /// Ends a pair.
+    pub(super) async fn delete_pair(&self, name: &str, force: bool) {
+        let settled = {
+            let ledger = self.shared.ledger();
+            let pair = &ledger.pairs[name];
+            pair.moving.is_none() && !pair.forked && pair.busy == 0
+        };
+        if !settled {
+            return;
+        }
+        {
+            let mut ledger = self.shared.ledger();
+            ledger.pair_changes(name);
+            if let Some(pair) = ledger.pairs.get_mut(name) {
+                pair.exists.also(false);
+            }
+        }
+        let device = self.pair_device(name);
+        let told = self.ask(self.array.call(&Command::RemoteDelete { device, force })).await;
+        match told {
+            Told::Done(_) => self.shared.ledger().pair_ended(name),
+            Told::Unknown => self.shared.ledger().pair_changed(name, |_| {}),
+            Told::Refused(_) | Told::Unasked => {
+                self.shared.ledger().pair_changed(name, |pair| pair.exists = Maybe::is(true));
+            }
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        !self.shared.ledger().violations.is_empty()
+    }
+}
