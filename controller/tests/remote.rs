@@ -268,6 +268,11 @@ fn split_brain() {
         Err(HostError::Gone),
         "the one that was not forced has stopped"
     );
+    let told = [(A, "d"), (B, "e")].map(|(array, device)| two.show(array, device).diverged.unwrap());
+    assert!(
+        told.iter().all(|told| told.here_tracks >= 1 && told.bytes == told.here_tracks * TRACK),
+        "{told:?}"
+    );
     let lost = two.content(B, "e");
     two.detach(B, 2);
     let resolved = two.command(A, Command::RemoteResolve { device: "d".into(), keep: PairHalf::R1 });

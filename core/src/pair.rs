@@ -199,7 +199,10 @@ impl Tables {
         for id in pairs {
             let record = unit.record(self, *id);
             if let Some(Cause::Halted(halt)) = Cause::from(record.halt).next(event_of(halt)) {
-                (record.halt, record.halted_ms) = (Some(halt), wall_ms);
+                // Both halves went their own ways when the first of it happened.
+                let has_parted = halt == Halt::Diverged && record.halt.is_some();
+                let since_ms = if has_parted { record.halted_ms } else { wall_ms };
+                (record.halt, record.halted_ms) = (Some(halt), since_ms);
             }
             if record.role == Role::Owner && record.halt != Some(Halt::Frozen) {
                 unit.begin_if_shared(self, *id)?;

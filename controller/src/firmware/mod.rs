@@ -33,6 +33,7 @@ mod remotes;
 mod resync;
 mod rounds;
 mod starving;
+mod told;
 mod tracks;
 mod verify;
 

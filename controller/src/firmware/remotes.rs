@@ -496,6 +496,8 @@ impl Firmware {
         let bytes =
             |set: Option<&TrackSet>| (u64::from(set.map_or(0, TrackSet::count)) * track).min(size_bytes);
         let (why, next) = self.explain(pair, status);
+        let (owed_bytes, lacked_bytes) = (bytes(self.tables.owed(pair)), bytes(self.tables.lacked(pair)));
+        let (copied_bytes_per_s, left_s) = self.pace(pair, owed_bytes + lacked_bytes);
         Some(RemoteInfo {
             pair: pair.to_string(),
             device: device.map(|device| device.name.clone()).unwrap_or_default(),
@@ -523,13 +525,13 @@ impl Firmware {
             policy: record.policy.into(),
             group: Some(record.group.clone()).filter(|group| !group.is_empty()),
             size_bytes,
-            owed_bytes: bytes(self.tables.owed(pair)),
-            lacked_bytes: bytes(self.tables.lacked(pair)),
+            owed_bytes,
+            lacked_bytes,
             copied_bytes: self.standings.get(&pair).map_or(0, |standing| standing.copied_bytes),
-            copied_bytes_per_s: 0,
-            left_s: None,
+            copied_bytes_per_s,
+            left_s,
             since_ms: record.halted_ms,
-            diverged: None,
+            diverged: self.diverged_info(pair),
         })
     }
 
@@ -589,6 +591,11 @@ impl Firmware {
             (PairStatus::FailedOver, _) if !owner => {
                 ("the other half serves".into(), "it is copied here when the link is back")
             }
+            _ if self.links.up(record.peer).is_some() => (link(), "it goes on once both have agreed"),
+            (PairStatus::FailedOver, _) if record.forced => (
+                format!("a person forced it: {}; {}", self.what_may_be_lost(pair), link()),
+                "it is dialled again, and what changed is copied then",
+            ),
             _ => (link(), "it is dialled again, and what changed is copied then"),
         };
         (why, next.into())

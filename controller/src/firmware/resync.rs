@@ -24,6 +24,7 @@ use super::durability::Waiter;
 use super::event::{Effect, HostError, LinkId, Segment};
 use super::io::{Change, OpId, Parent, Reader};
 use super::links::Asked;
+use super::told::Rate;
 use super::{Firmware, Work};
 
 /// Tracks of one pair that are copied side by side.
@@ -58,6 +59,7 @@ pub(super) struct Standing {
     heal_at: Option<Duration>,
     /// Bytes that were copied since the link is up.
     pub(super) copied_bytes: u64,
+    pub(super) rate: Rate,
 }
 
 /// Whether the peer has been told that a copy into its half begins.
@@ -246,8 +248,10 @@ impl Firmware {
 
     fn send_copy(&mut self, pair: PairId, track: TrackNo, what: Request, fx: &mut Vec<Effect>) {
         let Some(peer) = self.tables.pair(pair).map(|record| record.peer) else { return };
+        let now = self.now;
         let standing = self.standing(pair);
         standing.copied_bytes += u64::from(what.payload_bytes());
+        standing.rate.add(now, what.payload_bytes().into());
         *standing.copying.entry(track).or_default() += 1;
         let run = standing.run;
         self.ask(peer, what, Asked::Copy(pair, track, run), fx);

@@ -133,9 +133,9 @@ pub struct RemoteInfo {
 pub struct DivergedInfo {
     /// Tracks that were written here since the sides parted.
     pub here_tracks: u64,
-    /// Tracks that were written there.
-    pub there_tracks: u64,
-    /// All tracks that may differ, in bytes.
+    /// Tracks that were written there; `None`: the other array tells.
+    pub there_tracks: Option<u64>,
+    /// All tracks that are known here to differ, in bytes.
     pub bytes: u64,
     /// When the sides parted, as far as it is known here: wall time in ms since 1970.
     pub since_ms: u64,

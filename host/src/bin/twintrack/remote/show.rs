@@ -77,9 +77,10 @@ pub fn facts(pair: &RemoteInfo) -> Table<2> {
     }
     if let Some(diverged) = &pair.diverged {
         facts.fact("written here", format!("{} tracks", diverged.here_tracks));
-        facts.fact("written there", format!("{} tracks", diverged.there_tracks));
-        facts.fact("may differ", size::show(diverged.bytes));
-        facts.fact("diverged since", time::utc(diverged.since_ms));
+        if let Some(there_tracks) = diverged.there_tracks {
+            facts.fact("written there", format!("{there_tracks} tracks"));
+        }
+        facts.fact("differing", size::show(diverged.bytes));
     }
     facts
 }
