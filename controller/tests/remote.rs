@@ -268,6 +268,11 @@ fn split_brain() {
         Err(HostError::Gone),
         "the one that was not forced has stopped"
     );
+    for (array, device) in [(A, "d"), (B, "e")] {
+        let resume = Command::RemoteResume { device: device.into(), whole_group: false };
+        let reason = two.command(array, resume).unwrap_err().reason;
+        assert!(reason.contains("remote resolve"), "{reason}");
+    }
     let told = [(A, "d"), (B, "e")].map(|(array, device)| two.show(array, device).diverged.unwrap());
     assert!(
         told.iter().all(|told| told.here_tracks >= 1 && told.bytes == told.here_tracks * TRACK),

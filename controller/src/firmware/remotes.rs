@@ -116,13 +116,14 @@ impl Firmware {
                 return self.answer_remote(call, pair, fx);
             }
             Command::RemoteResume { device, whole_group } => {
-                let pair = self.owned_pair(&device)?;
+                let pair = self.pair_named(&device)?;
                 if self.tables.pair(pair).is_some_and(|record| record.halt == Some(Halt::Diverged)) {
                     return Err(wrong_state(format!(
                         "both sides of {pair} were written alone: say which one stays, `twintrack remote resolve {device} \
                          --keep r1|r2`"
                     )));
                 }
+                let pair = self.owned_pair(&device)?;
                 let pairs = self.members(pair, whole_group);
                 for pair in &pairs {
                     self.resume_here(*pair);
@@ -497,7 +498,8 @@ impl Firmware {
             |set: Option<&TrackSet>| (u64::from(set.map_or(0, TrackSet::count)) * track).min(size_bytes);
         let (why, next) = self.explain(pair, status);
         let (owed_bytes, lacked_bytes) = (bytes(self.tables.owed(pair)), bytes(self.tables.lacked(pair)));
-        let (copied_bytes_per_s, left_s) = self.pace(pair, owed_bytes + lacked_bytes);
+        let left_bytes = if status == PairStatus::SyncInProg { owed_bytes + lacked_bytes } else { 0 };
+        let (copied_bytes_per_s, left_s) = self.pace(pair, left_bytes);
         Some(RemoteInfo {
             pair: pair.to_string(),
             device: device.map(|device| device.name.clone()).unwrap_or_default(),
@@ -530,7 +532,8 @@ impl Firmware {
             copied_bytes: self.standings.get(&pair).map_or(0, |standing| standing.copied_bytes),
             copied_bytes_per_s,
             left_s,
-            since_ms: record.halted_ms,
+            // Of what moves it is not known.
+            since_ms: record.halt.map_or(0, |_| record.halted_ms),
             diverged: self.diverged_info(pair),
         })
     }

@@ -122,7 +122,7 @@ pub struct RemoteInfo {
     pub copied_bytes_per_s: u64,
     /// How long the rest takes at that rate.
     pub left_s: Option<u64>,
-    /// Since when it is in that state: wall time in ms since 1970.
+    /// Since when nothing moves: wall time in ms since 1970; 0: it moves.
     pub since_ms: u64,
     /// What a split brain is about, if there is one.
     pub diverged: Option<DivergedInfo>,
