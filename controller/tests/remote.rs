@@ -239,6 +239,16 @@ fn a_forced_failover() {
     assert_eq!(two.content(A, "d"), two.content(B, "e"));
 }
 
+/// All that was sent has come back when a link's test is answered.
+#[test]
+fn a_link_is_tested() {
+    let mut two = Two::linked();
+    for size_bytes in [0, 512, 20 << 20] {
+        let tested = two.command(A, Command::LinkTest { name: "b".into(), size_bytes });
+        assert!(matches!(&tested, Ok(Answer::LinkTest(info)) if info.size_bytes == size_bytes), "{tested:?}");
+    }
+}
+
 /// F4: both were written alone. Nothing moves until a person chooses; the loser is kept as a session.
 #[test]
 fn split_brain() {

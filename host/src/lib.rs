@@ -71,6 +71,23 @@
 //! # }
 //! ```
 //!
+//! # A volume on two arrays
+//!
+//! A remote pair as one volume: calls go to the array that serves, before and after a failover.
+//!
+//! ```no_run
+//! use twintrack_host::{MultipathOptions, MultipathVolume, NbdPath, TokioDial};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let berlin = NbdPath::new(TokioDial, "tcp:berlin.example:10809".parse()?, "db");
+//! let tokyo = NbdPath::new(TokioDial, "tcp:tokyo.example:10809".parse()?, "db-copy");
+//! let db = MultipathVolume::new([berlin, tokyo], MultipathOptions::default());
+//! db.write(4096, vec![7; 4096].into(), false).await?;
+//! db.flush().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Establish
 //!
 //! ```no_run
@@ -91,6 +108,7 @@ mod array;
 mod commands;
 mod dial;
 mod establish;
+mod multipath;
 mod nbd;
 mod remote;
 #[cfg(feature = "tls")]
@@ -100,6 +118,7 @@ mod tls_failure;
 pub use array::{ANSWER_BYTES_MAX, ArrayClient, ArrayError, TRACK_BYTES_MAX, TokenError};
 pub use dial::{Dial, Socket, TokioDial};
 pub use establish::{EstablishError, EstablishStep, Leftover, Pair, establish};
+pub use multipath::{MultipathError, MultipathOptions, MultipathVolume, NbdPath};
 pub use nbd::{Lost, NbdClient, NbdError, NbdOptions, describe_export, list_exports};
 pub use remote::NewRemote;
 #[cfg(feature = "tls")]

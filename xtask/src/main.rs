@@ -1,7 +1,8 @@
-//! What one does with the workspace: `cargo xtask sim`, `cargo xtask test`, `cargo xtask bench`.
+//! What one does with the workspace: `cargo xtask sim`, `cargo xtask test`, `cargo xtask bench`, `cargo xtask demo`.
 
 mod bench;
 mod campaign;
+mod demo;
 mod packages;
 mod process;
 mod sim;
@@ -29,6 +30,8 @@ enum Task {
     Test,
     /// Measures twintrack beside nbdkit and qemu-nbd.
     Bench(bench::Options),
+    /// Starts two arrays with a pair of volumes in a temporary folder, says what to try, and cleans up on Ctrl-C.
+    Demo,
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Task::Sim(options) => sim::run(&options),
         Task::Test => test::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Demo => demo::run(),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -49,6 +49,14 @@ struct Release {
 impl Firmware {
     /// What a peer asks for.
     pub(super) fn asked(&mut self, served: Served, what: Request, fx: &mut Vec<Effect>) {
+        // What is another array's is not there for this one. I/O looks at its link anyway.
+        let peer = self.peer_of(served.link);
+        let foreign = |pair: &PairId| self.tables.pair(*pair).is_some_and(|record| Some(record.peer) != peer);
+        if let Some(pair) = what.commanded().iter().find(|pair| foreign(pair)) {
+            let error = not_found(*pair);
+            self.answer_peer(served, Err(error), fx);
+            return;
+        }
         let result = match what {
             Request::Write { .. }
             | Request::Zeros { .. }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use twintrack_host::manage::{LinkInfoState, PairHalf, PairLink, PairStatusInfo};
 
+use bytes::Bytes;
+use twintrack_host::{Endpoint, MultipathError, MultipathOptions, MultipathVolume, NbdPath, TokioDial};
+
 use crate::pki::Pki;
 use crate::proxy::Weather;
 use crate::twins::{Content, Twins};
@@ -146,4 +149,51 @@ async fn a_split_brain_is_resolved() {
     content.is_kept(twins.there(), "copy").await;
     twins.there().array().device_online("copy.lost-1", true).await.unwrap();
     other.is_on(&twins.there().device("copy.lost-1").await).await;
+}
+
+/// One handle over both arrays: it follows a failover and back, an array that is killed and started again, and one that is
+/// lost; and what it has flushed is there.
+#[tokio::test]
+async fn a_volume_follows_the_array_that_serves() {
+    let mut twins = Twins::new(None).await;
+    let mut content = Content::new(SIZE, 6);
+    twins.pair(&content).await;
+    let paths = [("db", 0), ("copy", 1)].map(|(device, array): (_, usize)| {
+        let socket = twins.places[array].folder().join("nbd.sock");
+        NbdPath::new(TokioDial, Endpoint::Unix(socket), device)
+    });
+    let volume = MultipathVolume::new(paths, MultipathOptions::default());
+    assert_eq!(volume.size_bytes().await, Ok(SIZE as u64));
+    let mut written = 0;
+    for step in 0..5 {
+        // Written, not flushed; then the array that has it is no more the one that serves, or is gone.
+        for _ in 0..20 {
+            let (offset, data) = content.next_write();
+            volume.write(offset, data, false).await.unwrap();
+            written += 1;
+        }
+        match step {
+            0 => drop(twins.there().array().remote_failover("copy", false).await.unwrap()),
+            1 => {
+                twins.becomes(twins.there(), "copy", PairStatusInfo::R1Updated).await;
+                drop(twins.here().array().remote_failover("db", false).await.unwrap());
+            }
+            2 => twins.crash_here().await,
+            3 => {
+                twins.synchronized().await;
+                twins.here.take().unwrap().kill();
+                while twins.there().array().remote_failover("copy", true).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            _ => {}
+        }
+        volume.flush().await.unwrap();
+        assert_eq!(volume.active().await, [1, 0, 0, 1, 1][step]);
+        let read = volume.read(0, SIZE as u32).await.unwrap();
+        assert!(read == content.bytes, "step {step}, after {written} writes");
+    }
+    // An error that is no failover's is the caller's.
+    let beyond = volume.write(SIZE as u64, Bytes::from_static(&[0; 512]), false).await;
+    assert!(matches!(beyond, Err(MultipathError::Refused(_))), "{beyond:?}");
 }

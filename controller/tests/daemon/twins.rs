@@ -158,12 +158,17 @@ impl Content {
     /// Changes so many blocks at random, here and on the device; then flushes.
     pub async fn write_some(&mut self, device: &NbdClient, blocks: usize) {
         for _ in 0..blocks {
-            let block = self.next() as usize % (self.bytes.len() / BLOCK);
-            self.change(block);
-            let bytes = Bytes::copy_from_slice(&self.bytes[block * BLOCK..][..BLOCK]);
-            device.write((block * BLOCK) as u64, bytes, false).await.unwrap();
+            let (offset, bytes) = self.next_write();
+            device.write(offset, bytes, false).await.unwrap();
         }
         device.flush().await.unwrap();
+    }
+
+    /// A block at random gets new bytes, here; to be written.
+    pub fn next_write(&mut self) -> (u64, Bytes) {
+        let block = self.next() as usize % (self.bytes.len() / BLOCK);
+        self.change(block);
+        ((block * BLOCK) as u64, Bytes::copy_from_slice(&self.bytes[block * BLOCK..][..BLOCK]))
     }
 
     /// The device has it, byte for byte.

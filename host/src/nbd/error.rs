@@ -68,7 +68,7 @@ pub enum NbdError {
 
 impl NbdError {
     /// From an error of the stream during the handshake.
-    pub(super) fn connect(error: io::Error) -> Self {
+    pub(crate) fn connect(error: io::Error) -> Self {
         TlsFailure::of(&error).map_or(Self::Connect { kind: error.kind() }, Self::Tls)
     }
 

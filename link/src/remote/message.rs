@@ -438,6 +438,28 @@ pub enum Note {
 }
 
 impl Request {
+    /// The pairs that it is a command for; none, if it is I/O.
+    pub fn commanded(&self) -> &[PairId] {
+        match self {
+            Self::Ready { pair }
+            | Self::Destroy { pair }
+            | Self::Begin { pair }
+            | Self::Taken { pair }
+            | Self::SetMode { pair, .. }
+            | Self::Yield { pair, .. }
+            | Self::Complete { pair, .. } => std::slice::from_ref(pair),
+            Self::Create(half) => std::slice::from_ref(&half.pair),
+            Self::Halt { pairs, .. } | Self::Resume { pairs } | Self::Release { pairs } => pairs,
+            Self::Write { .. }
+            | Self::Zeros { .. }
+            | Self::Clear { .. }
+            | Self::Fetch { .. }
+            | Self::Flush { .. }
+            | Self::Sums { .. }
+            | Self::Echo { .. } => &[],
+        }
+    }
+
     /// Bytes of payload that it takes on the link, there or back: what the window counts.
     pub fn payload_bytes(&self) -> u32 {
         match self {

@@ -49,7 +49,7 @@ pub struct Cli {
     /// Prints answers and errors as JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// How long to wait for an answer: 30, unless it is one that takes its time (`remote verify`, `link test`)
+    /// How long to wait for an answer: 30, or as long as it takes for `remote verify`
     #[arg(
         long = "timeout",
         global = true,

@@ -75,7 +75,7 @@ impl LinkCommand {
                     return Err(Failure::Usage(format!("a test sends at most {most}")));
                 }
                 let waiting = Waiting::new(format!("testing {name}"));
-                let tested = context.patient().link_test(&name, size).await?;
+                let tested = context.array.link_test(&name, size).await?;
                 drop(waiting);
                 context.output.show(&tested, || facts(&tested).to_string())
             }
