@@ -293,8 +293,8 @@ impl Firmware {
     /// Nothing of the pair moves any more, nor of its group: one write of it could not reach the peer, or a person says
     /// so. Whoever waits for the peer waits for the commit of that.
     pub(super) fn halt(&mut self, pair: PairId, cause: Halt, fx: &mut Vec<Effect>) {
-        let group = if planted(Defect::GroupTornApart) { vec![pair] } else { self.tables.group_of(pair) };
-        let group: Vec<PairId> = group.into_iter().filter(|id| self.is_going(*id)).collect();
+        let group: Vec<PairId> =
+            self.tables.group_of(pair).into_iter().filter(|id| self.is_going(*id)).collect();
         if group.is_empty() {
             return;
         }
