@@ -61,7 +61,6 @@ defects! {
     MarkNotAwaited "mark-not-awaited" "rule 5: a write to a paired device does not wait for its region's mark";
     MarksUntold "marks-untold" "rule 5: a half that stands by and was restarted does not tell its dirty regions";
     OwedNotNoted "owed-not-noted" "rule 5: a halt does not note what its writes under way leave owed";
-    GroupTornApart "group-torn-apart" "pairs: a write that cannot reach the peer halts its own pair, and not its group";
     ReplyBeforePeer "reply-before-peer" "pairs: a host has its answer before the peer has the write";
     FlushHereOnly "flush-here-only" "pairs: a flush of a synchronous pair does not reach the peer";
     ServesAfterRelease "serves-after-release" "pairs: who gives a volume up goes on serving it";

@@ -6,7 +6,8 @@ use twintrack_link::nbd::PAYLOAD_BYTES_MAX;
 
 use super::durability::Waiter;
 use super::event::{AttachError, ConnId, Effect, ExportInfo, Extent, HostError, HostOp, Reply, Segment, Tag};
-use super::io::{self, Parent, Reader};
+use super::io::{self, Parent};
+use super::reads::{self, Reader};
 use super::{Firmware, Work};
 
 /// Parts of one request under way at a time.
@@ -394,7 +395,7 @@ impl Firmware {
         let parts = self.tables.geometry().split(offset, u64::from(length));
         for (track, within, length) in parts.take(STATUS_TRACKS_MAX as usize) {
             let entry = self.tables.entry(Place { owner, track }).ok_or(HostError::Gone)?;
-            for (range, lies) in io::runs(entry, within, length) {
+            for (range, lies) in reads::runs(entry, within, length) {
                 let (length, allocated) = (range.end - range.start, lies.is_some());
                 let count = extents.len();
                 match extents.last_mut() {

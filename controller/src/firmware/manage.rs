@@ -13,8 +13,8 @@ use twintrack_link::manage::{
 
 use super::durability::Waiter;
 use super::event::{CallId, Effect, HostError, Segment};
-use super::io::Reader;
 use super::points::{Point, What};
+use super::reads::Reader;
 use super::{Firmware, rounds};
 
 /// What a command leads to.

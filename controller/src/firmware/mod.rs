@@ -4,24 +4,28 @@
 //! array does: tests compare them, and the argument for correctness is about them. `step` only routes; the parts are
 //!
 //! - `hosts`: connections and requests, cut into tracks;
-//! - `io`: reads and writes of single tracks, which alone issue data I/O;
+//! - `io`: writes of single tracks, `reads`: reads of them, which alone issue data I/O;
 //! - `tracks`: who may write to which track, and the gate that a point in time closes;
 //! - `durability` and `rounds`: which alone issue syncs and commits; `headers` go with them;
 //! - `points`: activate, deactivate and remove, which wait for writes in flight;
 //! - `manage`: the other commands; `jobs`: reclaim, discard, merge; `policy`: what a pool does when it is full;
 //!   `starving`: who waits for room, and who is failed for it;
-//! - `links`: connections to other arrays; `accord`: how both agree on their pairs; `mirror`: the remote leg of a write, and
-//!   its other end; `marks`: dirty regions; `resync`: what is owed or lacked is copied; `pairs`: commands over both;
-//!   `remotes`: how they are asked for and what is told of them.
+//! - `links`: connections to other arrays; `accord`: how both agree on their pairs; `mirror`: the remote leg of a write;
+//!   `standby`: its other end; `marks`: dirty regions; `resync`: what is owed or lacked is copied; `creation` and
+//!   `pairs`: what spans both arrays; `failover`: who serves; `verify`: are both halves the same; `remotes`: how a person asks for all
+//!   that, `infos`: what he is told; `link_test`: how fast a link is.
 
 mod accord;
 mod creation;
 mod durability;
 mod event;
+mod failover;
 mod headers;
 mod hosts;
+mod infos;
 mod io;
 mod jobs;
+mod link_test;
 mod links;
 mod manage;
 mod marks;
@@ -29,9 +33,11 @@ mod mirror;
 mod pairs;
 mod points;
 mod policy;
+mod reads;
 mod remotes;
 mod resync;
 mod rounds;
+mod standby;
 mod starving;
 mod told;
 mod tracks;
@@ -78,7 +84,7 @@ pub struct Firmware {
     parts_left: u32,
     tracks: tracks::Tracks,
     ops: BTreeMap<io::OpId, io::Op>,
-    reads: BTreeMap<io::ReadId, io::Read>,
+    reads: BTreeMap<reads::ReadId, reads::Read>,
     io: BTreeMap<IoId, io::IoFor>,
     /// Operations that wait for a free physical track.
     starving: VecDeque<io::OpId>,
@@ -107,7 +113,7 @@ pub struct Firmware {
     /// Wall time at an instant, as last told.
     wall: (Duration, u64),
     /// Measurements of links under way.
-    tests: BTreeMap<CallId, remotes::LinkTest>,
+    tests: BTreeMap<CallId, link_test::LinkTest>,
     /// What is to be done before the step ends.
     work: VecDeque<Work>,
     numbers: u64,
@@ -125,7 +131,7 @@ enum Work {
     /// An operation has its turn.
     Op(io::OpId),
     /// A read that needs no disk is over.
-    ReadOver(io::ReadId),
+    ReadOver(reads::ReadId),
     /// A request's part is over.
     Advance(hosts::RequestId),
     /// A disk operation on a store that is offline.

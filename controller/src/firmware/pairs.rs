@@ -1,22 +1,16 @@
-//! Commands that span two arrays, and what the peer asks of this one: make a pair, remove it, suspend, resume, fail over.
+//! Commands that span two arrays, and what the peer asks of this one: make a pair, remove it, suspend, resume. Who serves is
+//! [`super::failover`]'s.
 //!
 //! A creation goes (A1–A7): this half's record durable, not ready → the peer makes its half, durably → ready here, durably
 //! → the caller has its answer, and the peer is told. If the peer refuses, or the link breaks, or this array crashes before
 //! *ready* is durable, both halves go: here at once, there by [`Request::Destroy`], at once or at the next contact
 //! ([`super::accord`]). After it, the peer's half becomes ready at the next contact at the latest. Who asks again with
 //! the same request number gets the same answer (F2).
-//!
-//! A planned failover goes: the taker asks; the giver lets no host in any more, has everything under way land on both
-//! arrays, and commits *released*; the taker commits *owner* and answers; the giver commits *standby*. In between nobody
-//! serves; a crash in between is finished at the next contact.
 
 use std::collections::BTreeMap;
 
-use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{
-    ActivateSession, CommandError, DeviceId, Halt, Kinship, Lineage, Owner, PairId, PeerId, Role, Stage,
-};
-use twintrack_link::manage::{Answer, Refusal, RefusalCode};
+use twintrack_core::{CommandError, Halt, Lineage, PairId, Role, Stage};
+use twintrack_link::manage::{Refusal, RefusalCode};
 use twintrack_link::remote::{
     Answer as PeerAnswer, CreateHalf, PairState, PeerError, PeerErrorCode, Request,
 };
@@ -24,9 +18,10 @@ use twintrack_link::remote::{
 use super::Firmware;
 use super::durability::Waiter;
 use super::event::{CallId, Effect, LinkId};
+use super::failover::Release;
 use super::links::{Asked, Served};
+use super::manage;
 use super::mirror::{not_found, wrong_state};
-use super::{manage, rounds};
 
 /// Commands under way that span two arrays.
 #[derive(Debug, Default)]
@@ -36,14 +31,7 @@ pub(super) struct Pairs {
     /// What the other array is to be asked for, once this half is durable.
     pub(super) creating: BTreeMap<PairId, CreateHalf>,
     /// What this array is about to let go. At most one.
-    releases: Vec<Release>,
-}
-
-/// Pairs that a peer is to take over.
-#[derive(Debug)]
-struct Release {
-    served: Served,
-    pairs: Vec<PairId>,
+    pub(super) releases: Vec<Release>,
 }
 
 impl Firmware {
@@ -101,7 +89,7 @@ impl Firmware {
     }
 
     /// Answers once everything up to now is durable.
-    fn answer_durable(&mut self, served: Served, answer: PeerAnswer) -> Result<(), PeerError> {
+    pub(super) fn answer_durable(&mut self, served: Served, answer: PeerAnswer) -> Result<(), PeerError> {
         if self.durability.wait(&self.tables, Waiter::Peer(served, Box::new(answer))) {
             return Ok(());
         }
@@ -145,7 +133,7 @@ impl Firmware {
     }
 
     /// From now on data flow; the peer's half is whole, unless this side has a generation of its own.
-    fn stand_whole(&mut self, link: LinkId, pair: PairId) {
+    pub(super) fn stand_whole(&mut self, link: LinkId, pair: PairId) {
         self.stand_on(link, pair);
         self.standing(pair).whole = self.tables.pair(pair).is_some_and(|record| !record.is_alone());
     }
@@ -296,195 +284,6 @@ impl Firmware {
         {
             let _ = self.tables.resume(pair);
             self.look_at_copy(pair);
-        }
-    }
-
-    /// This half has lost a split brain: what it has is kept as a session, and it stands by. The sender owes it all that may
-    /// differ.
-    fn serve_yield(
-        &mut self,
-        served: Served,
-        pair: PairId,
-        lineage: &Lineage,
-        fx: &mut Vec<Effect>,
-    ) -> Result<(), PeerError> {
-        let record = self.tables.pair(pair).ok_or_else(|| not_found(pair))?;
-        let (device, role) = (record.device, record.role);
-        // Asked again, it has yielded already.
-        let yielded = record.role == Role::Standby && !record.complete;
-        let diverged = record.halt == Some(Halt::Diverged) || yielded;
-        if !diverged || record.lineage.compare(lineage) != Kinship::Diverged {
-            return Err(wrong_state(format!("{pair} has not diverged here")));
-        }
-        if !self.is_idle(pair) {
-            return Err(wrong_state(format!(
-                "hosts still use {pair}'s volume here: stop them, and ask again"
-            )));
-        }
-        if !yielded {
-            self.keep_aside(device).map_err(|error| refused(&error))?;
-        }
-        if role == Role::Owner {
-            self.tables.set_roles(&[pair], Role::Standby, false).map_err(|error| refused(&error))?;
-        }
-        if !yielded || self.tables.pair(pair).is_some_and(|record| record.halt == Some(Halt::Diverged)) {
-            self.tables.resolve(pair, None).map_err(|error| refused(&error))?;
-        }
-        self.tables.set_complete(pair, false).map_err(|error| refused(&error))?;
-        self.standing(pair).vouched = false;
-        self.tell_marks(served.link, pair, true, fx);
-        self.answer_durable(served, PeerAnswer::Done)
-    }
-
-    /// A session of what a device has now, shown by a virtual device of its own, offline.
-    fn keep_aside(&mut self, device: DeviceId) -> Result<(), CommandError> {
-        let name = self.tables.device(device).map(|record| record.name.clone()).unwrap_or_default();
-        let free = (1..)
-            .map(|n| format!("{name:.48}.lost-{n}"))
-            .find(|name| self.tables.device_named(name).is_none());
-        let (shown_by, _) = self.tables.create_virtual(&free.unwrap_or_default())?;
-        let (session, _) = self.tables.register(device, None)?;
-        self.tables.relate(session, shown_by)?;
-        let list = [ActivateSession { session, name: None, online: false }];
-        let wall_ms = self.wall_ms();
-        self.tables.activate(&list, None, wall_ms)?;
-        Ok(())
-    }
-
-    /// A planned failover, for the side that serves: nothing new is let in, and what is under way lands.
-    fn serve_release(&mut self, served: Served, pairs: &[PairId]) -> Result<(), PeerError> {
-        for pair in pairs {
-            let record = self.tables.pair(*pair).ok_or_else(|| not_found(*pair))?;
-            if record.role != Role::Owner || !self.is_synchronized(*pair) {
-                return Err(wrong_state(format!(
-                    "{pair} is not synchronized: resume it and wait until it is; only if this array is out of reach, force \
-                     the failover"
-                )));
-            }
-        }
-        if !self.pairs.releases.is_empty() {
-            return Err(wrong_state("another failover is under way: try again".into()));
-        }
-        self.pairs.releases.push(Release { served, pairs: pairs.to_vec() });
-        Ok(())
-    }
-
-    /// Whether hosts' I/O of a device is held off because its pair is about to be released.
-    pub(super) fn is_releasing(&self, pair: PairId) -> bool {
-        self.pairs.releases.iter().any(|release| release.pairs.contains(&pair))
-    }
-
-    /// Lets pairs go whose last I/O has landed, on both arrays; `false`: there are none.
-    pub(super) fn advance_releases(&mut self, fx: &mut Vec<Effect>) -> bool {
-        let ready = |release: &Release| release.pairs.iter().all(|pair| self.is_idle(*pair));
-        let Some(at) = self.pairs.releases.iter().position(ready) else { return false };
-        let Release { served, pairs } = self.pairs.releases.swap_remove(at);
-        // What was under way may have halted it.
-        if !pairs.iter().all(|pair| self.is_synchronized(*pair)) {
-            let reason = "the pair was halted while its last writes landed: nothing was changed".into();
-            self.answer_peer(served, Err(wrong_state(reason)), fx);
-            return true;
-        }
-        let mut lineages = Vec::new();
-        for pair in pairs {
-            if !planted(Defect::ServesAfterRelease) {
-                let _ = self.tables.set_roles(&[pair], Role::Released, false);
-            }
-            lineages.extend(self.tables.pair(pair).map(|record| (pair, record.lineage.clone())));
-        }
-        let answer = PeerAnswer::Released { pairs: lineages };
-        if let Err(error) = self.answer_durable(served, answer) {
-            self.answer_peer(served, Err(error), fx);
-        }
-        true
-    }
-
-    /// A link is gone: nobody waits for its releases.
-    pub(super) fn forget_releases(&mut self, link: LinkId) {
-        self.pairs.releases.retain(|release| release.served.link != link);
-    }
-
-    fn is_idle(&self, pair: PairId) -> bool {
-        let Some(record) = self.tables.pair(pair) else { return true };
-        let owner = Owner::Device(record.device);
-        self.tracks.is_drained(owner) && !self.requests.values().any(|request| request.owner == owner)
-    }
-
-    /// A planned failover to this side.
-    pub(super) fn ask_release(
-        &mut self,
-        peer: PeerId,
-        call: CallId,
-        pairs: Vec<PairId>,
-        fx: &mut Vec<Effect>,
-    ) {
-        let what = Request::Release { pairs: pairs.clone() };
-        self.ask(peer, what, Asked::Release(call, pairs), fx);
-    }
-
-    /// The giver has let go, durably: this side serves.
-    pub(super) fn release_answered(
-        &mut self,
-        call: CallId,
-        pairs: Vec<PairId>,
-        result: Result<PeerAnswer, PeerError>,
-        fx: &mut Vec<Effect>,
-    ) {
-        let taken = result.map_err(|error| told_by_peer(&error)).and_then(|_| {
-            self.tables.set_roles(&pairs, Role::Owner, false).map_err(|error| manage::refusal(&error))
-        });
-        if taken.is_ok() {
-            // Nothing is sent to the giver before it stands by.
-            pairs.iter().for_each(|pair| self.standing(*pair).agreed = None);
-        }
-        if let Err(refusal) = taken {
-            self.answer(call, Err(refusal), fx);
-        } else if !self.durability.wait(&self.tables, Waiter::Taken(call, pairs)) {
-            fx.push(Effect::Answer { call, result: Err(rounds::unavailable()) });
-        }
-    }
-
-    /// That this side serves is durable.
-    pub(super) fn taken(&mut self, call: CallId, pairs: Vec<PairId>, fx: &mut Vec<Effect>) {
-        pairs.iter().for_each(|pair| self.serve_from_now(*pair, fx));
-        let infos = pairs.iter().filter_map(|pair| self.remote_info(*pair)).collect();
-        fx.push(Effect::Answer { call, result: Ok(Answer::Remotes(infos)) });
-    }
-
-    /// That what is here stays is durable, and that this side serves.
-    pub(super) fn resolved(&mut self, call: CallId, pair: PairId, fx: &mut Vec<Effect>) {
-        self.serve_from_now(pair, fx);
-        fx.push(Effect::Answer { call, result: self.remote_answer(pair) });
-    }
-
-    fn serve_from_now(&mut self, pair: PairId, fx: &mut Vec<Effect>) {
-        let Some(peer) = self.tables.pair(pair).map(|record| record.peer) else { return };
-        self.standing(pair).vouched = true;
-        self.ask(peer, Request::Taken { pair }, Asked::Taken(pair), fx);
-    }
-
-    /// The taker serves, durably: this side stands by.
-    fn serve_taken(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
-        let record = self.tables.pair(pair).ok_or_else(|| not_found(pair))?;
-        match record.role {
-            Role::Released => {
-                let _ = self.tables.set_roles(&[pair], Role::Standby, false);
-            }
-            Role::Standby => {}
-            Role::Owner => return Err(wrong_state(format!("this array has not released {pair}"))),
-        }
-        self.stand_on(served.link, pair);
-        self.answer_durable(served, PeerAnswer::Done)
-    }
-
-    /// The giver stands by: writes go there.
-    pub(super) fn taken_answered(&mut self, pair: PairId, result: Result<PeerAnswer, PeerError>) {
-        let peer = self.tables.pair(pair).map(|record| record.peer);
-        if result.is_ok()
-            && let Some(link) = peer.and_then(|peer| self.links.up(peer))
-        {
-            // What was written here since is owed.
-            self.stand_whole(link, pair);
         }
     }
 }

@@ -22,8 +22,9 @@ use twintrack_link::remote::{Answer, PeerError, Request};
 
 use super::durability::Waiter;
 use super::event::{Effect, HostError, LinkId, Segment};
-use super::io::{Change, OpId, Parent, Reader};
+use super::io::{Change, OpId, Parent};
 use super::links::Asked;
+use super::reads::Reader;
 use super::told::Rate;
 use super::{Firmware, Work};
 

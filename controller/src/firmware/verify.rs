@@ -12,11 +12,12 @@ use twintrack_link::remote::{Answer as PeerAnswer, PeerError, Request};
 
 use super::Firmware;
 use super::event::{CallId, Effect, HostError, Segment};
-use super::io::{Change, OpId, Parent, Reader};
+use super::io::{Change, OpId, Parent};
 use super::links::Asked;
-use super::mirror::sums;
 use super::pairs::told_by_peer;
+use super::reads::Reader;
 use super::remotes::wrong_state;
+use super::standby::sums;
 
 /// Tracks that are compared side by side.
 const SIDE_BY_SIDE: usize = 8;

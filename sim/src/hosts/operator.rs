@@ -1,4 +1,4 @@
-//! Management: each command as the plan gives it, judged against what is known. Change reports are in `reports`.
+//! Management: each command as the plan gives it, judged against what is known.
 
 use std::future::Future;
 use std::time::Duration;

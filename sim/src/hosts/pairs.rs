@@ -311,13 +311,7 @@ impl Host {
         if !settled {
             return;
         }
-        {
-            let mut ledger = self.shared.ledger();
-            ledger.pair_changes(name);
-            if let Some(pair) = ledger.pairs.get_mut(name) {
-                pair.exists.also(false);
-            }
-        }
+        self.shared.ledger().pair_ends(name);
         let device = self.pair_device(name);
         let told = self.ask(self.array.call(&Command::RemoteDelete { device, force })).await;
         match told {

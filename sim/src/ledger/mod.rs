@@ -385,7 +385,9 @@ impl Ledger {
 
     /// What I/O on a device goes to, now; `None`: it would go nowhere.
     pub fn volume(&self, device: &str) -> Option<VolumeId> {
-        if self.pair_of(device).is_some_and(|pair| pair.exists.known().is_none() && pair.spec.r1 != device) {
+        // Whether it is its own or the other half's is not known.
+        let open = |pair: &Pair| pair.exists.known().is_none() && pair.spec.device(pair.spec.from) != device;
+        if self.pair_of(device).is_some_and(open) {
             return None;
         }
         let device = self.devices.get(device)?;

@@ -25,8 +25,12 @@ pub struct Pair {
     pub moving: Option<(Site, CutId)>,
     /// When the half that serves was last asked and said that the other has everything.
     pub floor: Option<Moment>,
+    /// Its end under way: the instant that what stood by shows.
+    pub ending: Option<CutId>,
     /// Whether it was forced, the failover under way.
     pub forced: bool,
+    /// When its creation was called.
+    pub begun: Moment,
     /// The number of its creation (F2).
     pub request: u64,
     /// Commands that change it under way.
@@ -58,7 +62,9 @@ impl Ledger {
             fading: false,
             moving: None,
             floor: None,
+            ending: None,
             forced: false,
+            begun: self.history.tick(),
             request: self.changes,
             busy: 1,
             changed: 0,
@@ -83,9 +89,8 @@ impl Ledger {
         if spec.from == Site::B {
             // R1 takes over what R2 has, and serves it.
             self.stand_by(name, Site::A);
-            let floor = self.history.tick();
-            if let Some(cut) = self.begin_move(&[name.into()], Site::A, floor) {
-                self.history.blur_move(cut);
+            let begun = self.pairs.get(name).map_or(0, |pair| pair.begun);
+            if let Some(cut) = self.begin_move(&[name.into()], Site::A, begun) {
                 self.history.end_move(cut, false);
             }
         }
@@ -193,15 +198,25 @@ impl Ledger {
         }
     }
 
-    /// A pair has ended: what stood by shows what it has, if that is known.
-    pub fn pair_ended(&mut self, name: &str) {
+    /// The end of a pair is called: what stood by shows what it has then, if that is known.
+    pub fn pair_ends(&mut self, name: &str) {
         let Some(pair) = self.pairs.get(name).cloned() else { return };
-        let serves = *pair.serves.latest();
         let now = self.history.tick();
-        if let Some(cut) = self.begin_move(&[name.into()], serves.other(), pair.floor.unwrap_or(now)) {
-            if pair.floor.is_none() {
-                self.history.blur_move(cut);
-            }
+        let to = pair.serves.latest().other();
+        let cut = self.begin_move(&[name.into()], to, pair.floor.unwrap_or(now));
+        if let (Some(cut), None) = (cut, pair.floor) {
+            self.history.blur_move(cut);
+        }
+        self.pair_changes(name);
+        if let Some(pair) = self.pairs.get_mut(name) {
+            pair.ending = cut;
+            pair.exists.also(false);
+        }
+    }
+
+    /// It has ended.
+    pub fn pair_ended(&mut self, name: &str) {
+        if let Some(cut) = self.pairs.get(name).and_then(|pair| pair.ending) {
             self.history.end_move(cut, false);
         }
         self.pair_changed(name, |pair| (pair.exists, pair.fading) = (Maybe::is(false), true));

@@ -16,8 +16,9 @@ pub(super) fn generate(scenario: Scenario, seed: u64) -> Plan {
     draft.horizon_ms = draft.dice.between(500, 2500);
     draft.add_devices();
     let pairs = add_pairs(&mut draft, scenario);
-    let first = draft.standard.clone();
-    if matches!(scenario, Scenario::Failover | Scenario::SplitBrain) {
+    let made = |name: &String| pairs.iter().any(|pair| pair.r1 == *name && pair.from == Site::B);
+    let first: Vec<_> = draft.standard.iter().filter(|(name, _)| !made(name)).cloned().collect();
+    if scenario != Scenario::Pair {
         // Hosts try either half.
         draft.standard.extend(draft.second.clone());
     }
@@ -38,19 +39,21 @@ fn add_pairs(draft: &mut Draft, scenario: Scenario) -> Vec<PairSpec> {
     for (n, (r1, size)) in draft.standard.clone().into_iter().enumerate() {
         let (dice, r2) = (&mut draft.dice, format!("e{n}"));
         let late = scenario == Scenario::Create;
-        let makes = (late && dice.chance(500)).then_some((Site::B, size));
+        // Made with the pair is R2, or R1 of what R2 has.
+        let from = if late && dice.chance(300) { Site::B } else { Site::A };
+        let makes = (late && (from == Site::B || dice.chance(500))).then_some((from.other(), size));
         let spec = PairSpec {
             name: format!("p{n}"),
             r1,
             r2: r2.clone(),
             asked: if late && dice.chance(400) { Site::B } else { Site::A },
-            from: if late && makes.is_none() && dice.chance(400) { Site::B } else { Site::A },
+            from,
             makes,
             adaptive: scenario == Scenario::Pair && dice.chance(150),
             freeze: false,
             group: grouped.clone(),
         };
-        if makes.is_none() {
+        if makes.is_none_or(|(site, _)| site == Site::A) {
             draft.second.push((r2, size));
         }
         pairs.push(spec);

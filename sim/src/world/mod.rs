@@ -14,6 +14,7 @@ use turmoil::Sim;
 use crate::cabinet::EPOCH_MS;
 use crate::disk::{DiskSpec, Enclosure, Power, Survival};
 use crate::hosts::{self, Host, NAMES, Phase, Shared};
+use crate::inspect;
 use crate::ledger::{Counts, Excuses, Ledger};
 use crate::net::Wires;
 use crate::note;
@@ -25,6 +26,8 @@ use array::{Array, RESPAWN_MS};
 
 /// The most simulated time that a run may take.
 const RUN_MS_MAX: u64 = 300_000;
+/// How often the disks of two arrays are held against each other, ms.
+const LOOK_MS: u64 = 17;
 /// Connections' segments under way in one direction.
 const TCP_SEGMENTS: usize = 1 << 20;
 
@@ -174,6 +177,15 @@ impl World {
         self.shared.timeline.set_now(self.now_ms);
         for array in &mut self.arrays {
             array.look(sim, self.now_ms);
+        }
+        if self.now_ms.is_multiple_of(LOOK_MS) && self.shared.phase.get() == Phase::Safety {
+            // As if both were to stop now: what differs has to be noted at every instant.
+            let looked = if self.shared.plan.has_disk_faults() {
+                Ok(())
+            } else {
+                inspect::check_pairs(&self.shared, false)
+            };
+            self.shared.ledger().hold(looked);
         }
         self.advance(sim);
         if self.now_ms > RUN_MS_MAX {

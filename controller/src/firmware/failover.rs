@@ -1,0 +1,348 @@
+//! Who serves a pair, and how that moves: asked for, forced, or chosen after a split brain.
+//!
+//! A planned failover goes: the taker asks; the giver lets no host in any more, has everything under way land on both
+//! arrays, and commits *released*; the taker commits *owner* and answers; the giver commits *standby*. In between nobody
+//! serves; a crash in between is finished at the next contact ([`super::accord`]).
+
+use twintrack_core::defect::{Defect, planted};
+use twintrack_core::{
+    ActivateSession, CommandError, DeviceId, Halt, Kinship, Lineage, Owner, PairId, PeerId, Role, Stage,
+};
+use twintrack_link::manage::{Answer, PairHalf, Refusal};
+use twintrack_link::remote::{Answer as PeerAnswer, PeerError, Request};
+
+use super::durability::Waiter;
+use super::event::{CallId, Effect, LinkId};
+use super::links::{Asked, Served};
+use super::mirror::{not_found, wrong_state as peer_wrong_state};
+use super::pairs::{refused, told_by_peer};
+use super::remotes::{gone, refusal, wrong_state};
+use super::{Firmware, manage, rounds};
+
+/// Pairs that a peer is to take over.
+#[derive(Debug)]
+pub(super) struct Release {
+    served: Served,
+    pairs: Vec<PairId>,
+}
+
+impl Firmware {
+    /// A failover to this side: asked for, or forced.
+    pub(super) fn fail_over(
+        &mut self,
+        call: CallId,
+        device: &str,
+        force: bool,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let pair = self.pair_named(device)?;
+        let record = self.tables.pair(pair).ok_or_else(gone)?;
+        let (peer, role) = (record.peer, record.role);
+        if record.stage != Stage::Ready {
+            return Err(wrong_state(format!("{pair} is not ready yet")));
+        }
+        let pairs = self.tables.group_of(pair);
+        if force {
+            return self.force(call, &pairs, fx);
+        }
+        if role == Role::Owner && self.is_vouched(pair) {
+            let infos = pairs.iter().filter_map(|pair| self.remote_info(*pair)).collect();
+            self.answer(call, Ok(Answer::Remotes(infos)), fx);
+            return Ok(());
+        }
+        if !pairs.iter().all(|pair| self.is_agreed(*pair)) {
+            let out_of_order = "; if it is out of order, add --force";
+            let advice = if self.links.up(peer).is_some() { "" } else { out_of_order };
+            return Err(wrong_state(self.cannot_ask(peer) + advice));
+        }
+        self.ask_release(peer, call, pairs, fx);
+        Ok(())
+    }
+
+    /// Why a peer is not asked about a pair.
+    fn cannot_ask(&self, peer: PeerId) -> String {
+        match self.links.up(peer) {
+            Some(_) => "both arrays are agreeing on what each has: try again in a moment".to_owned(),
+            None => format!("the other array cannot be asked: {}", self.links.why(peer)),
+        }
+    }
+
+    /// This array serves, whatever the other one does: a person says that it is out of order.
+    fn force(&mut self, call: CallId, pairs: &[PairId], fx: &mut Vec<Effect>) -> Result<(), Refusal> {
+        for pair in pairs {
+            let record = self.tables.pair(*pair).ok_or_else(gone)?;
+            if self.links.up(record.peer).is_some() {
+                return Err(wrong_state(format!(
+                    "the other array of {pair} answers: fail over without --force"
+                )));
+            }
+            if !record.complete {
+                return Err(wrong_state(format!(
+                    "a copy into this half of {pair} was under way: what is here is no state that the device ever had; \
+                     bring the other array back"
+                )));
+            }
+        }
+        for pair in pairs {
+            if !(self.tables.pair(*pair).is_some_and(|record| record.role == Role::Owner)
+                && self.is_vouched(*pair))
+            {
+                self.tables.set_roles(&[*pair], Role::Owner, true).map_err(refusal)?;
+                // What this half may have or not have of the last writes goes to the other one, whatever that has.
+                let dirty = self.dirty_words(*pair);
+                self.tables.owe_words(*pair, &dirty);
+            }
+            self.standing(*pair).vouched = true;
+        }
+        self.changed();
+        let infos = pairs.iter().filter_map(|pair| self.remote_info(*pair)).collect();
+        self.answer(call, Ok(Answer::Remotes(infos)), fx);
+        Ok(())
+    }
+
+    /// Both were written alone, and a person chooses this side. The other one keeps what it has as a session, tells what
+    /// may differ there, and stands by; then all that is owed, durably, and copied.
+    pub(super) fn resolve(
+        &mut self,
+        call: CallId,
+        device: &str,
+        keep: PairHalf,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let pair = self.pair_named(device)?;
+        let record = self.tables.pair(pair).ok_or_else(gone)?;
+        if record.halt != Some(Halt::Diverged) {
+            return Err(wrong_state(format!("{pair} has not diverged: there is nothing to resolve")));
+        }
+        if PairHalf::from(record.half) != keep {
+            return Err(wrong_state(format!("ask the array whose half is to stay: {}", record.peer_device)));
+        }
+        let (peer, lineage) = (record.peer, record.lineage.clone());
+        let Some(link) = self.agreed_link(pair) else {
+            return Err(wrong_state(self.cannot_ask(peer)));
+        };
+        self.await_marks(link, pair);
+        self.ask(peer, Request::Yield { pair, lineage }, Asked::Yield(call, pair), fx);
+        Ok(())
+    }
+
+    /// The other side has yielded, and told what may differ there.
+    pub(super) fn yield_answered(
+        &mut self,
+        call: CallId,
+        pair: PairId,
+        result: Result<PeerAnswer, PeerError>,
+        fx: &mut Vec<Effect>,
+    ) {
+        if let Err(error) = result {
+            self.answer(call, Err(told_by_peer(&error)), fx);
+            return;
+        }
+        let owner = self.tables.pair(pair).is_some_and(|record| record.role == Role::Owner);
+        let link = self.tables.pair(pair).and_then(|record| self.links.up(record.peer));
+        let loser = link.and_then(|link| self.lineage_there(link, pair));
+        let resolved = self.tables.resolve(pair, loser.as_ref()).and_then(|_| {
+            if owner { Ok(()) } else { self.tables.set_roles(&[pair], Role::Owner, false).map(drop) }
+        });
+        if let Err(error) = resolved {
+            self.answer(call, Err(refusal(error)), fx);
+            return;
+        }
+        let dirty = self.dirty_words(pair);
+        self.tables.owe_words(pair, &dirty);
+        // The other side hears of it once it is durable.
+        self.standing(pair).agreed = None;
+        if !self.durability.wait(&self.tables, Waiter::Resolved(call, pair)) {
+            fx.push(Effect::Answer { call, result: Err(rounds::unavailable()) });
+        }
+    }
+
+    /// This half has lost a split brain: what it has is kept as a session, and it stands by. The sender owes it all that may
+    /// differ.
+    pub(super) fn serve_yield(
+        &mut self,
+        served: Served,
+        pair: PairId,
+        lineage: &Lineage,
+        fx: &mut Vec<Effect>,
+    ) -> Result<(), PeerError> {
+        let record = self.tables.pair(pair).ok_or_else(|| not_found(pair))?;
+        let (device, role) = (record.device, record.role);
+        // Asked again, it has yielded already.
+        let yielded = record.role == Role::Standby && !record.complete;
+        let diverged = record.halt == Some(Halt::Diverged) || yielded;
+        if !diverged || record.lineage.compare(lineage) != Kinship::Diverged {
+            return Err(peer_wrong_state(format!("{pair} has not diverged here")));
+        }
+        if !self.is_idle(pair) {
+            return Err(peer_wrong_state(format!(
+                "hosts still use {pair}'s volume here: stop them, and ask again"
+            )));
+        }
+        if !yielded {
+            self.keep_aside(device).map_err(|error| refused(&error))?;
+        }
+        if role == Role::Owner {
+            self.tables.set_roles(&[pair], Role::Standby, false).map_err(|error| refused(&error))?;
+        }
+        if !yielded || self.tables.pair(pair).is_some_and(|record| record.halt == Some(Halt::Diverged)) {
+            self.tables.resolve(pair, None).map_err(|error| refused(&error))?;
+        }
+        self.tables.set_complete(pair, false).map_err(|error| refused(&error))?;
+        self.standing(pair).vouched = false;
+        self.tell_marks(served.link, pair, true, fx);
+        self.answer_durable(served, PeerAnswer::Done)
+    }
+
+    /// A session of what a device has now, shown by a virtual device of its own, offline.
+    fn keep_aside(&mut self, device: DeviceId) -> Result<(), CommandError> {
+        let name = self.tables.device(device).map(|record| record.name.clone()).unwrap_or_default();
+        let free = (1..)
+            .map(|n| format!("{name:.48}.lost-{n}"))
+            .find(|name| self.tables.device_named(name).is_none());
+        let (shown_by, _) = self.tables.create_virtual(&free.unwrap_or_default())?;
+        let (session, _) = self.tables.register(device, None)?;
+        self.tables.relate(session, shown_by)?;
+        let list = [ActivateSession { session, name: None, online: false }];
+        let wall_ms = self.wall_ms();
+        self.tables.activate(&list, None, wall_ms)?;
+        Ok(())
+    }
+
+    /// A planned failover, for the side that serves: nothing new is let in, and what is under way lands.
+    pub(super) fn serve_release(&mut self, served: Served, pairs: &[PairId]) -> Result<(), PeerError> {
+        for pair in pairs {
+            let record = self.tables.pair(*pair).ok_or_else(|| not_found(*pair))?;
+            if record.role != Role::Owner || !self.is_synchronized(*pair) {
+                return Err(peer_wrong_state(format!(
+                    "{pair} is not synchronized: resume it and wait until it is; only if this array is out of reach, force \
+                     the failover"
+                )));
+            }
+        }
+        if !self.pairs.releases.is_empty() {
+            return Err(peer_wrong_state("another failover is under way: try again".into()));
+        }
+        self.pairs.releases.push(Release { served, pairs: pairs.to_vec() });
+        Ok(())
+    }
+
+    /// Whether hosts' I/O of a device is held off because its pair is about to be released.
+    pub(super) fn is_releasing(&self, pair: PairId) -> bool {
+        self.pairs.releases.iter().any(|release| release.pairs.contains(&pair))
+    }
+
+    /// Lets pairs go whose last I/O has landed, on both arrays; `false`: there are none.
+    pub(super) fn advance_releases(&mut self, fx: &mut Vec<Effect>) -> bool {
+        let ready = |release: &Release| release.pairs.iter().all(|pair| self.is_idle(*pair));
+        let Some(at) = self.pairs.releases.iter().position(ready) else { return false };
+        let Release { served, pairs } = self.pairs.releases.swap_remove(at);
+        // What was under way may have halted it.
+        if !pairs.iter().all(|pair| self.is_synchronized(*pair)) {
+            let reason = "the pair was halted while its last writes landed: nothing was changed".into();
+            self.answer_peer(served, Err(peer_wrong_state(reason)), fx);
+            return true;
+        }
+        let mut lineages = Vec::new();
+        for pair in pairs {
+            if !planted(Defect::ServesAfterRelease) {
+                let _ = self.tables.set_roles(&[pair], Role::Released, false);
+            }
+            lineages.extend(self.tables.pair(pair).map(|record| (pair, record.lineage.clone())));
+        }
+        let answer = PeerAnswer::Released { pairs: lineages };
+        if let Err(error) = self.answer_durable(served, answer) {
+            self.answer_peer(served, Err(error), fx);
+        }
+        true
+    }
+
+    /// A link is gone: nobody waits for its releases.
+    pub(super) fn forget_releases(&mut self, link: LinkId) {
+        self.pairs.releases.retain(|release| release.served.link != link);
+    }
+
+    fn is_idle(&self, pair: PairId) -> bool {
+        let Some(record) = self.tables.pair(pair) else { return true };
+        let owner = Owner::Device(record.device);
+        self.tracks.is_drained(owner) && !self.requests.values().any(|request| request.owner == owner)
+    }
+
+    /// A planned failover to this side.
+    pub(super) fn ask_release(
+        &mut self,
+        peer: PeerId,
+        call: CallId,
+        pairs: Vec<PairId>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let what = Request::Release { pairs: pairs.clone() };
+        self.ask(peer, what, Asked::Release(call, pairs), fx);
+    }
+
+    /// The giver has let go, durably: this side serves.
+    pub(super) fn release_answered(
+        &mut self,
+        call: CallId,
+        pairs: Vec<PairId>,
+        result: Result<PeerAnswer, PeerError>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let taken = result.map_err(|error| told_by_peer(&error)).and_then(|_| {
+            self.tables.set_roles(&pairs, Role::Owner, false).map_err(|error| manage::refusal(&error))
+        });
+        if taken.is_ok() {
+            // Nothing is sent to the giver before it stands by.
+            pairs.iter().for_each(|pair| self.standing(*pair).agreed = None);
+        }
+        if let Err(refusal) = taken {
+            self.answer(call, Err(refusal), fx);
+        } else if !self.durability.wait(&self.tables, Waiter::Taken(call, pairs)) {
+            fx.push(Effect::Answer { call, result: Err(rounds::unavailable()) });
+        }
+    }
+
+    /// That this side serves is durable.
+    pub(super) fn taken(&mut self, call: CallId, pairs: Vec<PairId>, fx: &mut Vec<Effect>) {
+        pairs.iter().for_each(|pair| self.serve_from_now(*pair, fx));
+        let infos = pairs.iter().filter_map(|pair| self.remote_info(*pair)).collect();
+        fx.push(Effect::Answer { call, result: Ok(Answer::Remotes(infos)) });
+    }
+
+    /// That what is here stays is durable, and that this side serves.
+    pub(super) fn resolved(&mut self, call: CallId, pair: PairId, fx: &mut Vec<Effect>) {
+        self.serve_from_now(pair, fx);
+        fx.push(Effect::Answer { call, result: self.remote_answer(pair) });
+    }
+
+    fn serve_from_now(&mut self, pair: PairId, fx: &mut Vec<Effect>) {
+        let Some(peer) = self.tables.pair(pair).map(|record| record.peer) else { return };
+        self.standing(pair).vouched = true;
+        self.ask(peer, Request::Taken { pair }, Asked::Taken(pair), fx);
+    }
+
+    /// The taker serves, durably: this side stands by.
+    pub(super) fn serve_taken(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
+        let record = self.tables.pair(pair).ok_or_else(|| not_found(pair))?;
+        match record.role {
+            Role::Released => {
+                let _ = self.tables.set_roles(&[pair], Role::Standby, false);
+            }
+            Role::Standby => {}
+            Role::Owner => return Err(peer_wrong_state(format!("this array has not released {pair}"))),
+        }
+        self.stand_on(served.link, pair);
+        self.answer_durable(served, PeerAnswer::Done)
+    }
+
+    /// The giver stands by: writes go there.
+    pub(super) fn taken_answered(&mut self, pair: PairId, result: Result<PeerAnswer, PeerError>) {
+        let peer = self.tables.pair(pair).map(|record| record.peer);
+        if result.is_ok()
+            && let Some(link) = peer.and_then(|peer| self.links.up(peer))
+        {
+            // What was written here since is owed.
+            self.stand_whole(link, pair);
+        }
+    }
+}
