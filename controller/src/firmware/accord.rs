@@ -149,6 +149,16 @@ impl Firmware {
         accord.is_some_and(|accord| accord.told)
     }
 
+    /// Whether a peer has told its states, and knows nothing of a pair that is ready here.
+    pub(super) fn is_lost(&self, pair: PairId) -> bool {
+        let Some(record) = self.tables.pair(pair).filter(|record| record.stage == Stage::Ready) else {
+            return false;
+        };
+        let accord = self.links.up(record.peer).and_then(|link| self.accords.get(&link));
+        !self.is_agreed(pair)
+            && accord.is_some_and(|accord| accord.told && !accord.theirs.contains_key(&pair))
+    }
+
     /// The other side's states.
     pub(super) fn take_states(
         &mut self,

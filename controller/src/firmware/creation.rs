@@ -228,8 +228,17 @@ impl Firmware {
         self.marks.forget(pair);
         self.changed();
         self.answer(call, Ok(Answer::Done), fx);
-        self.ask(peer, Request::Destroy { pair }, Asked::Destroy(pair), fx);
+        // The other half goes after this one's end is durable: else a crash here would leave this one without it. If that
+        // never comes, the next contact sees to it.
+        self.durability.wait(&self.tables, Waiter::PairEnded(pair));
         Ok(())
+    }
+
+    /// This half's end is durable: the other one goes.
+    pub(super) fn pair_ended(&mut self, pair: PairId, fx: &mut Vec<Effect>) {
+        if let Some(peer) = self.tables.pair(pair).map(|record| record.peer) {
+            self.ask(peer, Request::Destroy { pair }, Asked::Destroy(pair), fx);
+        }
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) enum Waiter {
     Agreed(LinkId, Vec<PairId>),
     /// This half of a new pair exists.
     PairMade(PairId),
+    /// This half of a pair has ended.
+    PairEnded(PairId),
     /// Both halves of a pair exist.
     PairReady(PairId),
     /// The peer may have all of a pair's present generation.

@@ -226,6 +226,7 @@ impl Firmware {
             Waiter::States(link) => self.tell_states(link, fx),
             Waiter::Agreed(link, pairs) => self.agreed_here(link, pairs, fx),
             Waiter::PairMade(pair) => self.pair_made(pair, fx),
+            Waiter::PairEnded(pair) => self.pair_ended(pair, fx),
             Waiter::PairReady(pair) => self.pair_ready(pair, fx),
             Waiter::Clean(pair) => self.clean_flushed(pair, true),
             Waiter::Complete(pair) => self.complete_ready(pair, fx),
@@ -244,7 +245,7 @@ impl Firmware {
             Waiter::Leg(leg) => self.leg_committed(leg, Err(HostError::Io)),
             Waiter::Peer(served, _) => self.answer_peer(served, Err(pairs::unavailable()), fx),
             Waiter::Clean(pair) => self.clean_flushed(pair, false),
-            Waiter::States(_) | Waiter::Agreed(..) | Waiter::Complete(_) => {}
+            Waiter::PairEnded(_) | Waiter::States(_) | Waiter::Agreed(..) | Waiter::Complete(_) => {}
             Waiter::PairMade(pair) | Waiter::PairReady(pair) => self.fail_creation(pair, None, fx),
             Waiter::Taken(call, _) | Waiter::Resolved(call, _) => {
                 fx.push(Effect::Answer { call, result: Err(unavailable()) });
