@@ -71,6 +71,22 @@ defects! {
 }
 
 impl Defect {
+    /// Whether it shows only where two arrays have pairs.
+    pub fn is_of_pairs(self) -> bool {
+        matches!(
+            self,
+            Self::MarkNotAwaited
+                | Self::MarksUntold
+                | Self::OwedNotNoted
+                | Self::ReplyBeforePeer
+                | Self::FlushHereOnly
+                | Self::ServesAfterRelease
+                | Self::ForcedUnnoted
+                | Self::CreationLeft
+                | Self::LackedServedHere
+        )
+    }
+
     /// By its name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|defect| defect.name() == name)

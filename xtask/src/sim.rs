@@ -84,8 +84,16 @@ pub fn run(options: &Options) -> Result<bool, String> {
 }
 
 fn names(known: &Value) -> Vec<String> {
-    let names = known["scenarios"].as_array().into_iter().flatten();
-    names.filter_map(|name| name.as_str().map(String::from)).collect()
+    strings(&known["scenarios"])
+}
+
+/// The scenarios that are asked for, or those that run without being named.
+fn chosen(known: &Value, options: &Options) -> Vec<String> {
+    if options.scenario.is_empty() { strings(&known["settled"]) } else { options.scenario.clone() }
+}
+
+fn strings(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(|name| name.as_str().map(String::from)).collect()
 }
 
 /// The ordinary runs.
@@ -162,7 +170,7 @@ fn jobs(known: &Value, options: &Options) -> (Box<dyn Iterator<Item = Value> + S
         let count = options.time.is_none().then(|| seeds.end - seeds.start);
         return (Box::new(seeds.map(move |seed| json!({ "trace": { "file": trace, "seed": seed } }))), count);
     }
-    let scenarios = if options.scenario.is_empty() { names(known) } else { options.scenario.clone() };
+    let scenarios = chosen(known, options);
     if options.time.is_some() {
         let first = seeds.map_or(0, |seeds| seeds.start);
         let all =
@@ -274,12 +282,20 @@ fn shrink(simulator: &Path, ran: &Ran) -> Result<(), String> {
 /// Plants defects and looks how soon each is found.
 fn defects(simulator: &Path, known: &Value, only: &str, options: &Options) -> Result<bool, String> {
     let all = known["defects"].as_array().cloned().unwrap_or_default();
-    let chosen: Vec<&Value> = all.iter().filter(|defect| only.is_empty() || defect["name"] == only).collect();
+    // Those of pairs are found by the scenarios about two arrays, which are to be named with them.
+    let of_pairs = |defect: &Value| defect["of_pairs"] == true;
+    let wanted = |defect: &Value| if only.is_empty() { !of_pairs(defect) } else { defect["name"] == only };
+    let chosen: Vec<&Value> = all.iter().filter(|defect| wanted(defect)).collect();
     if chosen.is_empty() {
         let names: Vec<_> = all.iter().filter_map(|defect| defect["name"].as_str()).collect();
         return Err(format!("there is no defect {only}; there are: {}", names.join(", ")));
     }
-    let scenarios = if options.scenario.is_empty() { names(known) } else { options.scenario.clone() };
+    let scenarios = if options.scenario.is_empty() && chosen.iter().all(|defect| of_pairs(defect)) {
+        let settled = strings(&known["settled"]);
+        names(known).into_iter().filter(|name| !settled.contains(name)).collect()
+    } else {
+        self::chosen(known, options)
+    };
     let (clock, mut results) = (Clock::start(), Vec::new());
     let width = chosen.iter().filter_map(|defect| defect["name"].as_str()).map(str::len).max().unwrap_or(0);
     if !options.json {

@@ -114,6 +114,10 @@ impl Firmware {
             }
             Stage::Ready => {}
         }
+        if self.is_lost(pair) {
+            let next = "`remote delete` ends it here, too; the volume stays";
+            return ("the other array has no such pair: it was removed there".into(), next.into());
+        }
         let link = || match self.links.up(record.peer) {
             Some(_) => "both arrays are agreeing on what each has".to_owned(),
             None => format!("there is no link: {why_no_link}"),

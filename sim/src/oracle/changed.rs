@@ -112,7 +112,7 @@ mod tests {
         let write = history.begin_write(d, 0, 512, Content::Data, false);
         history.end_write(write).unwrap();
         let call = history.tick();
-        history.crash(Site::A, Ending::Reloaded);
+        history.crash(Site::A, crate::oracle::Ending::Reloaded);
         let end = Span { call, answer: history.tick() };
         assert!(check_report(&history, s, 16384, &[], end).is_ok());
         assert!(check_report(&history, s, 16384, &[0], end).is_ok());
