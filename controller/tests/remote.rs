@@ -7,7 +7,7 @@ mod two;
 
 use std::time::Duration;
 
-use twintrack_controller::firmware::HostError;
+use twintrack_controller::firmware::{HostError, HostOp, Reply};
 use twintrack_link::manage::{Answer, Command, PairHalf, PairMode, PairStatusInfo, RefusalCode};
 use two::{A, B, TRACK, Two};
 
@@ -101,6 +101,14 @@ fn what_is_lacked_is_an_error_while_the_peer_is_away() {
         two.carry_out();
     }
     two.cut();
+    // Who looks for zeros to skip finds none in what is not here yet.
+    let status = HostOp::BlockStatus { offset: 149 * TRACK, length: 2 * TRACK as u32, one: false };
+    let tag = two.rigs[A].host(1, status);
+    let extents = two.rigs[A].replies.remove(&tag);
+    assert!(
+        matches!(&extents, Some(Ok(Reply::Status(list))) if list.iter().all(|extent| extent.allocated)),
+        "{extents:?}"
+    );
     assert_eq!(two.read(A, 1, 150 * TRACK, 4096), Err(HostError::Io));
     two.heal();
     two.wait(Duration::from_secs(20));

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{PairId, StoreId, Tables, UnitSeq};
+use twintrack_core::{PairGeneration, PairId, StoreId, Tables, UnitSeq};
 use twintrack_link::manage::{Answer, Refusal};
 use twintrack_link::remote::Answer as PeerAnswer;
 
@@ -50,7 +50,7 @@ pub(super) enum Waiter {
     /// Both halves of a pair exist.
     PairReady(PairId),
     /// The peer may have all of a pair's present generation.
-    Complete(PairId),
+    Complete(PairId, PairGeneration),
     /// A flush that cleans marks of a pair.
     Clean(PairId),
     /// This array serves these pairs from now on.

@@ -394,9 +394,12 @@ impl Firmware {
         let mut extents: Vec<Extent> = Vec::new();
         let parts = self.tables.geometry().split(offset, u64::from(length));
         for (track, within, length) in parts.take(STATUS_TRACKS_MAX as usize) {
-            let entry = self.tables.entry(Place { owner, track }).ok_or(HostError::Gone)?;
+            let place = Place { owner, track };
+            let entry = self.tables.entry(place).ok_or(HostError::Gone)?;
+            // What is still to come from the other array is not known to be zeros.
+            let lacked = self.must_fetch(place);
             for (range, lies) in reads::runs(entry, within, length) {
-                let (length, allocated) = (range.end - range.start, lies.is_some());
+                let (length, allocated) = (range.end - range.start, lies.is_some() || lacked);
                 let count = extents.len();
                 match extents.last_mut() {
                     Some(last) if last.allocated == allocated => last.length += length,

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{DeviceId, Lineage, Owner, PairId, PeerId, Place, Role, Stage, TrackNo};
+use twintrack_core::{DeviceId, Lineage, Owner, PairGeneration, PairId, PeerId, Place, Role, Stage, TrackNo};
 use twintrack_link::remote::{Answer, PeerError, Request};
 
 use super::durability::Waiter;
@@ -170,7 +170,7 @@ impl Firmware {
             // The peer may have it whole even if its answer is lost: first this side has it durably that it may.
             standing.completing = true;
             let _ = self.tables.set_shared(pair, lineage.current());
-            self.durability.wait(&self.tables, Waiter::Complete(pair));
+            self.durability.wait(&self.tables, Waiter::Complete(pair, lineage.current()));
             return;
         }
         let mut from = TrackNo(0);
@@ -318,7 +318,7 @@ impl Firmware {
     }
 
     /// That the peer may have all of it is durable: it is told so.
-    pub(super) fn complete_ready(&mut self, pair: PairId, fx: &mut Vec<Effect>) {
+    pub(super) fn complete_ready(&mut self, pair: PairId, generation: PairGeneration, fx: &mut Vec<Effect>) {
         if !self.moves(pair) || !self.standing(pair).completing {
             return;
         }
@@ -327,6 +327,12 @@ impl Firmware {
         else {
             return;
         };
+        if lineage.current() != generation {
+            // A newer one has begun since: of that one it is not durable yet.
+            self.standing(pair).completing = false;
+            self.look_at_copy(pair);
+            return;
+        }
         self.ask(
             peer,
             Request::Complete { pair, lineage: lineage.clone() },

@@ -229,7 +229,7 @@ impl Firmware {
             Waiter::PairEnded(pair) => self.pair_ended(pair, fx),
             Waiter::PairReady(pair) => self.pair_ready(pair, fx),
             Waiter::Clean(pair) => self.clean_flushed(pair, true),
-            Waiter::Complete(pair) => self.complete_ready(pair, fx),
+            Waiter::Complete(pair, generation) => self.complete_ready(pair, generation, fx),
             Waiter::Taken(call, pairs) => self.taken(call, pairs, fx),
             Waiter::Resolved(call, pair) => self.resolved(call, pair, fx),
             Waiter::Call(call, answer) => fx.push(Effect::Answer { call, result: *answer }),
@@ -245,7 +245,7 @@ impl Firmware {
             Waiter::Leg(leg) => self.leg_committed(leg, Err(HostError::Io)),
             Waiter::Peer(served, _) => self.answer_peer(served, Err(pairs::unavailable()), fx),
             Waiter::Clean(pair) => self.clean_flushed(pair, false),
-            Waiter::PairEnded(_) | Waiter::States(_) | Waiter::Agreed(..) | Waiter::Complete(_) => {}
+            Waiter::PairEnded(_) | Waiter::States(_) | Waiter::Agreed(..) | Waiter::Complete(..) => {}
             Waiter::PairMade(pair) | Waiter::PairReady(pair) => self.fail_creation(pair, None, fx),
             Waiter::Taken(call, _) | Waiter::Resolved(call, _) => {
                 fx.push(Effect::Answer { call, result: Err(unavailable()) });
