@@ -23,6 +23,10 @@ use super::event::{Effect, LinkId};
 /// The agreement on one link.
 #[derive(Debug, Default)]
 pub(super) struct Accord {
+    /// What this side tells, or told: it concludes from that too, whatever has changed since.
+    ours: BTreeMap<PairId, PairState>,
+    /// It has been told. What follows from both is said after it: the other side would not know what to make of it before.
+    said: bool,
     theirs: BTreeMap<PairId, PairState>,
     /// All their states are in.
     told: bool,
@@ -92,11 +96,13 @@ pub(super) fn conclude(mine: &PairState, theirs: Option<&PairState>, began_here:
 }
 
 impl Firmware {
-    /// A link is up. The other side hears only of what is durable: what a crash could undo, it must not conclude from.
+    /// A link is up. The other side hears how the pairs stand now, once that is durable: from what a crash could undo, it
+    /// must not conclude. What changes meanwhile it hears of like anything later.
     pub(super) fn begin_accord(&mut self, link: LinkId, peer: PeerId, fx: &mut Vec<Effect>) {
-        self.accords.insert(link, Accord::default());
         let pairs: Vec<PairId> = self.tables.pairs_of_peer(peer).collect();
         pairs.iter().for_each(|pair| self.expect_accord(*pair));
+        let ours = pairs.into_iter().filter_map(|pair| Some((pair, self.state_of(pair)?))).collect();
+        self.accords.insert(link, Accord { ours, ..Accord::default() });
         if self.tables.committed_unit() == self.tables.last_unit() {
             self.tell_states(link, fx);
         } else {
@@ -105,15 +111,11 @@ impl Firmware {
         }
     }
 
-    /// The other side hears how the pairs stand here.
+    /// How the pairs stood here when the link came up is durable: the other side hears of it.
     pub(super) fn tell_states(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
-        let Some(peer) = self.peer_of(link).filter(|_| self.accords.contains_key(&link)) else { return };
-        if self.tables.committed_unit() < self.tables.last_unit() {
-            self.durability.wait(&self.tables, Waiter::States(link));
-            return;
-        }
-        let pairs: Vec<PairId> = self.tables.pairs_of_peer(peer).collect();
-        let states: Vec<PairState> = pairs.into_iter().filter_map(|pair| self.state_of(pair)).collect();
+        let Some(accord) = self.accords.get_mut(&link) else { return };
+        accord.said = true;
+        let states: Vec<PairState> = accord.ours.values().cloned().collect();
         let mut chunks = states.chunks(STATES_MAX).peekable();
         if chunks.peek().is_none() {
             self.send(link, Message::States { pairs: Vec::new(), last: true }, fx);
@@ -122,6 +124,7 @@ impl Firmware {
             let last = chunks.peek().is_none();
             self.send(link, Message::States { pairs: chunk.to_vec(), last }, fx);
         }
+        self.conclude_all(link, fx);
     }
 
     fn state_of(&self, pair: PairId) -> Option<PairState> {
@@ -146,7 +149,7 @@ impl Firmware {
     /// Whether a peer has told all its states on the link that is up.
     pub(super) fn has_states(&self, peer: PeerId) -> bool {
         let accord = self.links.up(peer).and_then(|link| self.accords.get(&link));
-        accord.is_some_and(|accord| accord.told)
+        accord.is_some_and(|accord| accord.said && accord.told)
     }
 
     /// Whether a peer has told its states, and knows nothing of a pair that is ready here.
@@ -173,20 +176,32 @@ impl Firmware {
             return;
         }
         accord.told = true;
-        let Some(peer) = self.peer_of(link) else { return };
-        let pairs: Vec<PairId> = self.tables.pairs_of_peer(peer).collect();
+        self.conclude_all(link, fx);
+    }
+
+    /// Does what follows for each pair, once both sides have told their states.
+    fn conclude_all(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+        let Some(accord) = self.accords.get(&link).filter(|accord| accord.said && accord.told) else {
+            return;
+        };
+        let pairs: Vec<PairId> = accord.ours.keys().copied().collect();
         let mut settled = Vec::new();
         for pair in pairs {
             if self.apply_verdict(link, pair, fx) {
                 settled.push(pair);
             }
         }
-        self.commit_accord(link, settled, fx);
+        self.commit_accord(link, settled);
     }
 
     /// Does what follows for one pair; `true`: nothing more has to come from the other side before it is made durable.
     fn apply_verdict(&mut self, link: LinkId, pair: PairId, fx: &mut Vec<Effect>) -> bool {
-        let (Some(mine), Some(accord)) = (self.state_of(pair), self.accords.get(&link)) else { return false };
+        let Some(accord) = self.accords.get(&link) else { return false };
+        let Some(mine) = accord.ours.get(&pair).cloned() else { return false };
+        if self.tables.pair(pair).is_none_or(|record| record.stage != mine.stage) {
+            // It has ended since; the other side is asked to end its half.
+            return false;
+        }
         let theirs = accord.theirs.get(&pair).cloned();
         let began_here = pair.serial == self.identity.serial;
         match conclude(&mine, theirs.as_ref(), began_here) {
@@ -297,7 +312,7 @@ impl Firmware {
     }
 
     /// The other side tells what may differ there: all of it is owed.
-    pub(super) fn take_marks(&mut self, link: LinkId, marks: Marks, fx: &mut Vec<Effect>) {
+    pub(super) fn take_marks(&mut self, link: LinkId, marks: Marks) {
         let Some(accord) = self.accords.get_mut(&link) else { return };
         if !accord.awaited.contains(&(marks.pair, marks.set)) {
             return;
@@ -313,7 +328,7 @@ impl Firmware {
         accord.awaited.remove(&(marks.pair, marks.set));
         let other = if marks.set == MarkSet::Dirty { MarkSet::Owed } else { MarkSet::Dirty };
         if !accord.awaited.contains(&(marks.pair, other)) {
-            self.commit_accord(link, vec![marks.pair], fx);
+            self.commit_accord(link, vec![marks.pair]);
         }
     }
 
@@ -322,7 +337,7 @@ impl Firmware {
         Some(self.accords.get(&link)?.theirs.get(&pair)?.lineage.clone())
     }
 
-    fn commit_accord(&mut self, link: LinkId, pairs: Vec<PairId>, fx: &mut Vec<Effect>) {
+    fn commit_accord(&mut self, link: LinkId, pairs: Vec<PairId>) {
         if pairs.is_empty() {
             return;
         }
@@ -332,7 +347,6 @@ impl Firmware {
         }
         // If nothing becomes durable any more, there will be no agreement.
         self.durability.wait(&self.tables, Waiter::Agreed(link, pairs));
-        let _ = fx;
     }
 
     /// What follows from the states of these pairs is durable here.
@@ -377,7 +391,9 @@ impl Firmware {
         let standing = self.standing(pair);
         standing.stop_copying();
         standing.agreed = Some(link);
-        standing.vouched |= role == Role::Owner;
+        standing.copied_bytes = 0;
+        // Who has given it up does not serve again before the other side says so anew.
+        standing.vouched = role == Role::Owner;
         self.look_at_copy(pair);
         self.crowd_again();
     }

@@ -83,20 +83,20 @@ impl Firmware {
                 )));
             }
         }
-        for pair in pairs {
-            if !(self.tables.pair(*pair).is_some_and(|record| record.role == Role::Owner)
-                && self.is_vouched(*pair))
-            {
-                self.tables.set_roles(&[*pair], Role::Owner, true).map_err(refusal)?;
-                // What this half may have or not have of the last writes goes to the other one, whatever that has.
-                let dirty = self.dirty_words(*pair);
-                self.tables.owe_words(*pair, &dirty);
-            }
-            self.standing(*pair).vouched = true;
+        let serves = |pair: &PairId| {
+            self.tables.pair(*pair).is_some_and(|record| record.role == Role::Owner) && self.is_vouched(*pair)
+        };
+        let forced: Vec<PairId> = pairs.iter().filter(|pair| !serves(pair)).copied().collect();
+        self.tables.set_roles(&forced, Role::Owner, true).map_err(refusal)?;
+        for pair in &forced {
+            // What this half may have or not have of the last writes goes to the other one, whatever that has.
+            let dirty = self.dirty_words(*pair);
+            self.tables.owe_words(*pair, &dirty);
         }
-        self.changed();
-        let infos = pairs.iter().filter_map(|pair| self.remote_info(*pair)).collect();
-        self.answer(call, Ok(Answer::Remotes(infos)), fx);
+        // No host is let in before it is durable.
+        if !self.durability.wait(&self.tables, Waiter::Taken(call, pairs.to_vec())) {
+            fx.push(Effect::Answer { call, result: Err(rounds::unavailable()) });
+        }
         Ok(())
     }
 

@@ -299,7 +299,7 @@ impl Firmware {
     }
 
     /// Whether these bytes are all that the device has of the track.
-    fn covers(&self, place: Place, within: u32, length: u32) -> bool {
+    pub(super) fn covers(&self, place: Place, within: u32, length: u32) -> bool {
         let geometry = self.tables.geometry();
         let rest = self.size_of(place.owner).saturating_sub(geometry.offset_of(place.track));
         within == 0 && u64::from(length) >= rest.min(u64::from(geometry.track_bytes()))

@@ -233,7 +233,7 @@ impl Firmware {
                 Happening::Introduced(hello) => self.introduced(id, &hello, fx),
                 Happening::Up(hello) => self.link_up(id, &hello, fx),
                 Happening::States { pairs, last } => self.take_states(id, pairs, last, fx),
-                Happening::Marks(marks) => self.take_marks(id, marks, fx),
+                Happening::Marks(marks) => self.take_marks(id, marks),
                 Happening::Agreed { pairs } => self.agreed_there(id, pairs),
                 Happening::Asked(request, what) => self.asked(Served { link: id, id: request }, what, fx),
                 Happening::Told(request, result) => {
@@ -241,7 +241,7 @@ impl Firmware {
                     if let Some(asked) = asked {
                         self.told(asked, result, fx);
                     }
-                    self.crowd_again();
+                    self.crowd_on();
                 }
                 Happening::Note(note) => self.noted(id, note),
                 Happening::Refused(refused) => {
@@ -307,7 +307,7 @@ impl Firmware {
     fn link_up(&mut self, id: LinkId, hello: &Hello, fx: &mut Vec<Effect>) {
         let Some(link) = self.links.links.get_mut(&id) else { return };
         let Some(peer) = link.peer else { return };
-        (link.boot, link.dialled) = (hello.boot, link.dialled);
+        link.boot = hello.boot;
         let dialled = link.dialled;
         if let Some((rival, boot)) = self.rival_of(id, peer)
             && dialled
@@ -348,6 +348,15 @@ impl Firmware {
             self.end_link(id, "the link was removed".into(), fx);
         }
         self.look_at_peers();
+    }
+
+    /// What both arrays are to know cannot be made durable here: the next epoch tries again. If nothing becomes durable any
+    /// more it would not help, and the link stays for what else it is good for.
+    pub(super) fn break_epoch(&mut self, link: Option<LinkId>, fx: &mut Vec<Effect>) {
+        if let Some(id) = link.filter(|_| !self.durability.is_broken()) {
+            fx.push(Effect::CloseLink { link: id });
+            self.end_link(id, "this array could not make durable how its pairs stand".into(), fx);
+        }
     }
 
     /// A link is over: nobody will answer what was asked on it.

@@ -1,4 +1,4 @@
-//! The remote leg of a write, and the other end of it.
+//! The remote leg of a write; [`super::standby`] is the other end of it.
 //!
 //! A write to a paired device that this array serves goes: its region's mark durable ([`super::marks`]) → its track's
 //! queue → the frame to the peer and the local write, side by side → both done → the answer. Frames go out in the order
@@ -27,6 +27,9 @@ use super::{Firmware, Work};
 
 /// How often those that wait for a link look by themselves.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How many of them one answer lets look: it makes room for one large request, or some small ones.
+const WOKEN: usize = 4;
 
 /// The remote leg of one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,6 +132,14 @@ impl Firmware {
         }
         let forward = matches!(parent, Parent::Host(_));
         if forward && self.is_frozen(pair) {
+            return Turn::Refused(HostError::Io);
+        }
+        // What it would lie over is the peer's, and could not be fetched; written over what is here, it would pass for it.
+        if matches!(op.what, Change::Data(_) | Change::Zeros)
+            && forward
+            && self.tables.is_lacked(pair, place.track)
+            && !self.covers(place, op.within, length)
+        {
             return Turn::Refused(HostError::Io);
         }
         let mirrors = self.mirrors(pair);
@@ -264,10 +275,22 @@ impl Firmware {
                 self.end_leg(id);
             }
             Err(error) => {
-                let pair = leg.pair;
+                let (pair, track) = (leg.pair, leg.track);
                 self.halt(pair, cause_of(&error), fx);
+                self.leave_leg(id, pair, track);
             }
         }
+    }
+
+    /// The peer will not have a write, and no halt has said so: its pair was halted before, or has ended. What this array
+    /// knows of that is durable before the host has its answer.
+    fn leave_leg(&mut self, id: LegId, pair: PairId, track: TrackNo) {
+        let left = self.mirror.legs.get_mut(&id).filter(|leg| leg.remote == Remote::Asked);
+        let Some(leg) = left else { return };
+        leg.remote = Remote::Committing;
+        self.tables.owe(pair, track);
+        self.may_answer_alone(pair);
+        self.await_commit(id);
     }
 
     /// What the halt of a pair changed is durable, or cannot become so.
@@ -369,10 +392,19 @@ impl Firmware {
         self.mirror.crowded.push_back(op);
     }
 
-    /// There may be room on a link again.
+    /// What those wait for that wait for a link may have come: all of them look.
     pub(super) fn crowd_again(&mut self) {
         self.mirror.crowded_until = None;
         self.work.extend(std::mem::take(&mut self.mirror.crowded).into_iter().map(Work::Op));
+    }
+
+    /// A peer has answered one request: the first who wait look whether there is room for them.
+    pub(super) fn crowd_on(&mut self) {
+        let first = self.mirror.crowded.len().min(WOKEN);
+        self.work.extend(self.mirror.crowded.drain(..first).map(Work::Op));
+        if self.mirror.crowded.is_empty() {
+            self.mirror.crowded_until = None;
+        }
     }
 
     /// A host's flush of a mirrored pair covers the peer as well. `false`: it need not.

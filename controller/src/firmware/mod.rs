@@ -106,6 +106,8 @@ pub struct Firmware {
     standings: BTreeMap<PairId, resync::Standing>,
     /// Pairs that may have something to copy.
     copies: BTreeSet<PairId>,
+    /// When copies are tried again, or pairs that the arrays have halted themselves.
+    copies_due: Option<Duration>,
     mirror: mirror::Mirror,
     marks: marks::Marks,
     pairs: pairs::Pairs,
@@ -175,6 +177,7 @@ impl Firmware {
             accords: BTreeMap::new(),
             standings: BTreeMap::new(),
             copies: BTreeSet::new(),
+            copies_due: None,
             mirror: mirror::Mirror::default(),
             marks: marks::Marks::default(),
             pairs: pairs::Pairs::default(),
@@ -277,7 +280,7 @@ impl Firmware {
             self.links.deadline(),
             self.marks.deadline(),
             self.mirror.deadline(),
-            self.copies_due(),
+            self.copies_due,
         ];
         due.into_iter().flatten().min()
     }

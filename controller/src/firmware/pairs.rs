@@ -154,6 +154,8 @@ impl Firmware {
 
     /// A half goes; a device that was made for it too, if the pair never was ready.
     fn drop_pair(&mut self, pair: PairId) {
+        // Hosts whose writes are on their way have their answers without it.
+        self.strike(&[pair], Halt::Operator);
         let _ = self.tables.remove_pair(pair);
         self.standings.remove(&pair);
         self.marks.forget(pair);

@@ -24,6 +24,7 @@ use super::durability::Waiter;
 use super::event::{Effect, HostError, LinkId, Segment};
 use super::io::{Change, OpId, Parent};
 use super::links::Asked;
+use super::mirror::cause_of;
 use super::reads::Reader;
 use super::told::Rate;
 use super::{Firmware, Work};
@@ -176,10 +177,11 @@ impl Firmware {
         let mut from = TrackNo(0);
         while self.may_copy(pair, peer, whole) {
             let Some(track) = self.tables.next_owed(pair, from).filter(|track| track.0 < tracks) else {
-                return;
+                // Of what is left, each is on its way, or has to come from the peer first.
+                return self.fetch_some(pair);
             };
             from = TrackNo(track.0 + 1);
-            if self.standing(pair).copying.contains_key(&track) {
+            if self.standing(pair).copying.contains_key(&track) || self.tables.is_lacked(pair, track) {
                 continue;
             }
             // One frame too many, until it has been read.
@@ -205,8 +207,12 @@ impl Firmware {
             self.end_op(id, Err(HostError::Gone));
             return;
         };
+        // What is lacked lies at the peer alone, whatever else is known of the track: nothing here may go over it.
+        let here = !self.tables.is_lacked(pair, place.track);
         if !self.moves(pair) || !self.standing(pair).copying.contains_key(&place.track) {
             self.end_op(id, Ok(()));
+        } else if !here {
+            self.end_op(id, Err(HostError::Gone));
         } else if entry.is_zeros() {
             self.send_copy(pair, place.track, Request::Clear { pair, track: place.track, count: 1 }, fx);
             self.end_op(id, Ok(()));
@@ -266,6 +272,7 @@ impl Firmware {
             let standing = self.standing(pair);
             standing.copying.remove(&track);
             standing.retry_at = Some(retry_at);
+            self.copies_at(retry_at);
             return;
         }
         self.frame_over(pair, track);
@@ -285,7 +292,7 @@ impl Firmware {
         }
         match result {
             Ok(_) => self.frame_over(pair, track),
-            Err(error) => self.halt(pair, super::mirror::cause_of(&error), fx),
+            Err(error) => self.halt(pair, cause_of(&error), fx),
         }
     }
 
@@ -312,7 +319,7 @@ impl Firmware {
             }
             Err(error) => {
                 self.standing(pair).begun = Begun::No;
-                self.halt(pair, super::mirror::cause_of(&error), fx);
+                self.halt(pair, cause_of(&error), fx);
             }
         }
     }
@@ -357,7 +364,7 @@ impl Firmware {
                 standing.begun = Begun::No;
                 self.look_at_copy(pair);
             }
-            Err(error) => self.halt(pair, super::mirror::cause_of(&error), fx),
+            Err(error) => self.halt(pair, cause_of(&error), fx),
         }
     }
 
@@ -435,6 +442,7 @@ impl Firmware {
         standing.copying.remove(&track);
         if result.is_err() {
             standing.retry_at = Some(retry_at);
+            self.copies_at(retry_at);
         }
         self.look_at_copy(pair);
     }
@@ -449,34 +457,40 @@ impl Firmware {
         }
     }
 
-    /// When copies that failed are tried again, or pairs that the arrays have halted themselves.
-    pub(super) fn copies_due(&self) -> Option<Duration> {
-        let each = self.standings.values().flat_map(|standing| [standing.retry_at, standing.heal_at]);
-        each.flatten().min()
+    /// Copies that failed, or pairs that the arrays have halted themselves, are tried again then.
+    fn copies_at(&mut self, at: Duration) {
+        self.copies_due = Some(self.copies_due.map_or(at, |due| due.min(at)));
     }
 
     /// What has waited for a while is tried again: no pair stays as it is for want of somebody who looks (F5).
     pub(super) fn copies_timer(&mut self) {
         let now = self.now;
+        if self.copies_due.is_none_or(|due| due > now) {
+            return;
+        }
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now);
-        let pairs: Vec<_> =
-            self.standings.iter().filter(|(_, s)| due(s.retry_at) || due(s.heal_at)).collect();
-        let pairs: Vec<(PairId, bool)> = pairs.into_iter().map(|(pair, s)| (*pair, due(s.heal_at))).collect();
+        let pairs = self.standings.iter().filter(|(_, s)| due(s.retry_at) || due(s.heal_at));
+        let pairs: Vec<(PairId, bool)> = pairs.map(|(pair, s)| (*pair, due(s.heal_at))).collect();
         for (pair, heals) in pairs {
+            let standing = self.standing(pair);
+            standing.retry_at = standing.retry_at.filter(|at| *at > now);
             if heals {
-                self.standing(pair).heal_at = None;
+                standing.heal_at = None;
                 if self.is_agreed(pair) {
                     self.tables.agreed(pair);
                 }
             }
             self.look_at_copy(pair);
         }
+        let each = self.standings.values().flat_map(|standing| [standing.retry_at, standing.heal_at]);
+        self.copies_due = each.flatten().min();
     }
 
     /// A pair was halted by what the arrays noticed: it is tried again by itself.
     pub(super) fn heal_later(&mut self, pair: PairId) {
         let at = self.now + HEAL_AFTER;
         self.standing(pair).heal_at = Some(at);
+        self.copies_at(at);
     }
 
     /// A track is not as the peer has it, whatever is on its way: it is copied once more.

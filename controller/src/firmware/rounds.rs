@@ -245,7 +245,11 @@ impl Firmware {
             Waiter::Leg(leg) => self.leg_committed(leg, Err(HostError::Io)),
             Waiter::Peer(served, _) => self.answer_peer(served, Err(pairs::unavailable()), fx),
             Waiter::Clean(pair) => self.clean_flushed(pair, false),
-            Waiter::PairEnded(_) | Waiter::States(_) | Waiter::Agreed(..) | Waiter::Complete(..) => {}
+            Waiter::States(link) | Waiter::Agreed(link, _) => self.break_epoch(Some(link), fx),
+            Waiter::PairEnded(pair) | Waiter::Complete(pair, _) => {
+                let peer = self.tables.pair(pair).map(|record| record.peer);
+                self.break_epoch(peer.and_then(|peer| self.links.up(peer)), fx);
+            }
             Waiter::PairMade(pair) | Waiter::PairReady(pair) => self.fail_creation(pair, None, fx),
             Waiter::Taken(call, _) | Waiter::Resolved(call, _) => {
                 fx.push(Effect::Answer { call, result: Err(unavailable()) });
