@@ -45,6 +45,15 @@ impl Views {
         Site::ALL.into_iter().find(|site| self.serves(*site) && stands_by(site.other()))
     }
 
+    /// How both arrays say that it is, and why.
+    pub(super) fn tell(&self) -> String {
+        let told = |site: Site| match self.at(site) {
+            Some(info) => format!("{} at {}: {:?}, {}", info.device, site.name(), info.status, info.why),
+            None => format!("{} does not have it", site.name()),
+        };
+        Site::ALL.map(told).join("; ")
+    }
+
     /// Both halves have the same, but for writes under way.
     pub(super) fn is_synchronized(&self) -> bool {
         let same = |info: &RemoteInfo| {
