@@ -9,7 +9,6 @@ use crate::TrackNo;
 use crate::entry::Entry;
 use crate::ids::{DeviceId, Generation, PairId, PhysicalTrack, SessionId};
 use crate::mask::BlockMask;
-use crate::remote::Stage;
 use crate::tables::Tables;
 
 /// Where an entry stands in the tables.
@@ -134,15 +133,15 @@ impl Tables {
         for (id, pair) in &self.pairs {
             let wrong = |what| Err(AuditError::Pair { pair: *id, what });
             let record = &pair.record;
-            let device = self.device(record.device).filter(|_| record.stage != Stage::Undoing);
+            let device = self.device(record.device).filter(|_| !record.stage.is_over());
             let tracks = device.map_or(0, |device| self.geometry.tracks(device.size_bytes));
             if !self.peers.contains_key(&record.peer) {
                 return wrong("its peer is not known");
             }
-            if record.stage != Stage::Undoing && self.pair_of_device(record.device) != Some(*id) {
+            if !record.stage.is_over() && self.pair_of_device(record.device) != Some(*id) {
                 return wrong("its device is not known to be its own");
             }
-            if record.stage != Stage::Undoing && device.is_none_or(|device| !device.is_standard()) {
+            if !record.stage.is_over() && device.is_none_or(|device| !device.is_standard()) {
                 return wrong("its device is not there, or not a standard one");
             }
             if pair.owed.set.tracks() != tracks || pair.lacked.set.tracks() != tracks {
@@ -161,7 +160,7 @@ impl Tables {
                 return wrong("a region beyond its device is marked");
             }
         }
-        let of_pairs = self.pairs.values().filter(|pair| pair.record.stage != Stage::Undoing).count();
+        let of_pairs = self.pairs.values().filter(|pair| !pair.record.stage.is_over()).count();
         match self.paired.values().next() {
             Some(pair) if self.paired.len() != of_pairs => Err(AuditError::Pair {
                 pair: *pair,

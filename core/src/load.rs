@@ -8,7 +8,7 @@ use crate::defect::{Defect, planted};
 use crate::geometry::{Geometry, GeometryError};
 use crate::ids::{DeviceId, PairId, RegionNo, StoreId, TrackNo};
 use crate::records::{Change, DeviceKind, SessionState};
-use crate::remote::{PairRecord, Stage};
+use crate::remote::PairRecord;
 use crate::space::Space;
 use crate::tables::{Device, Tables, change_entry};
 use crate::unit::UnitLog;
@@ -179,7 +179,7 @@ impl Tables {
         if self.pair(id).is_some_and(|known| known.device != record.device) {
             return wrong("changes its device".into());
         }
-        if record.stage == Stage::Undoing {
+        if record.stage.is_over() {
             return Ok(());
         }
         if self.pair_of_device(record.device).is_some_and(|other| other != id) {

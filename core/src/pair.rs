@@ -165,7 +165,7 @@ impl Tables {
             return Err(stage_error(id, &record, "undone", "delete the pair instead"));
         }
         let (mut changes, deleted) = self.delete_made(&record);
-        changes.extend(self.leave(id, record));
+        changes.extend(self.leave(id, record, Stage::Undoing));
         let seq = self.put(changes, &[]);
         deleted.into_iter().for_each(|device| self.collect_anew(device));
         Ok(seq)
@@ -243,16 +243,16 @@ impl Tables {
     /// A pair that was ready ends here: the device stays, free. The record stays until the peer knows.
     pub fn end_pair(&mut self, id: PairId) -> Result<UnitSeq, CommandError> {
         let record = self.known_pair(id)?.clone();
-        let changes = self.leave(id, record);
+        let changes = self.leave(id, record, Stage::Ended);
         Ok(self.put(changes, &[]))
     }
 
     /// What makes of a half a note for the peer.
-    fn leave(&mut self, id: PairId, record: PairRecord) -> Vec<Change> {
+    fn leave(&mut self, id: PairId, record: PairRecord, stage: Stage) -> Vec<Change> {
         let mut changes = self.forget_tracks(id);
         let marked = self.regions(id).into_iter().flat_map(Regions::marked);
         changes.extend(marked.map(|region| Change::Dirty(id, region, false)));
-        let (stage, end) = (Stage::Undoing, TrackNo(0));
+        let end = TrackNo(0);
         let note = PairRecord { stage, made_device: false, owed_from: end, lacked_from: end, ..record };
         changes.push(Change::Pair(id, Some(note)));
         changes
@@ -443,7 +443,7 @@ impl Tables {
         }
         check_name(&new.group)?;
         let member = self.pairs().find(|(_, record)| {
-            record.peer == new.peer && record.group == new.group && record.stage != Stage::Undoing
+            record.peer == new.peer && record.group == new.group && !record.stage.is_over()
         });
         let Some((_, member)) = member else { return Ok(()) };
         let differs = |what, has: String, wants: String| {

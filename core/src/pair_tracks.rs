@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::ids::{PairId, RegionNo, TrackNo, UnitSeq};
 use crate::pair::Pair;
 use crate::records::Change;
-use crate::remote::{FlushNo, Ledger, PairRecord, Regions, Role, Stage, TrackSet};
+use crate::remote::{FlushNo, Ledger, PairRecord, Regions, Role, TrackSet};
 use crate::tables::Tables;
 
 /// Which of the two sets of a half.
@@ -40,7 +40,7 @@ impl Tables {
 
     /// Marks a region. `None`: it is marked already, perhaps not durably.
     pub fn mark_dirty(&mut self, id: PairId, region: RegionNo) -> Option<UnitSeq> {
-        let pair = self.pairs.get(&id).filter(|pair| pair.record.stage != Stage::Undoing)?;
+        let pair = self.pairs.get(&id).filter(|pair| !pair.record.stage.is_over())?;
         if pair.regions.unit_of(region).is_some() || pair.owed.set.within(region) == 0 {
             return None;
         }
@@ -194,7 +194,7 @@ impl Tables {
 
     /// A half that has a device. Of one that is only a note for the peer nothing is recorded any more.
     fn held(&mut self, id: PairId) -> Option<&mut Pair> {
-        self.pairs.get_mut(&id).filter(|pair| pair.record.stage != Stage::Undoing)
+        self.pairs.get_mut(&id).filter(|pair| !pair.record.stage.is_over())
     }
 
     /// The changes by which tracks become owed, to go into one unit. All come in before the first word is made: of a
@@ -310,7 +310,7 @@ impl Tables {
             self.pairs.remove(&id);
             return;
         };
-        let undoing = record.stage == Stage::Undoing;
+        let undoing = record.stage.is_over();
         if !undoing {
             self.paired.insert(record.device, id);
         }
@@ -339,7 +339,7 @@ impl Tables {
     }
 
     fn tracks_of_pair(&self, record: &PairRecord) -> u32 {
-        let device = self.device(record.device).filter(|_| record.stage != Stage::Undoing);
+        let device = self.device(record.device).filter(|_| !record.stage.is_over());
         device.map_or(0, |device| self.geometry.tracks(device.size_bytes))
     }
 }

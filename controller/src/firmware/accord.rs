@@ -64,12 +64,12 @@ pub(super) fn conclude(mine: &PairState, theirs: Option<&PairState>, began_here:
     let Some(theirs) = theirs else {
         return match mine.stage {
             Stage::Ready => Verdict::Lost,
-            Stage::Creating | Stage::Undoing => Verdict::Undo,
+            Stage::Creating | Stage::Undoing | Stage::Ended => Verdict::Undo,
         };
     };
     match (mine.stage, theirs.stage) {
-        (Stage::Undoing, _) => return Verdict::Undo,
-        (_, Stage::Undoing) => return Verdict::Wait,
+        (Stage::Undoing | Stage::Ended, _) => return Verdict::Undo,
+        (_, Stage::Undoing | Stage::Ended) => return Verdict::Wait,
         // Who asked for it is told that it failed: its command ended with the link.
         (Stage::Creating, _) if began_here => return Verdict::Undo,
         (Stage::Creating, Stage::Creating) | (_, Stage::Creating) => return Verdict::Wait,
@@ -333,6 +333,13 @@ impl Firmware {
         Some(self.accords.get(&link)?.theirs.get(&pair)?.lineage.clone())
     }
 
+    /// The other half is no more.
+    pub(super) fn forget_state(&mut self, link: LinkId, pair: PairId) {
+        if let Some(accord) = self.accords.get_mut(&link) {
+            accord.theirs.remove(&pair);
+        }
+    }
+
     fn commit_accord(&mut self, link: LinkId, pairs: Vec<PairId>) {
         if pairs.is_empty() {
             return;
@@ -371,16 +378,12 @@ impl Firmware {
             let theirs = self.accords.get(&link).and_then(|accord| accord.theirs.get(&pair));
             let theirs = theirs.filter(|theirs| theirs.complete).map(|theirs| theirs.lineage.current());
             let mine = self.tables.pair(pair).map(|record| record.lineage.current());
-            self.stand_on(link, pair);
-            // What holds it up now the arrays have noticed themselves, before they had agreed; the other side hears of the end
-            // of that when a copy begins.
-            let healed = self.tables.agreed(pair).is_some();
-            self.standing(pair).whole = !healed && theirs.is_some() && theirs == mine;
+            self.stand_on(link, pair, theirs.is_some() && theirs == mine);
         }
     }
 
-    /// From now on the data of a pair flow on this link.
-    pub(super) fn stand_on(&mut self, link: LinkId, pair: PairId) {
+    /// From now on the data of a pair flow on this link. `whole`: the other half is one point of the lineage, this half's.
+    pub(super) fn stand_on(&mut self, link: LinkId, pair: PairId, whole: bool) {
         if self.tables.pair(pair).is_some_and(|record| record.role == Role::Released) {
             let _ = self.tables.set_roles(&[pair], Role::Standby, false);
         }
@@ -391,9 +394,14 @@ impl Firmware {
             self.tables.forget_owed(pair);
             self.marks_are_told(pair);
         }
+        // What the arrays have noticed themselves before they had agreed no longer holds it up. The other side hears of that
+        // when a copy begins.
+        let healed = role == Role::Owner && self.tables.agreed(pair).is_some();
+        let current = self.tables.pair(pair).map(|record| record.lineage.current());
         let standing = self.standing(pair);
         standing.stop_copying();
         standing.agreed = Some(link);
+        standing.whole = current.filter(|_| whole && !healed);
         standing.copied_bytes = 0;
         // Who has given it up does not serve again before the other side says so anew.
         standing.vouched = role == Role::Owner;

@@ -331,7 +331,7 @@ impl Firmware {
             Role::Standby => {}
             Role::Owner => return Err(peer_wrong_state(format!("this array has not released {pair}"))),
         }
-        self.stand_on(served.link, pair);
+        self.stand_on(served.link, pair, false);
         self.answer_durable(served, PeerAnswer::Done)
     }
 

@@ -108,7 +108,7 @@ impl Firmware {
             Stage::Creating => {
                 return ("its other half is being made".into(), "it is ready, or undone, soon".into());
             }
-            Stage::Undoing => {
+            Stage::Undoing | Stage::Ended => {
                 let next = "the other array removes its half at the next contact";
                 return (format!("it is being removed; the link: {why_no_link}"), next.into());
             }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use twintrack_core::{Lineage, PairId, PeerId, TrackNo};
+use twintrack_core::{PairGeneration, PairId, PeerId, TrackNo};
 use twintrack_link::manage::LinkInfoState;
 use twintrack_link::remote::{
     Answer, Connection, Happening, Hello, LinkRefusal, Message, Note, PeerError, PeerErrorCode, Redial,
@@ -31,16 +31,18 @@ pub(super) enum Asked {
     Copy(PairId, TrackNo, u32),
     /// A track that is lacked.
     Fetch(OpId),
-    /// The begin of a copy.
-    Begin(PairId),
-    /// Its end.
-    Complete(PairId, Lineage),
+    /// The begin of a copy, and its number.
+    Begin(PairId, u32),
+    /// Its end, in this generation.
+    Complete(PairId, PairGeneration, u32),
     /// The other half of a new pair.
     Create(PairId),
     /// Both halves exist.
     Ready(PairId),
     /// The other half is to go.
     Destroy(PairId),
+    /// The end of a pair, for a person.
+    End(CallId),
     /// A planned failover of these pairs to this array.
     Release(CallId, Vec<PairId>),
     /// This array serves now.
@@ -460,10 +462,13 @@ impl Firmware {
             Asked::Flush(request, pair) => self.peer_flushed(request, pair, result, fx),
             Asked::Copy(pair, track, run) => self.copy_answered(pair, track, run, result, fx),
             Asked::Fetch(op) => self.fetch_answered(op, result),
-            Asked::Begin(pair) => self.begin_answered(pair, result, fx),
-            Asked::Complete(pair, lineage) => self.complete_answered(pair, &lineage, result, fx),
+            Asked::Begin(pair, run) => self.begin_answered(pair, run, result, fx),
+            Asked::Complete(pair, generation, run) => {
+                self.complete_answered(pair, generation, run, result, fx);
+            }
             Asked::Create(pair) => self.create_answered(pair, result, fx),
             Asked::Ready(pair) => self.ready_answered(pair, result, fx),
+            Asked::End(call) => self.end_answered(call, result, fx),
             Asked::Destroy(pair) => self.destroy_answered(pair, result, fx),
             Asked::Release(call, pairs) => self.release_answered(call, pairs, result, fx),
             Asked::Taken(pair) => self.taken_answered(pair, result, fx),

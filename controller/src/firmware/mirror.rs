@@ -238,6 +238,8 @@ impl Firmware {
         }
         // Without numbers for generations the array cannot go on anyway: they run out with those of devices.
         let _ = self.tables.begin_generation(pair);
+        // The peer has not this one, even if it has all the tracks.
+        self.look_at_copy(pair);
         false
     }
 
@@ -421,7 +423,9 @@ impl Firmware {
             self.ask(peer, Request::Flush { pairs: vec![pair] }, Asked::Flush(request, pair), fx);
             return true;
         }
-        if self.tables.regions(pair).is_some_and(|regions| regions.count() > 0) {
+        // What the peer has whole it has flushed.
+        let kept = self.moves(pair) && self.is_whole(pair);
+        if !kept && self.tables.regions(pair).is_some_and(|regions| regions.count() > 0) {
             // The peer may lose what this flush keeps.
             self.may_answer_alone(pair);
         }

@@ -12,12 +12,13 @@
 //!   `starving`: who waits for room, and who is failed for it;
 //! - `links`: connections to other arrays; `accord`: how both agree on their pairs; `mirror`: the remote leg of a write;
 //!   `standby`: its other end; `marks`: dirty regions; `resync`: what is owed or lacked is copied; `creation` and
-//!   `pairs`: what spans both arrays; `failover`: who serves; `verify`: are both halves the same; `remotes`: how a person asks for all
+//!   `pairs`: what spans both arrays; `failover`: who serves; `ending`: how that ends; `verify`: are both halves the same; `remotes`: how a person asks for all
 //!   that, `infos`: what he is told; `link_test`: how fast a link is.
 
 mod accord;
 mod creation;
 mod durability;
+mod ending;
 mod event;
 mod failover;
 mod headers;

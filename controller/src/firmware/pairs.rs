@@ -16,6 +16,7 @@ use twintrack_link::remote::{
 };
 
 use super::Firmware;
+use super::creation::not_made;
 use super::durability::Waiter;
 use super::event::{CallId, Effect, LinkId};
 use super::failover::Release;
@@ -61,6 +62,7 @@ impl Firmware {
             }
             Request::Create(create) => self.serve_create(served, *create),
             Request::Ready { pair } => self.serve_ready(served, pair),
+            Request::End { pair } => self.serve_end(served, pair, fx),
             Request::Destroy { pair } => self.serve_destroy(served, pair),
             Request::Begin { pair } => self.serve_begin(served, pair),
             Request::Complete { pair, lineage } => self.serve_complete(served, pair, &lineage),
@@ -134,8 +136,8 @@ impl Firmware {
 
     /// From now on data flow; the peer's half is whole, unless this side has a generation of its own.
     pub(super) fn stand_whole(&mut self, link: LinkId, pair: PairId) {
-        self.stand_on(link, pair);
-        self.standing(pair).whole = self.tables.pair(pair).is_some_and(|record| !record.is_alone());
+        let whole = self.tables.pair(pair).is_some_and(|record| !record.is_alone());
+        self.stand_on(link, pair, whole);
     }
 
     /// Makes a half that was being created ready.
@@ -143,23 +145,6 @@ impl Firmware {
         if self.tables.pair(pair).is_some_and(|record| record.stage == Stage::Creating) {
             let _ = self.tables.ready_pair(pair);
         }
-    }
-
-    fn serve_destroy(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
-        if self.tables.pair(pair).is_some() {
-            self.drop_pair(pair);
-        }
-        self.answer_durable(served, PeerAnswer::Done)
-    }
-
-    /// A half goes; a device that was made for it too, if the pair never was ready.
-    fn drop_pair(&mut self, pair: PairId) {
-        // Hosts whose writes are on their way have their answers without it.
-        self.strike(&[pair], Halt::Operator);
-        let _ = self.tables.remove_pair(pair);
-        self.standings.remove(&pair);
-        self.marks.forget(pair);
-        self.jobs.hurry();
     }
 
     /// A copy into this half begins: from now on it is no point of the lineage.
@@ -209,7 +194,7 @@ impl Firmware {
             Err(error) => {
                 let sure = error.code != PeerErrorCode::Unavailable;
                 self.undo_here(pair, !sure, fx);
-                self.fail_creation(pair, Some(&error), fx);
+                self.fail_creation(pair, not_made(pair, &error), fx);
             }
         }
     }
@@ -222,7 +207,7 @@ impl Firmware {
             && let Some(link) = self.links.up(peer)
         {
             // Before the other side may write.
-            self.stand_on(link, pair);
+            self.stand_on(link, pair, false);
         }
         if let Some(call) = self.pairs.callers.remove(&pair) {
             let answer = self.remote_answer(pair);
@@ -246,38 +231,6 @@ impl Firmware {
         }
     }
 
-    /// This half of an unfinished pair goes. `known`: the other array may have a half; it is asked to remove it, and until
-    /// it says that it has, this array remembers to ask.
-    pub(super) fn undo_here(&mut self, pair: PairId, known: bool, fx: &mut Vec<Effect>) {
-        let Some(record) = self.tables.pair(pair) else { return };
-        let peer = record.peer;
-        if !known {
-            self.drop_pair(pair);
-            return;
-        }
-        if record.stage != Stage::Undoing {
-            // What was ready ends another way.
-            let _ = self.tables.undo_pair(pair);
-        }
-        self.ask(peer, Request::Destroy { pair }, Asked::Destroy(pair), fx);
-    }
-
-    /// The other half is gone, or the next contact will see to it.
-    pub(super) fn destroy_answered(
-        &mut self,
-        pair: PairId,
-        result: Result<PeerAnswer, PeerError>,
-        fx: &mut Vec<Effect>,
-    ) {
-        let Some(record) = self.tables.pair(pair).filter(|record| record.stage == Stage::Undoing) else { return };
-        let link = self.links.up(record.peer);
-        match (result, link) {
-            (Ok(_), _) => self.drop_pair(pair),
-            (Err(_), Some(link)) => self.break_epoch(link, fx),
-            (Err(_), None) => {}
-        }
-    }
-
     /// A creation of before the link broke that the other side may still finish or undo.
     pub(super) fn resume_creation(
         &mut self,
@@ -286,10 +239,14 @@ impl Firmware {
         fx: &mut Vec<Effect>,
     ) -> bool {
         let Some(record) = self.tables.pair(pair) else { return false };
-        let peer = record.peer;
-        // This side is ready, the other has not heard of it.
-        if record.stage == Stage::Ready && theirs.is_some_and(|theirs| theirs.stage == Stage::Creating) {
-            self.ask(peer, Request::Ready { pair }, Asked::Ready(pair), fx);
+        match (record.stage, theirs.map(|theirs| theirs.stage)) {
+            // This side is ready, the other has not heard of it.
+            (Stage::Ready, Some(Stage::Creating)) => {
+                self.ask(record.peer, Request::Ready { pair }, Asked::Ready(pair), fx);
+            }
+            // The pair was ready, and has ended, before this side had heard of either: its volume stays.
+            (Stage::Creating, Some(Stage::Ended)) => self.finish_creation(pair),
+            _ => {}
         }
         false
     }

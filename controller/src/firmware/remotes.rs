@@ -116,6 +116,7 @@ impl Firmware {
             Command::RemoteMode { device, mode } => {
                 let pair = self.owned_pair(&device)?;
                 self.tables.set_mode(pair, mode.into()).map_err(refusal)?;
+                self.look_at_copy(pair);
                 if let Some(peer) = self.tables.pair(pair).map(|record| record.peer)
                     && self.is_agreed(pair)
                 {

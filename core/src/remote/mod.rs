@@ -44,7 +44,7 @@ pub use tracks::TrackSet;
 
 /// Peers of an array.
 pub const PEERS_MAX: usize = 16;
-/// Pairs of an array, those being undone included. A device has at most one that is not being undone.
+/// Pairs of an array, those that are over included. A device has at most one that is not.
 pub const PAIRS_MAX: usize = crate::records::DEVICES_MAX;
 /// Results of finished requests that are kept (F2).
 pub const SAGAS_MAX: usize = 256;
@@ -69,7 +69,7 @@ pub struct PeerRecord {
 pub struct PairRecord {
     /// The array with the other half.
     pub peer: PeerId,
-    /// The volume here, a standard device. While [`Stage::Undoing`] it may be gone, or be another pair's.
+    /// The volume here, a standard device. Once [`Stage::is_over`] it may be gone, or be another pair's.
     pub device: DeviceId,
     /// The name of the volume there, when the pair was created.
     pub peer_device: String,
@@ -165,6 +165,16 @@ pub enum Stage {
     Ready,
     /// The creation failed: this half has been undone, and the record stays until the peer knows.
     Undoing,
+    /// It was ready, and has been deleted here: the record stays until the peer knows. The volume there stays, even if
+    /// it was made for the pair and the peer has not heard that it ever was ready.
+    Ended,
+}
+
+impl Stage {
+    /// This half is no more: what is left is a note for the peer.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Undoing | Self::Ended)
+    }
 }
 
 /// When the peer gets a write.
@@ -252,6 +262,7 @@ impl fmt::Display for Stage {
             Self::Creating => "creating",
             Self::Ready => "ready",
             Self::Undoing => "undoing",
+            Self::Ended => "deleted",
         })
     }
 }

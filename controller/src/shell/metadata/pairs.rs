@@ -31,7 +31,7 @@ const MADE_DEVICE: u8 = 4;
 const HAS_SHARED: u8 = 8;
 
 const HALVES: [Half; 2] = [Half::R1, Half::R2];
-const STAGES: [Stage; 3] = [Stage::Creating, Stage::Ready, Stage::Undoing];
+const STAGES: [Stage; 4] = [Stage::Creating, Stage::Ready, Stage::Undoing, Stage::Ended];
 const ROLES: [Role; 3] = [Role::Owner, Role::Standby, Role::Released];
 const MODES: [Mode; 2] = [Mode::Synchronous, Mode::Adaptive];
 const POLICIES: [Policy; 2] = [Policy::Continue, Policy::Freeze];
