@@ -2,7 +2,8 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -49,6 +51,8 @@ struct Demo {
     folder: PathBuf,
     command: PathBuf,
     daemons: Vec<Child>,
+    /// The ports of both, kept from others also while a daemon is not there.
+    ports: Vec<OwnedFd>,
     told_to_end: Arc<AtomicBool>,
 }
 
@@ -58,11 +62,13 @@ impl Demo {
         let failed = |error: io::Error| format!("{} cannot be used: {error}", folder.display());
         // Not one that somebody else has made there.
         fs::create_dir(&folder).map_err(failed)?;
-        let mut demo = Self { folder: folder.clone(), command, daemons: Vec::new(), told_to_end };
+        let (daemons, ports) = (Vec::new(), Vec::new());
+        let mut demo = Self { folder: folder.clone(), command, daemons, ports, told_to_end };
         for name in ARRAYS {
             let array = folder.join(name);
-            let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-            let port = listener.map_err(|error| format!("there is no free port: {error}"))?.port();
+            let (port, reserved) =
+                reserve_port().map_err(|error| format!("there is no free port: {error}"))?;
+            demo.ports.push(reserved);
             fs::create_dir(&array).map_err(failed)?;
             let settings = format!("[link]\nlisten = [\"tcp:127.0.0.1:{port}\"]\n{SETTINGS}");
             fs::write(array.join("twintrack.toml"), settings).map_err(failed)?;
@@ -186,6 +192,15 @@ impl Drop for Demo {
             eprintln!("{} is left behind: {error}", self.folder.display());
         }
     }
+}
+
+/// A port that nobody else gets: it is bound, and nothing listens there. A daemon that is told its number can.
+fn reserve_port() -> rustix::io::Result<(u16, OwnedFd)> {
+    let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+    let address = SocketAddrV4::try_from(net::getsockname(&socket)?)?;
+    Ok((address.port(), socket))
 }
 
 fn what_to_try(programs: &Path, folder: &Path) -> String {
