@@ -185,6 +185,11 @@ impl Tables {
         if self.pair_of_device(record.device).is_some_and(|other| other != id) {
             return wrong(format!("shares {} with another pair", record.device));
         }
+        if let Some(kept) = &record.kept
+            && !self.is_kept_for(kept.session, id, record.device)
+        {
+            return wrong(format!("goes back to {}, which does not keep it", kept.session));
+        }
         match self.device(record.device) {
             Some(device) if device.is_standard() && !device.is_deleting() => {
                 let tracks = self.geometry.tracks(device.size_bytes);

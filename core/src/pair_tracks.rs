@@ -351,6 +351,7 @@ impl Pair {
             lacked: Ledger::new(tracks, record.lacked_from),
             regions: Regions::default(),
             generation_unit: UnitSeq::ZERO,
+            returned: TrackNo(0),
             record,
         }
     }
