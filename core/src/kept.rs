@@ -68,7 +68,7 @@ impl Tables {
     /// The copy into a half is complete: it has the peer's data, and takes its lineage. It owes and lacks nothing any more. The
     /// peer is told once the unit is committed, which is after a sync of all that was copied (crash rule 2). The halves of
     /// `forget` need not go back any more: the sessions that they kept, of which those of a safety copy are to be removed
-    /// ([`Self::next_left_safety_copy`] finds them after a crash).
+    /// ([`Self::left_safety_copies`] finds them after a crash).
     pub fn end_copy(
         &mut self,
         into: PairId,
@@ -97,9 +97,9 @@ impl Tables {
         (kept.session == session).then_some(pair)
     }
 
-    /// A safety copy of a pair that does not need it any more. Of a pair that has ended it stays: nothing else may have that
+    /// Safety copies of pairs that do not need them any more. Of a pair that has ended it stays: nothing else may have that
     /// state, and a person looks at it.
-    pub fn next_left_safety_copy(&self) -> Option<SessionId> {
+    pub fn left_safety_copies(&self) -> Vec<SessionId> {
         let left = |(id, record): &(SessionId, &SessionRecord)| match record.pinned {
             Some(Pinned::SafetyCopy(pair)) => {
                 let ready = self.pair(pair).is_some_and(|pair| pair.stage == Stage::Ready);
@@ -107,7 +107,7 @@ impl Tables {
             }
             _ => false,
         };
-        self.sessions().find(left).map(|(id, _)| id)
+        self.sessions().filter(left).map(|(id, _)| id).collect()
     }
 
     /// The devices of [`Self::go_back`], or why it would be refused: each half goes back to what it kept, or is one point of
@@ -167,13 +167,13 @@ impl Tables {
 
     /// A half that is being put back.
     pub fn next_returning(&self) -> Option<PairId> {
-        self.pairs().find(|(_, record)| record.is_returning()).map(|(id, _)| id)
+        self.returning.first().copied()
     }
 
     /// Puts some tracks of a half back, and owes them to the peer, in one unit. `true`: all are, and the half is one point of
     /// its lineage again. After a crash it begins anew, and passes over those that are back.
     pub fn go_back_step(&mut self, id: PairId) -> bool {
-        let Some((device, session)) = self.returning(id) else { return true };
+        let Some((device, session)) = self.goes_back_to(id) else { return true };
         let from = self.pairs.get(&id).map_or(TrackNo(0), |pair| pair.returned);
         let (back, next) = self.changed_since(device, session, from);
         let mut changes = Vec::with_capacity(3 * back.len());
@@ -220,7 +220,7 @@ impl Tables {
         free.unwrap_or_default()
     }
 
-    fn returning(&self, id: PairId) -> Option<(DeviceId, SessionId)> {
+    fn goes_back_to(&self, id: PairId) -> Option<(DeviceId, SessionId)> {
         let record = self.pair(id)?;
         let kept = record.kept.as_ref().filter(|kept| kept.returning)?;
         Some((record.device, kept.session))

@@ -71,6 +71,7 @@ impl Tables {
             peers: BTreeMap::new(),
             pairs: BTreeMap::new(),
             paired: BTreeMap::new(),
+            returning: BTreeSet::new(),
             sagas: BTreeMap::new(),
         };
         for change in changes {

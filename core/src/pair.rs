@@ -334,6 +334,10 @@ impl Tables {
             }
             let record = unit.record(self, *id);
             (record.role, record.forced) = (role, forced);
+            if role == Role::Owner {
+                // Who serves goes back to nothing.
+                record.kept = None;
+            }
             if forced && !planted(Defect::ForcedUnnoted) {
                 unit.begin(self, *id)?;
             }

@@ -306,10 +306,14 @@ impl Tables {
         {
             self.paired.remove(&device);
         }
+        self.returning.remove(&id);
         let Some(record) = record else {
             self.pairs.remove(&id);
             return;
         };
+        if record.is_returning() {
+            self.returning.insert(id);
+        }
         let undoing = record.stage == Stage::Undoing;
         if !undoing {
             self.paired.insert(record.device, id);

@@ -59,6 +59,8 @@ pub struct Tables {
     pub(crate) pairs: BTreeMap<PairId, Pair>,
     /// The pair of a device, but for those being undone.
     pub(crate) paired: BTreeMap<DeviceId, PairId>,
+    /// The pairs whose halves here are being put back.
+    pub(crate) returning: BTreeSet<PairId>,
     pub(crate) sagas: BTreeMap<u64, SagaOutcome>,
 }
 

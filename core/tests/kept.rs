@@ -38,13 +38,13 @@ fn what_is_needed_stays() {
     assert!(matches!(t.delete_device(shown_by), Err(CommandError::Shown { .. })));
     let place = Place { owner: Owner::Session(session), track: TrackNo(0) };
     assert!(t.plan_write(place, t.geometry().full()).is_err(), "what it shows is not written to");
-    assert_eq!((t.last_unit(), t.next_left_safety_copy()), (before, None));
+    assert_eq!((t.last_unit(), t.left_safety_copies()), (before, vec![]));
     commit(&mut t, &mut durable);
     let mut t = load(&durable);
     t.audit().unwrap();
     let lineage = t.pair(id).unwrap().lineage.clone();
     assert_eq!(t.end_copy(id, &lineage, &[id]), Ok(vec![session]));
-    assert_eq!(t.next_left_safety_copy(), Some(session));
+    assert_eq!(t.left_safety_copies(), [session]);
     t.remove_session(session).unwrap();
     assert_eq!((t.sessions().count(), t.device(shown_by)), (0, None), "what the array made goes with it");
     t.audit().unwrap();
@@ -62,9 +62,9 @@ fn what_nobody_needs_a_person_removes() {
     t.end_copy(loser, &lineage, &[loser]).unwrap();
     t.end_pair(ended).unwrap();
     t.audit().unwrap();
-    assert_eq!(t.next_left_safety_copy(), None);
+    assert_eq!(t.left_safety_copies(), []);
     t.remove_pair(ended).unwrap();
-    assert_eq!(t.next_left_safety_copy(), None);
+    assert_eq!(t.left_safety_copies(), []);
     let sessions: Vec<_> = t.sessions().map(|(id, _)| id).collect();
     for session in sessions {
         assert!(t.fail_session(session).is_err());
@@ -118,7 +118,7 @@ fn who_goes_back_has_diverged() {
     assert!(t.go_back_step(id));
     let half = t.pair(id).unwrap();
     assert!(half.complete && half.kept.is_none() && t.next_returning().is_none());
-    assert_eq!(t.next_left_safety_copy(), Some(only_session(&t)));
+    assert_eq!(t.left_safety_copies(), [only_session(&t)]);
     t.halt_group(&[id], Halt::Diverged, 0, &[]).unwrap();
     t.audit().unwrap();
 }

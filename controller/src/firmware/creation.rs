@@ -221,6 +221,7 @@ impl Firmware {
                 self.links.why(peer)
             )));
         }
+        self.check_back(pair)?;
         let legs = [pair];
         self.strike(&legs, twintrack_core::Halt::Operator);
         self.tables.end_pair(pair).map_err(|error| manage::refusal(&error))?;
@@ -269,5 +270,6 @@ fn record_of(peer: PeerId, create: &CreateHalf) -> PairRecord {
         owed_from: all(serves && has),
         lacked_from: all(serves && !has),
         made_device: false,
+        kept: None,
     }
 }

@@ -55,6 +55,8 @@ pub(super) struct Standing {
     completing: bool,
     /// The peer has said that its half is whole, in the present generation.
     pub(super) whole: bool,
+    /// A copy into the half here was completed since both have agreed.
+    pub(super) settled: bool,
     /// Tracks could not be read: when to try again.
     pub(super) retry_at: Option<Duration>,
     /// When a pair that the arrays have halted themselves is tried again.
@@ -81,6 +83,7 @@ impl Standing {
         self.begun = Begun::No;
         self.completing = false;
         self.whole = false;
+        self.settled = false;
         self.retry_at = None;
     }
 }
@@ -97,7 +100,7 @@ impl Firmware {
         let Some(pair) = self.tables.pair_of_device(device) else { return true };
         let Some(record) = self.tables.pair(pair) else { return true };
         let vouched = record.stage != Stage::Ready || self.is_vouched(pair);
-        record.role == Role::Owner && vouched && !self.is_releasing(pair)
+        record.role == Role::Owner && vouched && !record.is_returning() && !self.is_releasing(pair)
     }
 
     /// Both arrays are about to agree how a pair stands: what a host wants of the peer waits for that, for some time.
@@ -118,6 +121,12 @@ impl Firmware {
     /// Whether the peer has said that its half is one point of the lineage, this half's.
     pub(super) fn is_whole(&self, pair: PairId) -> bool {
         self.standings.get(&pair).is_some_and(|standing| standing.whole)
+    }
+
+    /// Whether the peer has been told that what comes may be of a state that it has not: only then it gets anything, for it
+    /// keeps what it has first ([`super::safety`]).
+    pub(super) fn is_told(&self, pair: PairId) -> bool {
+        self.standings.get(&pair).is_some_and(|standing| standing.whole || standing.begun == Begun::Yes)
     }
 
     /// Owed, and not on its way: a write to it need not be sent, for the copy comes after it.
@@ -316,6 +325,7 @@ impl Firmware {
             Ok(_) => {
                 self.standing(pair).begun = Begun::Yes;
                 self.look_at_copy(pair);
+                self.crowd_again();
             }
             Err(error) => {
                 self.standing(pair).begun = Begun::No;

@@ -232,7 +232,7 @@ impl World {
     }
 
     pub fn remove_left(&mut self) {
-        while let Some(session) = self.t.next_left_safety_copy() {
+        for session in self.t.left_safety_copies() {
             self.t.remove_session(session).expect("nobody needs it");
         }
     }
