@@ -222,11 +222,6 @@ impl Firmware {
                 if mine.role != Role::Owner {
                     let _ = self.tables.set_roles(&[pair], Role::Owner, false);
                 }
-                self.tables.agreed(pair);
-                let same = theirs.is_some_and(|theirs| {
-                    theirs.complete && theirs.lineage.current() == mine.lineage.current()
-                });
-                self.standing(pair).whole = same;
                 self.await_marks(link, pair);
                 return false;
             }
@@ -332,7 +327,8 @@ impl Firmware {
         }
         accord.awaited.remove(&(marks.pair, marks.set));
         let other = if marks.set == MarkSet::Dirty { MarkSet::Owed } else { MarkSet::Dirty };
-        if !accord.awaited.contains(&(marks.pair, other)) {
+        // Who yields tells its marks too, long after both have agreed: its answer comes behind them.
+        if !accord.awaited.contains(&(marks.pair, other)) && !accord.mine.contains(&marks.pair) {
             self.commit_accord(link, vec![marks.pair]);
         }
     }
@@ -377,7 +373,14 @@ impl Firmware {
             .copied()
             .collect();
         for pair in both {
+            let theirs = self.accords.get(&link).and_then(|accord| accord.theirs.get(&pair));
+            let theirs = theirs.filter(|theirs| theirs.complete).map(|theirs| theirs.lineage.current());
+            let mine = self.tables.pair(pair).map(|record| record.lineage.current());
             self.stand_on(link, pair);
+            // What holds it up now the arrays have noticed themselves, before they had agreed; the other side hears of the end
+            // of that when a copy begins.
+            let healed = self.tables.agreed(pair).is_some();
+            self.standing(pair).whole = !healed && theirs.is_some() && theirs == mine;
         }
     }
 

@@ -309,13 +309,18 @@ impl Firmware {
     }
 
     /// The giver stands by: writes go there.
-    pub(super) fn taken_answered(&mut self, pair: PairId, result: Result<PeerAnswer, PeerError>) {
+    pub(super) fn taken_answered(
+        &mut self,
+        pair: PairId,
+        result: Result<PeerAnswer, PeerError>,
+        fx: &mut Vec<Effect>,
+    ) {
         let peer = self.tables.pair(pair).map(|record| record.peer);
-        if result.is_ok()
-            && let Some(link) = peer.and_then(|peer| self.links.up(peer))
-        {
+        let Some(link) = peer.and_then(|peer| self.links.up(peer)) else { return };
+        match result {
             // What was written here since is owed.
-            self.stand_whole(link, pair);
+            Ok(_) => self.stand_whole(link, pair),
+            Err(_) => self.break_epoch(link, fx),
         }
     }
 }

@@ -350,12 +350,12 @@ impl Firmware {
         self.look_at_peers();
     }
 
-    /// What both arrays are to know cannot be made durable here: the next epoch tries again. If nothing becomes durable any
-    /// more it would not help, and the link stays for what else it is good for.
-    pub(super) fn break_epoch(&mut self, link: Option<LinkId>, fx: &mut Vec<Effect>) {
-        if let Some(id) = link.filter(|_| !self.durability.is_broken()) {
-            fx.push(Effect::CloseLink { link: id });
-            self.end_link(id, "this array could not make durable how its pairs stand".into(), fx);
+    /// What both arrays are to know could not be made durable on one of them: the next epoch tries again. If here nothing
+    /// becomes durable any more it would not help, and the link stays for what else it is good for.
+    pub(super) fn break_epoch(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+        if !self.durability.is_broken() {
+            fx.push(Effect::CloseLink { link });
+            self.end_link(link, "an array could not make durable how its pairs stand".into(), fx);
         }
     }
 
@@ -463,10 +463,10 @@ impl Firmware {
             Asked::Begin(pair) => self.begin_answered(pair, result, fx),
             Asked::Complete(pair, lineage) => self.complete_answered(pair, &lineage, result, fx),
             Asked::Create(pair) => self.create_answered(pair, result, fx),
-            Asked::Ready(pair) => self.ready_answered(pair, result),
-            Asked::Destroy(pair) => self.destroy_answered(pair, result),
+            Asked::Ready(pair) => self.ready_answered(pair, result, fx),
+            Asked::Destroy(pair) => self.destroy_answered(pair, result, fx),
             Asked::Release(call, pairs) => self.release_answered(call, pairs, result, fx),
-            Asked::Taken(pair) => self.taken_answered(pair, result),
+            Asked::Taken(pair) => self.taken_answered(pair, result, fx),
             Asked::Clean(pair) => self.clean_flushed(pair, result.is_ok()),
             Asked::Yield(call, pair) => self.yield_answered(call, pair, result, fx),
             Asked::Sums(op) => self.sums_answered(op, result),

@@ -220,12 +220,17 @@ impl Firmware {
     }
 
     /// The other half is ready too: data may flow. If it is not known whether it is, the next contact tells.
-    pub(super) fn ready_answered(&mut self, pair: PairId, result: Result<PeerAnswer, PeerError>) {
+    pub(super) fn ready_answered(
+        &mut self,
+        pair: PairId,
+        result: Result<PeerAnswer, PeerError>,
+        fx: &mut Vec<Effect>,
+    ) {
         let peer = self.tables.pair(pair).map(|record| record.peer);
-        if result.is_ok()
-            && let Some(link) = peer.and_then(|peer| self.links.up(peer))
-        {
-            self.stand_whole(link, pair);
+        let Some(link) = peer.and_then(|peer| self.links.up(peer)) else { return };
+        match result {
+            Ok(_) => self.stand_whole(link, pair),
+            Err(_) => self.break_epoch(link, fx),
         }
     }
 
@@ -246,9 +251,18 @@ impl Firmware {
     }
 
     /// The other half is gone, or the next contact will see to it.
-    pub(super) fn destroy_answered(&mut self, pair: PairId, result: Result<PeerAnswer, PeerError>) {
-        if result.is_ok() && self.tables.pair(pair).is_some_and(|record| record.stage == Stage::Undoing) {
-            self.drop_pair(pair);
+    pub(super) fn destroy_answered(
+        &mut self,
+        pair: PairId,
+        result: Result<PeerAnswer, PeerError>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(record) = self.tables.pair(pair).filter(|record| record.stage == Stage::Undoing) else { return };
+        let link = self.links.up(record.peer);
+        match (result, link) {
+            (Ok(_), _) => self.drop_pair(pair),
+            (Err(_), Some(link)) => self.break_epoch(link, fx),
+            (Err(_), None) => {}
         }
     }
 

@@ -246,10 +246,12 @@ impl Firmware {
             Waiter::Leg(leg) => self.leg_committed(leg, Err(HostError::Io)),
             Waiter::Peer(served, _) => self.answer_peer(served, Err(pairs::unavailable()), fx),
             Waiter::Clean(pair) => self.clean_flushed(pair, false),
-            Waiter::States(link) | Waiter::Agreed(link, _) => self.break_epoch(Some(link), fx),
+            Waiter::States(link) | Waiter::Agreed(link, _) => self.break_epoch(link, fx),
             Waiter::PairEnded(pair) | Waiter::Complete(pair, _) => {
                 let peer = self.tables.pair(pair).map(|record| record.peer);
-                self.break_epoch(peer.and_then(|peer| self.links.up(peer)), fx);
+                if let Some(link) = peer.and_then(|peer| self.links.up(peer)) {
+                    self.break_epoch(link, fx);
+                }
             }
             Waiter::PairMade(pair) | Waiter::PairReady(pair) => self.fail_creation(pair, None, fx),
             Waiter::Taken(call, _) | Waiter::Resolved(call, _) => {
