@@ -84,7 +84,7 @@ fn an_interrupted_resync_is_undone() {
     assert!(refused.reason.contains("e.safe-1"), "{refused}");
     let remove = Command::SessionRemove { session: kept.session };
     let needed = two.command(B, remove).unwrap_err();
-    assert!(needed.code == RefusalCode::WrongState && needed.reason.contains("until the copy"), "{needed}");
+    assert!(needed.code == RefusalCode::WrongState && needed.reason.contains("when the copy"), "{needed}");
     let back = two.command(B, GO_BACK("e")).unwrap();
     assert!(
         matches!(&back, Answer::Remotes(pairs) if pairs[0].status == PairStatusInfo::FailedOver),

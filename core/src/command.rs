@@ -268,7 +268,7 @@ pub enum CommandError {
     },
     /// A pair may have to go back to the session.
     #[error(
-        "{session} has the last whole state of this half of {pair} until the copy into it is complete; then it can be removed:          see `twintrack remote list`"
+        "{session} has the last whole state of this half of {pair}: it goes by itself when the copy into it is complete; to be without it before, end the pair first"
     )]
     Needed {
         /// Which session.

@@ -11,7 +11,7 @@ use crate::entry::Entry;
 use crate::ids::{DeviceId, Generation, Owner, PairId, Place, SessionId, TrackNo, UnitSeq};
 use crate::pair_records::Records;
 use crate::records::{Change, DeviceKind, DeviceRecord, Pinned, SessionRecord, SessionState};
-use crate::remote::{Kept, Lineage, Role, Stage};
+use crate::remote::{Halt, Kept, Lineage, Role, Stage};
 use crate::tables::Tables;
 
 /// Tracks that one step of going back looks at.
@@ -144,13 +144,17 @@ impl Tables {
     /// A person says that the peer is out of order, and chooses what was kept: these halves serve by force, in one unit. Those
     /// that kept something are put back by [`Self::go_back_step`], and serve no host before that has ended. No write to
     /// their devices may be under way, nor begin before then.
-    pub fn go_back(&mut self, pairs: &[PairId]) -> Result<UnitSeq, CommandError> {
+    pub fn go_back(&mut self, pairs: &[PairId], wall_ms: u64) -> Result<UnitSeq, CommandError> {
         self.check_go_back(pairs)?;
         let mut unit = Records::new(self);
         for id in pairs {
             let generation = unit.new_generation(self)?;
             let record = unit.record(self, *id);
             (record.role, record.forced) = (Role::Owner, true);
+            if record.halt.is_none() {
+                // The peer has what this half is about to lose.
+                (record.halt, record.halted_ms) = (Some(Halt::Link), wall_ms);
+            }
             match &mut record.kept {
                 Some(kept) => {
                     kept.returning = true;

@@ -103,8 +103,8 @@ fn who_goes_back_has_diverged() {
     assert!(matches!(t.check_go_back(&[id]), Err(CommandError::PairState { .. })), "nothing was kept");
     t.begin_copy(id, &[Pinned::SafetyCopy(id)], 0).unwrap();
     assert_eq!(t.set_roles(&[id], Role::Owner, true), Err(CommandError::Incomplete { pair: id }));
-    t.go_back(&[id]).unwrap();
-    assert!(matches!(t.go_back(&[id]), Err(CommandError::PairState { .. })), "it is on its way");
+    t.go_back(&[id], 1).unwrap();
+    assert!(matches!(t.go_back(&[id], 1), Err(CommandError::PairState { .. })), "it is on its way");
     let half = t.pair(id).unwrap();
     assert!(half.is_returning() && half.is_owner() && half.forced && !half.complete);
     let mut ahead = theirs.clone();
@@ -143,9 +143,9 @@ fn a_group_goes_back_together() {
     let lineage = t.pair(a).unwrap().lineage.clone();
     t.end_copy(a, &lineage, &[]).unwrap();
     assert!(t.pair(a).unwrap().kept.is_some(), "the copy into b may be still to come");
-    assert_eq!(t.go_back(&[a, b, new]), Err(CommandError::Incomplete { pair: new }));
+    assert_eq!(t.go_back(&[a, b, new], 1), Err(CommandError::Incomplete { pair: new }));
     t.adopt(new, &lineage).unwrap();
-    t.go_back(&[a, b, new]).unwrap();
+    t.go_back(&[a, b, new], 1).unwrap();
     let roles = [a, b, new].map(|id: PairId| (t.pair(id).unwrap().role, t.pair(id).unwrap().is_returning()));
     assert_eq!(roles, [(Role::Owner, true), (Role::Owner, true), (Role::Owner, false)]);
     t.audit().unwrap();
@@ -170,7 +170,7 @@ fn a_large_half_goes_back_in_steps() {
     let before = write_all(&mut t);
     t.begin_copy(id, &[Pinned::SafetyCopy(id)], 0).unwrap();
     assert!(write_all(&mut t).iter().zip(&before).all(|(now, then)| now != then));
-    t.go_back(&[id]).unwrap();
+    t.go_back(&[id], 1).unwrap();
     assert!(!t.go_back_step(id));
     commit(&mut t, &mut durable);
     let mut t = load(&durable);

@@ -167,6 +167,10 @@ impl Firmware {
                 ("the other half serves".into(), "it is copied here when the link is back")
             }
             _ if self.links.up(record.peer).is_some() => (link(), "it goes on once both have agreed"),
+            _ if !owner && (!record.complete || record.kept.is_some()) => (
+                format!("a copy into this half was cut off; {}", link()),
+                "it goes on when the link is back; if the other array is out of order: `remote failover --force` says what there is to go back to",
+            ),
             (PairStatus::FailedOver, _) if record.forced => (
                 format!("a person forced it: {}; {}", self.what_may_be_lost(pair), link()),
                 "it is dialled again, and what changed is copied then",

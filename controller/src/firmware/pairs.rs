@@ -257,7 +257,9 @@ impl Firmware {
         result: Result<PeerAnswer, PeerError>,
         fx: &mut Vec<Effect>,
     ) {
-        let Some(record) = self.tables.pair(pair).filter(|record| record.stage == Stage::Undoing) else { return };
+        let Some(record) = self.tables.pair(pair).filter(|record| record.stage == Stage::Undoing) else {
+            return;
+        };
         let link = self.links.up(record.peer);
         match (result, link) {
             (Ok(_), _) => self.drop_pair(pair),

@@ -219,7 +219,8 @@ impl Firmware {
             let (verb, advice) = ("put back to what was kept of it", "fail over without --force");
             return Err(CommandError::PairState { pair, state, verb, advice });
         }
-        self.tables.go_back(pairs)?;
+        let wall_ms = self.wall_ms();
+        self.tables.go_back(pairs, wall_ms)?;
         for pair in pairs {
             // What this half may have or not have of the last writes goes to the other one, whatever that has.
             let dirty = self.dirty_words(*pair);

@@ -194,7 +194,7 @@ impl World {
             self.t.forget_owed(*id);
         }
         self.say(format!("{group:?} go back"));
-        self.t.go_back(&group).expect("checked");
+        self.t.go_back(&group, 1).expect("checked");
     }
 
     /// A step or two. A half that is back stands by again, as the loser of the split brain that this was.
