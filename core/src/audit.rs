@@ -9,6 +9,7 @@ use crate::TrackNo;
 use crate::entry::Entry;
 use crate::ids::{DeviceId, Generation, PairId, PhysicalTrack, SessionId};
 use crate::mask::BlockMask;
+use crate::records::SessionState;
 use crate::tables::Tables;
 
 /// Where an entry stands in the tables.
@@ -68,6 +69,14 @@ pub enum AuditError {
         /// The entry.
         entry: Entry,
     },
+    /// A pinned session that is no longer what it was when it was made.
+    #[error("{session} is pinned: {what}")]
+    Pinned {
+        /// Which.
+        session: SessionId,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// A half of a pair that does not agree with itself.
     #[error("{pair}: {what}")]
     Pair {
@@ -103,6 +112,7 @@ impl Tables {
         for track in &self.flying {
             *referred.entry(*track).or_insert(0) += 1;
         }
+        self.audit_pinned()?;
         let full = self.geometry.full();
         for (place, entry) in self.entries() {
             let wrong = |mask: BlockMask| mask.is_empty() || mask == full || !full.covers(mask);
@@ -127,6 +137,20 @@ impl Tables {
         Ok(())
     }
 
+    /// A pinned session has not failed, and shows what its device was.
+    fn audit_pinned(&self) -> Result<(), AuditError> {
+        for (id, session) in self.sessions.iter().filter(|(_, session)| session.record.pinned.is_some()) {
+            let wrong = |what| Err(AuditError::Pinned { session: *id, what });
+            if session.record.state == SessionState::Failed {
+                return wrong("it has failed");
+            }
+            if !session.own.is_empty() {
+                return wrong("it was written through its virtual device");
+            }
+        }
+        Ok(())
+    }
+
     /// What a half owes, lacks and has marked is of its device, and is what its durable words and marks stand for; a
     /// device has one pair, a pair a peer.
     fn audit_pairs(&self) -> Result<(), AuditError> {
@@ -146,6 +170,9 @@ impl Tables {
             }
             if pair.owed.set.tracks() != tracks || pair.lacked.set.tracks() != tracks {
                 return wrong("its device had another size");
+            }
+            if record.kept.as_ref().is_some_and(|kept| !self.is_kept_for(kept.session, *id, record.device)) {
+                return wrong("what it goes back to is not there");
             }
             if !pair.owed.is_consistent(record.owed_from) {
                 return wrong("what is owed is not what is noted");

@@ -71,6 +71,7 @@ impl Tables {
             peers: BTreeMap::new(),
             pairs: BTreeMap::new(),
             paired: BTreeMap::new(),
+            returning: BTreeSet::new(),
             sagas: BTreeMap::new(),
         };
         for change in changes {
@@ -184,6 +185,11 @@ impl Tables {
         }
         if self.pair_of_device(record.device).is_some_and(|other| other != id) {
             return wrong(format!("shares {} with another pair", record.device));
+        }
+        if let Some(kept) = &record.kept
+            && !self.is_kept_for(kept.session, id, record.device)
+        {
+            return wrong(format!("goes back to {}, which does not keep it", kept.session));
         }
         match self.device(record.device) {
             Some(device) if device.is_standard() && !device.is_deleting() => {

@@ -306,10 +306,14 @@ impl Tables {
         {
             self.paired.remove(&device);
         }
+        self.returning.remove(&id);
         let Some(record) = record else {
             self.pairs.remove(&id);
             return;
         };
+        if record.is_returning() {
+            self.returning.insert(id);
+        }
         let undoing = record.stage.is_over();
         if !undoing {
             self.paired.insert(record.device, id);
@@ -351,6 +355,7 @@ impl Pair {
             lacked: Ledger::new(tracks, record.lacked_from),
             regions: Regions::default(),
             generation_unit: UnitSeq::ZERO,
+            returned: TrackNo(0),
             record,
         }
     }

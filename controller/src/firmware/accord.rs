@@ -233,6 +233,11 @@ impl Firmware {
                     let _ = self.tables.set_roles(&[pair], Role::Standby, false);
                 }
                 self.follow_halt(pair, theirs.as_ref().and_then(|theirs| theirs.halt));
+                if let Some(mode) =
+                    theirs.as_ref().map(|theirs| theirs.mode).filter(|mode| *mode != mine.mode)
+                {
+                    let _ = self.tables.set_mode(pair, mode);
+                }
                 let fresh = theirs.is_some_and(|theirs| theirs.peer_boot == self.identity.boot);
                 let told = (!fresh && !planted(Defect::MarksUntold)) || served;
                 self.tell_marks(link, pair, told, fx);

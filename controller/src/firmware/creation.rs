@@ -233,5 +233,6 @@ fn record_of(peer: PeerId, create: &CreateHalf) -> PairRecord {
         owed_from: all(serves && has),
         lacked_from: all(serves && !has),
         made_device: false,
+        kept: None,
     }
 }

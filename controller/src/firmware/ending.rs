@@ -17,6 +17,7 @@ use super::manage;
 use super::mirror::{not_found, wrong_state as peer_wrong_state};
 use super::pairs::{refused, told_by_peer};
 use super::remotes::{gone, wrong_state};
+use super::safety::returning;
 
 impl Firmware {
     /// `remote delete`: both halves go, both devices stay.
@@ -30,6 +31,7 @@ impl Firmware {
         let pair = self.pair_named(device)?;
         let record = self.tables.pair(pair).ok_or_else(gone)?;
         let (peer, stage, role) = (record.peer, record.stage, record.role);
+        self.check_back(pair)?;
         if !force {
             if self.links.up(peer).is_none() {
                 return Err(wrong_state(format!(
@@ -128,6 +130,9 @@ impl Firmware {
     /// The other half is over: this one goes. If its hosts were promised what only the other array has, it stays, as a
     /// half that is lost: they get errors for that, not something else, until a person ends it here, too.
     pub(super) fn serve_destroy(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
+        if self.is_returning(pair) {
+            return Err(returning(pair));
+        }
         if self.keeps_alive(pair).is_some() {
             self.strike(&[pair], Halt::Peer);
             self.standing(pair).agreed = None;

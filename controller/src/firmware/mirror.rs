@@ -109,6 +109,7 @@ impl Firmware {
             record.stage == Stage::Ready
                 && record.role == Role::Owner
                 && record.halt.is_none()
+                && !record.is_returning()
                 && self.is_agreed(pair)
         })
     }
@@ -143,6 +144,10 @@ impl Firmware {
             return Turn::Refused(HostError::Io);
         }
         let mirrors = self.mirrors(pair);
+        if forward && mirrors && !self.is_told(pair) {
+            self.mirror_again(id);
+            return Turn::Wait;
+        }
         let sends = mirrors && !self.is_owed_still(pair, place.track);
         let peer = self.tables.pair(pair).map(|record| record.peer);
         if forward && sends && !peer.is_some_and(|peer| self.has_room(peer, length)) {

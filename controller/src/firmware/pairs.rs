@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use twintrack_core::{CommandError, Halt, Lineage, PairId, Role, Stage};
+use twintrack_core::{CommandError, Halt, PairId, Role, Stage};
 use twintrack_link::manage::{Refusal, RefusalCode};
 use twintrack_link::remote::{
     Answer as PeerAnswer, CreateHalf, PairState, PeerError, PeerErrorCode, Request,
@@ -147,23 +147,7 @@ impl Firmware {
         }
     }
 
-    /// A copy into this half begins: from now on it is no point of the lineage.
-    fn serve_begin(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
-        self.check_standby(served, pair)?;
-        self.tables.set_complete(pair, false).map_err(|error| refused(&error))?;
-        // Who copies is not halted.
-        self.resume_here(pair);
-        self.answer_durable(served, PeerAnswer::Done)
-    }
-
-    /// The copy into this half is done. What it wrote is made durable before the lineage that says so.
-    fn serve_complete(&mut self, served: Served, pair: PairId, lineage: &Lineage) -> Result<(), PeerError> {
-        self.check_standby(served, pair)?;
-        self.tables.adopt(pair, lineage).map_err(|error| refused(&error))?;
-        self.answer_durable(served, PeerAnswer::Done)
-    }
-
-    fn check_standby(&self, served: Served, pair: PairId) -> Result<(), PeerError> {
+    pub(super) fn check_standby(&self, served: Served, pair: PairId) -> Result<(), PeerError> {
         let record = self.tables.pair(pair).ok_or_else(|| not_found(pair))?;
         if record.role == Role::Standby && self.agreed_link(pair) == Some(served.link) {
             return Ok(());

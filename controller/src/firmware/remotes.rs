@@ -126,6 +126,7 @@ impl Firmware {
                 return self.answer_remote(call, pair, fx);
             }
             Command::RemoteFailover { device, force } => return self.fail_over(call, &device, force, fx),
+            Command::RemoteGoBack { device } => return self.begin_going_back(call, &device),
             Command::RemoteResolve { device, keep } => return self.resolve(call, &device, keep, fx),
             Command::RemoteVerify { device, mark } => return self.verify(call, &device, mark, fx),
             Command::RemoteDelete { device, force } => return self.delete_remote(call, &device, force, fx),

@@ -55,6 +55,8 @@ pub(super) struct Standing {
     completing: bool,
     /// The generation of which the peer has said that its half has it whole.
     pub(super) whole: Option<PairGeneration>,
+    /// A copy into the half here was completed since both have agreed.
+    pub(super) settled: bool,
     /// Tracks could not be read: when to try again.
     pub(super) retry_at: Option<Duration>,
     /// When a pair that the arrays have halted themselves is tried again.
@@ -81,6 +83,7 @@ impl Standing {
         self.begun = Begun::No;
         self.completing = false;
         self.whole = None;
+        self.settled = false;
         self.retry_at = None;
     }
 }
@@ -97,7 +100,7 @@ impl Firmware {
         let Some(pair) = self.tables.pair_of_device(device) else { return true };
         let Some(record) = self.tables.pair(pair) else { return true };
         let vouched = record.stage != Stage::Ready || self.is_vouched(pair);
-        record.role == Role::Owner && vouched && !self.is_releasing(pair)
+        record.role == Role::Owner && vouched && !record.is_returning() && !self.is_releasing(pair)
     }
 
     /// Both arrays are about to agree how a pair stands: what a host wants of the peer waits for that, for some time.
@@ -119,6 +122,12 @@ impl Firmware {
     pub(super) fn is_whole(&self, pair: PairId) -> bool {
         let whole = self.standings.get(&pair).and_then(|standing| standing.whole);
         whole.is_some() && whole == self.tables.pair(pair).map(|record| record.lineage.current())
+    }
+
+    /// Whether the peer has been told that what comes may be of a state that it has not: only then it gets anything, for it
+    /// keeps what it has first ([`super::safety`]).
+    pub(super) fn is_told(&self, pair: PairId) -> bool {
+        self.is_whole(pair) || self.standings.get(&pair).is_some_and(|standing| standing.begun == Begun::Yes)
     }
 
     /// Owed, and not on its way: a write to it need not be sent, for the copy comes after it.
@@ -323,6 +332,7 @@ impl Firmware {
             Ok(_) => {
                 self.standing(pair).begun = Begun::Yes;
                 self.look_at_copy(pair);
+                self.crowd_again();
             }
             Err(error) => {
                 self.standing(pair).begun = Begun::No;

@@ -189,6 +189,7 @@ impl Firmware {
             for op in std::mem::take(&mut self.starving) {
                 self.end_op(op, Err(HostError::Io));
             }
+            self.abandon_returns(fx);
         }
     }
 

@@ -35,7 +35,7 @@ mod tracks;
 
 use std::fmt;
 
-use crate::ids::{DeviceId, PairGeneration, PeerId, TrackNo};
+use crate::ids::{DeviceId, PairGeneration, PeerId, SessionId, TrackNo};
 
 pub(crate) use ledger::Ledger;
 pub use lineage::{ANCESTORS_MAX, Kinship, Lineage};
@@ -111,12 +111,30 @@ pub struct PairRecord {
     pub lacked_from: TrackNo,
     /// The volume was made for the pair: it goes with it if the creation is undone (A7).
     pub made_device: bool,
+    /// What this half goes back to, should the copy into it never be complete.
+    pub kept: Option<Kept>,
+}
+
+/// A state that a half had, and can go back to while a copy into it, or into another half of its group, is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The session that has it; it is pinned for the pair.
+    pub session: SessionId,
+    /// The lineage of that state.
+    pub lineage: Lineage,
+    /// A person chose to go back: the half serves, and lets hosts in once every track is back.
+    pub returning: bool,
 }
 
 impl PairRecord {
     /// Whether the present generation is this half's alone: a write that the peer lacks may be acknowledged.
     pub fn is_alone(&self) -> bool {
         self.shared != Some(self.lineage.current())
+    }
+
+    /// Whether this half is being put back to a state that was kept.
+    pub fn is_returning(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.returning)
     }
 
     /// Whether it is ready, this half owns the data and nothing has stopped it from serving.
