@@ -22,6 +22,9 @@ use super::{Firmware, Work};
 const CLEAN_EVERY: Duration = Duration::from_secs(5);
 /// Marks that one unit cleans.
 const CLEANED_MAX: usize = 1024;
+/// Regions ahead of a copy into the half here whose marks are made in one unit: so many at most are sent again after a
+/// crash that need not be.
+const AHEAD: u32 = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -63,6 +66,20 @@ impl Firmware {
         self.marks.waiting.push(op);
         if !self.durability.wait(&self.tables, Waiter::Marks) {
             self.marks_over();
+        }
+    }
+
+    /// A region is about to be written by what comes from the peer. A copy into the half here goes up through the device:
+    /// the marks of the regions that come next are made together, and before it is there, else it would stand still at
+    /// each of them for a sync and a commit.
+    pub(super) fn mark_ahead(&mut self, pair: PairId, region: RegionNo) {
+        let is_copied = self.tables.pair(pair).is_some_and(|record| !record.complete);
+        let near = RegionNo(region.0.saturating_add(AHEAD / 2));
+        let is_due = self.tables.regions(pair).is_some_and(|regions| regions.unit_of(near).is_none());
+        if is_copied && is_due && self.tables.mark_run(pair, region, AHEAD).is_some() {
+            self.marks.note(self.now);
+            // Nobody waits for it yet; who comes before it is durable waits for himself.
+            self.durability.wait(&self.tables, Waiter::Marks);
         }
     }
 
