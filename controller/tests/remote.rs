@@ -202,6 +202,35 @@ fn a_copy_does_not_stop_at_each_region() {
     }
 }
 
+/// A region that is written again and again stays marked, and commits nothing; one that is left alone becomes clean.
+#[test]
+fn what_is_written_all_the_time_stays_marked() {
+    let mut two = Two::synchronized(192);
+    let dirty = |two: &mut Two, array: usize| {
+        let tables = two.rigs[array].firmware.tables();
+        let (pair, _) = tables.pairs().next().unwrap();
+        tables.regions(pair).unwrap().count()
+    };
+    let offsets = [0, 70 * TRACK];
+    // Whole tracks, so that nothing is left to be merged.
+    offsets.map(|offset| two.write(A, 1, offset, TRACK as usize, 1));
+    two.flush(A, 1);
+    let before = [A, B].map(|array| two.commits(array));
+    for second in 0..30 {
+        offsets.map(|offset| two.write(A, 1, offset, 512, second));
+        two.wait(Duration::from_secs(1));
+        assert_eq!([A, B].map(|array| dirty(&mut two, array)), [2, 2], "after {second} s");
+    }
+    assert_eq!([A, B].map(|array| two.commits(array)), before);
+    for second in 0..16 {
+        two.write(A, 1, offsets[1], 512, second);
+        two.wait(Duration::from_secs(1));
+    }
+    assert_eq!([A, B].map(|array| dirty(&mut two, array)), [1, 1]);
+    two.wait(Duration::from_secs(16));
+    assert_eq!([A, B].map(|array| dirty(&mut two, array)), [0, 0]);
+}
+
 /// Planned failover and back: nothing is lost, the old side serves no more.
 #[test]
 fn failover_and_failback() {

@@ -17,8 +17,8 @@ use super::io::OpId;
 use super::links::Asked;
 use super::{Firmware, Work};
 
-/// How often the regions that were not written meanwhile become clean: one that is written all the time stays dirty, for
-/// cleaning it would be a commit for nothing.
+/// How often the regions that were not written since the time before become clean: one that is written again and again stays
+/// dirty, for cleaning it would be two commits for nothing.
 const CLEAN_EVERY: Duration = Duration::from_secs(5);
 /// Marks that one unit cleans.
 const CLEANED_MAX: usize = 1024;
@@ -129,7 +129,9 @@ impl Firmware {
         }
         let Some(Flushing { number, failed, .. }) = self.marks.flushing.remove(&pair) else { return };
         if !failed {
-            let regions = self.tables.cleanable(pair, number, CLEANED_MAX);
+            // This flush covers what was written until it began; what was written until the one before is old enough.
+            let old = FlushNo(number.0.saturating_sub(1));
+            let regions = self.tables.cleanable(pair, old, CLEANED_MAX);
             if !regions.is_empty() {
                 self.tables.clean(pair, &regions);
             }
