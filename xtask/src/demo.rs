@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::campaign::Clock;
-use crate::process::build;
+use crate::process::{build, free_port, told_to_end};
 
 /// How long anything may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,11 +25,7 @@ const SETTINGS: &str = "[[pool]]\nname = \"main\"\n[[pool.store]]\npath = \"stor
 
 /// Starts it, says what can be tried, and waits for Ctrl-C.
 pub fn run() -> Result<bool, String> {
-    let told_to_end = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        let registered = signal_hook::flag::register(signal, Arc::clone(&told_to_end));
-        registered.map_err(|error| format!("signals cannot be heard: {error}"))?;
-    }
+    let told_to_end = told_to_end()?;
     let [daemon, command] =
         build("release", &["twintrack-controller", "twintrack-host"], ["twintrackd", "twintrack"])?;
     let demo = Demo::start(&daemon, command, told_to_end)?;
@@ -61,8 +56,7 @@ impl Demo {
         let mut demo = Self { folder: folder.clone(), command, daemons: Vec::new(), told_to_end };
         for name in ARRAYS {
             let array = folder.join(name);
-            let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-            let port = listener.map_err(|error| format!("there is no free port: {error}"))?.port();
+            let port = free_port()?;
             fs::create_dir(&array).map_err(failed)?;
             let settings = format!("[link]\nlisten = [\"tcp:127.0.0.1:{port}\"]\n{SETTINGS}");
             fs::write(array.join("twintrack.toml"), settings).map_err(failed)?;

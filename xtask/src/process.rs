@@ -1,9 +1,11 @@
-//! Child processes: the build of the simulator, and one simulator process a run.
+//! Child processes: what is built, one simulator process a run, and what those need that run for long.
 
 use std::io::{self, Read};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -47,6 +49,22 @@ pub fn build<const N: usize>(
     let paths: Option<Vec<PathBuf>> = binaries.iter().map(|binary| path(binary)).collect();
     let paths = paths.and_then(|paths| paths.try_into().ok());
     paths.ok_or_else(|| format!("cargo does not say where {} are", binaries.join(", ")))
+}
+
+/// Becomes true when somebody wants this program to end, by Ctrl-C or otherwise; then what it has started is to end too.
+pub fn told_to_end() -> Result<Arc<AtomicBool>, String> {
+    let told = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&told))
+            .map_err(|error| format!("signals cannot be heard: {error}"))?;
+    }
+    Ok(told)
+}
+
+/// A port of this machine on which nobody listens now.
+pub fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener.map(|address| address.port()).map_err(|error| format!("there is no free port: {error}"))
 }
 
 /// What the simulator says of itself: scenarios and defects.
