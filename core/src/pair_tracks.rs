@@ -40,11 +40,17 @@ impl Tables {
 
     /// Marks a region. `None`: it is marked already, perhaps not durably.
     pub fn mark_dirty(&mut self, id: PairId, region: RegionNo) -> Option<UnitSeq> {
-        let pair = self.pairs.get(&id).filter(|pair| !pair.record.stage.is_over())?;
-        if pair.regions.unit_of(region).is_some() || pair.owed.set.within(region) == 0 {
-            return None;
-        }
-        Some(self.put(vec![Change::Dirty(id, region, true)], &[]))
+        self.mark_run(id, region, 1)
+    }
+
+    /// Marks so many regions from one on, in one unit. `None`: all that the device has of them are marked already.
+    pub fn mark_run(&mut self, id: PairId, first: RegionNo, count: u32) -> Option<UnitSeq> {
+        let pair = self.held(id)?;
+        let run = (first.0..first.0.saturating_add(count)).map(RegionNo);
+        let inside = run.take_while(|region| pair.owed.set.within(*region) != 0);
+        let clean = inside.filter(|region| pair.regions.unit_of(*region).is_none());
+        let changes: Vec<_> = clean.map(|region| Change::Dirty(id, region, true)).collect();
+        (!changes.is_empty()).then(|| self.put(changes, &[]))
     }
 
     /// Whether a region is marked, durably.

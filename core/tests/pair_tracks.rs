@@ -39,6 +39,20 @@ fn steady_writing_logs_nothing() {
 }
 
 #[test]
+fn many_regions_are_marked_by_one_unit() {
+    let (mut t, mut durable, peer) = array();
+    let (id, _) = pair(&mut t, record(peer), "db", 1000);
+    t.mark_dirty(id, RegionNo(5));
+    let unit = t.mark_run(id, RegionNo(3), 100).expect("most of them are clean");
+    assert_eq!(t.begin_write(id, RegionNo(4)), Some(unit));
+    commit(&mut t, &mut durable);
+    // The device ends within region 15.
+    let marked: Vec<_> = t.regions(id).unwrap().marked().collect();
+    assert_eq!(marked, (3..=15).map(RegionNo).collect::<Vec<_>>());
+    assert_eq!(t.mark_run(id, RegionNo(3), u32::MAX), None);
+}
+
+#[test]
 fn a_region_is_cleaned_by_a_flush_begun_after_its_last_write() {
     let (mut t, mut durable, peer) = array();
     let (id, _) = pair(&mut t, record(peer), "db", 1000);

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,12 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::campaign::Clock;
-use crate::process::build;
+use crate::process::{build, reserve_port, told_to_end};
 
 /// How long anything may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,11 +26,7 @@ const SETTINGS: &str = "[[pool]]\nname = \"main\"\n[[pool.store]]\npath = \"stor
 
 /// Starts it, says what can be tried, and waits for Ctrl-C.
 pub fn run() -> Result<bool, String> {
-    let told_to_end = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        let registered = signal_hook::flag::register(signal, Arc::clone(&told_to_end));
-        registered.map_err(|error| format!("signals cannot be heard: {error}"))?;
-    }
+    let told_to_end = told_to_end()?;
     let [daemon, command] =
         build("release", &["twintrack-controller", "twintrack-host"], ["twintrackd", "twintrack"])?;
     let demo = Demo::start(&daemon, command, told_to_end)?;
@@ -66,8 +60,7 @@ impl Demo {
         let mut demo = Self { folder: folder.clone(), command, daemons, ports, told_to_end };
         for name in ARRAYS {
             let array = folder.join(name);
-            let (port, reserved) =
-                reserve_port().map_err(|error| format!("there is no free port: {error}"))?;
+            let (port, reserved) = reserve_port()?;
             demo.ports.push(reserved);
             fs::create_dir(&array).map_err(failed)?;
             let settings = format!("[link]\nlisten = [\"tcp:127.0.0.1:{port}\"]\n{SETTINGS}");
@@ -192,15 +185,6 @@ impl Drop for Demo {
             eprintln!("{} is left behind: {error}", self.folder.display());
         }
     }
-}
-
-/// A port that nobody else gets: it is bound, and nothing listens there. A daemon that is told its number can.
-fn reserve_port() -> rustix::io::Result<(u16, OwnedFd)> {
-    let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
-    let address = SocketAddrV4::try_from(net::getsockname(&socket)?)?;
-    Ok((address.port(), socket))
 }
 
 fn what_to_try(programs: &Path, folder: &Path) -> String {

@@ -1,12 +1,16 @@
-//! Child processes: the build of the simulator, and one simulator process a run.
+//! Child processes: what is built, one simulator process a run, and what those need that run for long.
 
 use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::{Value, json};
 
 /// The longest that one run may take, in wall time.
@@ -47,6 +51,29 @@ pub fn build<const N: usize>(
     let paths: Option<Vec<PathBuf>> = binaries.iter().map(|binary| path(binary)).collect();
     let paths = paths.and_then(|paths| paths.try_into().ok());
     paths.ok_or_else(|| format!("cargo does not say where {} are", binaries.join(", ")))
+}
+
+/// Becomes true when somebody wants this program to end, by Ctrl-C or otherwise; then what it has started is to end too.
+pub fn told_to_end() -> Result<Arc<AtomicBool>, String> {
+    let told = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&told))
+            .map_err(|error| format!("signals cannot be heard: {error}"))?;
+    }
+    Ok(told)
+}
+
+/// A port of this machine that nobody else gets, for as long as the descriptor is held: it is bound, and nothing listens
+/// there. A daemon that is told its number can.
+pub fn reserve_port() -> Result<(u16, OwnedFd), String> {
+    let reserve = || -> rustix::io::Result<(u16, OwnedFd)> {
+        let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+        let address = SocketAddrV4::try_from(net::getsockname(&socket)?)?;
+        Ok((address.port(), socket))
+    };
+    reserve().map_err(|error| format!("there is no free port: {error}"))
 }
 
 /// What the simulator says of itself: scenarios and defects.

@@ -105,6 +105,19 @@ impl Totals {
     }
 }
 
+/// Prints lines of cells, each column as wide as its widest cell.
+pub fn print_columns(lines: &[Vec<String>]) {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    for line in lines {
+        let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}
+
 /// A time for people.
 pub fn time(ms: u64) -> String {
     let seconds = ms / 1000;

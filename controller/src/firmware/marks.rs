@@ -17,11 +17,14 @@ use super::io::OpId;
 use super::links::Asked;
 use super::{Firmware, Work};
 
-/// How often the regions that were not written meanwhile become clean: one that is written all the time stays dirty, for
-/// cleaning it would be a commit for nothing.
+/// How often the regions that were not written since the time before become clean: one that is written again and again stays
+/// dirty, for cleaning it would be two commits for nothing.
 const CLEAN_EVERY: Duration = Duration::from_secs(5);
 /// Marks that one unit cleans.
 const CLEANED_MAX: usize = 1024;
+/// Regions ahead of a copy into the half here whose marks are made in one unit: so many at most are sent again after a
+/// crash that need not be.
+const AHEAD: u32 = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -63,6 +66,20 @@ impl Firmware {
         self.marks.waiting.push(op);
         if !self.durability.wait(&self.tables, Waiter::Marks) {
             self.marks_over();
+        }
+    }
+
+    /// A region is about to be written by what comes from the peer. A copy into the half here goes up through the device:
+    /// the marks of the regions that come next are made together, and before it is there, else it would stand still at
+    /// each of them for a sync and a commit.
+    pub(super) fn mark_ahead(&mut self, pair: PairId, region: RegionNo) {
+        let is_copied = self.tables.pair(pair).is_some_and(|record| !record.complete);
+        let near = RegionNo(region.0.saturating_add(AHEAD / 2));
+        let is_due = self.tables.regions(pair).is_some_and(|regions| regions.unit_of(near).is_none());
+        if is_copied && is_due && self.tables.mark_run(pair, region, AHEAD).is_some() {
+            self.marks.note(self.now);
+            // Nobody waits for it yet; who comes before it is durable waits for himself.
+            self.durability.wait(&self.tables, Waiter::Marks);
         }
     }
 
@@ -112,7 +129,9 @@ impl Firmware {
         }
         let Some(Flushing { number, failed, .. }) = self.marks.flushing.remove(&pair) else { return };
         if !failed {
-            let regions = self.tables.cleanable(pair, number, CLEANED_MAX);
+            // This flush covers what was written until it began; what was written until the one before is old enough.
+            let old = FlushNo(number.0.saturating_sub(1));
+            let regions = self.tables.cleanable(pair, old, CLEANED_MAX);
             if !regions.is_empty() {
                 self.tables.clean(pair, &regions);
             }

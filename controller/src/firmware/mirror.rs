@@ -157,7 +157,11 @@ impl Firmware {
         let unit = match op_leg {
             OpLeg::Marking(_, unit) => unit,
             _ => {
-                let unit = self.tables.begin_write(pair, RegionNo::of(place.track)).unwrap_or(UnitSeq::ZERO);
+                let region = RegionNo::of(place.track);
+                if matches!(parent, Parent::Peer(_) | Parent::Fetch(..)) {
+                    self.mark_ahead(pair, region);
+                }
+                let unit = self.tables.begin_write(pair, region).unwrap_or(UnitSeq::ZERO);
                 self.set_leg(id, OpLeg::Marking(pair, unit));
                 unit
             }

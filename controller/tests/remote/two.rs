@@ -212,6 +212,11 @@ impl Two {
         panic!("a request is not answered");
     }
 
+    /// Commits that an array has made.
+    pub fn commits(&self, array: usize) -> usize {
+        self.rigs[array].commits
+    }
+
     /// What a device holds: the first byte of each sector, as it lies on the disk.
     pub fn content(&mut self, array: usize, device: &str) -> Vec<u8> {
         self.settle();

@@ -30,6 +30,7 @@ pub struct Rig {
     /// Effects not carried out.
     pub pending: VecDeque<Effect>,
     pub log: String,
+    pub commits: usize,
     pub answers: BTreeMap<u64, Result<Answer, Refusal>>,
     pub replies: BTreeMap<u64, Result<Reply, HostError>>,
     pub tracks_read: BTreeMap<u64, Result<Vec<Segment>, Refusal>>,
@@ -65,6 +66,7 @@ impl Rig {
             disk: vec![0xEE; StoreLayout::with_tracks(geometry(), tracks).size_bytes() as usize],
             pending: VecDeque::new(),
             log: String::new(),
+            commits: 0,
             answers: BTreeMap::new(),
             replies: BTreeMap::new(),
             tracks_read: BTreeMap::new(),
@@ -173,6 +175,7 @@ impl Rig {
             }
             Effect::Commit { upto, changes } => {
                 self.metadata.extend(changes);
+                self.commits += 1;
                 Event::Committed { upto, result: Ok(()) }
             }
             other => panic!("not carried out: {other:?}"),

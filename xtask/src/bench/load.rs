@@ -62,6 +62,11 @@ impl Load {
         file.flush()
     }
 
+    /// Of a device.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn content(&self) -> PathBuf {
         self.folder.join("content")
     }
@@ -109,21 +114,42 @@ impl Load {
         operations(&report)
     }
 
+    /// Writes so many tracks whole, each once and at places that chance chose.
+    pub fn scatter(&self, uri: &str, tracks: u64) -> Result<(), String> {
+        let bytes = tracks * TRACK_BYTES;
+        let args = [
+            "--rw=randwrite".to_owned(),
+            format!("--bs={TRACK_BYTES}"),
+            "--iodepth=16".to_owned(),
+            format!("--io_size={bytes}"),
+        ];
+        self.fio(uri, args.into_iter()).map(drop)
+    }
+
     fn fio(&self, uri: &str, args: impl Iterator<Item = String>) -> Result<Value, String> {
-        let output = self.folder.join("fio.json");
-        let mut fio = Command::new("fio");
-        fio.args(["--name=bench", "--ioengine=nbd", "--bs=4k", "--output-format=json"]);
-        fio.arg(format!("--uri={uri}")).arg(format!("--output={}", output.display())).args(args);
-        run(fio.current_dir(&self.folder))?;
-        let text = fs::read_to_string(&output).map_err(|error| format!("{}: {error}", output.display()))?;
-        // What its engine has to say comes before.
-        let json = text.find('{').map_or("", |start| &text[start..]);
-        serde_json::from_str(json).map_err(|error| format!("fio's report cannot be read: {error}"))
+        let nbd = ["--name=bench".to_owned(), "--ioengine=nbd".to_owned(), format!("--uri={uri}")];
+        fio(&self.folder, nbd.into_iter().chain(args))
     }
 }
 
+/// Runs fio in a folder, 4 KiB at a time unless told otherwise; its report.
+pub fn fio(folder: &Path, args: impl Iterator<Item = String>) -> Result<Value, String> {
+    let output = folder.join("fio.json");
+    let mut fio = Command::new("fio");
+    fio.args(["--bs=4k", "--output-format=json"]).arg(format!("--output={}", output.display())).args(args);
+    run(fio.current_dir(folder))?;
+    let text = fs::read_to_string(&output).map_err(|error| format!("{}: {error}", output.display()))?;
+    // What its engine has to say comes before.
+    let json = text.find('{').map_or("", |start| &text[start..]);
+    serde_json::from_str(json).map_err(|error| format!("fio's report cannot be read: {error}"))
+}
+
 fn operations(report: &Value) -> Result<f64, String> {
-    let job = &report["jobs"][0];
+    operations_of(&report["jobs"][0])
+}
+
+/// What one job did in a second.
+pub fn operations_of(job: &Value) -> Result<f64, String> {
     let rate = |kind: &str| job[kind]["iops"].as_f64().unwrap_or(0.0);
     let rate = rate("read") + rate("write");
     if job["error"] != 0 || rate <= 0.0 {

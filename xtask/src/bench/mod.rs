@@ -1,9 +1,11 @@
-//! `cargo xtask bench`: twintrack beside what a user would pick instead, in one run on one file system.
+//! `cargo xtask bench`: twintrack beside what a user would pick instead, in one run on one file system. `cargo xtask bench
+//! remote` is about pairs of volumes: [`remote`].
 //!
 //! Servers take turns within each round, and rounds begin with a different one each, so that what else the machine
 //! does falls on all alike. Before each measurement what their files have dirty is synced. Ratios are of values of one round.
 
 mod load;
+mod remote;
 mod rows;
 mod score;
 mod scratch;
@@ -12,9 +14,9 @@ mod sessions;
 mod tools;
 mod turns;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use crate::campaign::Clock;
@@ -27,7 +29,10 @@ use servers::{Binaries, Mode};
 use turns::{Bench, Plan};
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Smaller and shorter: 256 MiB, 3 rounds, 1 s; for a first look
     #[arg(long)]
     quick: bool,
@@ -51,8 +56,21 @@ pub struct Options {
     json: bool,
 }
 
+/// What else is measured.
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Measures pairs of volumes beside the disk, the link and unmirrored volumes.
+    Remote(remote::Options),
+}
+
+/// What it cannot do without.
+const TOOLS: [&str; 5] = ["fio", "nbdkit", "nbdcopy", "qemu-img", "qemu-nbd"];
+
 /// Runs it. `false`: a floor was missed.
 pub fn run(options: &Options) -> Result<bool, String> {
+    if let Some(Other::Remote(options)) = &options.other {
+        return remote::run(options);
+    }
     let (bytes, rounds, seconds) = if options.quick { (256 << 20, 3, 1) } else { (1 << 30, 7, 5) };
     let plan = Plan {
         bytes,
@@ -61,18 +79,12 @@ pub fn run(options: &Options) -> Result<bool, String> {
         mode: if options.direct { Mode::Direct } else { Mode::PageCache },
     };
     let rows = if options.rows.is_empty() { Row::value_variants().to_vec() } else { options.rows.clone() };
-    tools::require()?;
-    let [daemon, command] =
-        build("release", &["twintrack-controller", "twintrack-host"], ["twintrackd", "twintrack"])?;
-    let folder = match &options.folder {
-        Some(folder) => folder.clone(),
-        None => daemon.parent().map_or_else(PathBuf::new, PathBuf::from),
-    };
-    let folder = std::path::absolute(folder).map_err(|error| error.to_string())?;
+    tools::require(&TOOLS)?;
+    let (binaries, folder) = binaries(options.folder.as_deref())?;
     let clock = Clock::start();
     let measured = {
-        let scratch = Scratch::make(folder.join("bench"))?;
-        let bench = Bench::start(plan, &rows, &Binaries { daemon, command }, scratch.folder())?;
+        let scratch = Scratch::make(folder)?;
+        let bench = Bench::start(plan, &rows, &binaries, scratch.folder())?;
         bench.measure(&rows, options.json)?
     };
     let lacking: Vec<_> =
@@ -85,7 +97,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
             "{}",
             json!({
                 "direct": options.direct, "device_bytes": plan.bytes, "rounds": plan.rounds,
-                "seconds": plan.seconds, "rows": rows, "left_out": lacking, "tools": tools::versions(),
+                "seconds": plan.seconds, "rows": rows, "left_out": lacking, "tools": tools::versions(&TOOLS),
             })
         );
     } else {
@@ -103,4 +115,13 @@ pub fn run(options: &Options) -> Result<bool, String> {
         println!("in {}", time(clock.elapsed().as_millis() as u64));
     }
     Ok(measured.iter().filter_map(Measured::score).all(|score| score.is_met()))
+}
+
+/// Builds the programs; where files are made, unless a folder was named.
+fn binaries(folder: Option<&Path>) -> Result<(Binaries, PathBuf), String> {
+    let [daemon, command] =
+        build("release", &["twintrack-controller", "twintrack-host"], ["twintrackd", "twintrack"])?;
+    let folder = folder.or(daemon.parent()).unwrap_or(Path::new("."));
+    let folder = std::path::absolute(folder).map_err(|error| error.to_string())?;
+    Ok((Binaries { daemon, command }, folder.join("bench")))
 }

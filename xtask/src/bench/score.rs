@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::rows::{Kind, Row};
 use super::servers::Server;
+use crate::table::print_columns;
 
 /// What one server did in a row, a value for each round.
 #[derive(Debug, Clone, Default)]
@@ -56,15 +57,17 @@ impl Spread {
         Some(Self { median: f64::midpoint(low, high), min, max })
     }
 
-    fn ratios(of: &[f64], to: &[f64]) -> Option<Self> {
+    /// Of the ratios of values that stand at the same place.
+    pub fn ratios(of: &[f64], to: &[f64]) -> Option<Self> {
         Self::of(&of.iter().zip(to).map(|(of, to)| of / to).collect::<Vec<_>>())
     }
 
-    fn json(self) -> Value {
+    pub fn json(self) -> Value {
         json!({ "median": self.median, "min": self.min, "max": self.max })
     }
 
-    fn text(self) -> String {
+    /// As a ratio.
+    pub fn text(self) -> String {
         format!("{:.2} ({:.2}–{:.2})", self.median, self.min, self.max)
     }
 }
@@ -156,7 +159,7 @@ fn cell(kind: Kind, series: &Series) -> String {
 }
 
 /// A rate in few digits.
-fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     match value {
         1e9.. => format!("{:.2} G", value / 1e9),
         1e6.. => format!("{:.0} M", value / 1e6),
@@ -177,16 +180,8 @@ pub fn print<'a>(rows: impl Iterator<Item = &'a Measured> + Clone) {
         Kind::Time => {}
     }
     lines.extend(rows.map(Measured::cells));
-    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..columns).map(width).collect();
     println!();
-    for line in &lines {
-        let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
-    }
+    print_columns(&lines);
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use super::tools::run;
 use crate::campaign::Clock;
@@ -137,8 +138,14 @@ pub struct Array {
 }
 
 impl Array {
-    /// Starts one with a sparse store of so many bytes.
-    pub fn start(binaries: &Binaries, folder: PathBuf, mode: Mode, store_bytes: u64) -> Result<Self, String> {
+    /// Starts one with a sparse store of so many bytes, and more settings: whole tables, or nothing.
+    pub fn start(
+        binaries: &Binaries,
+        folder: PathBuf,
+        mode: Mode,
+        store_bytes: u64,
+        tables: &str,
+    ) -> Result<Self, String> {
         create(&folder)?;
         let array = folder.join("array");
         create(&array)?;
@@ -147,7 +154,7 @@ impl Array {
             Mode::Direct => "io = \"direct\"\n",
         };
         let settings = format!(
-            "log.level = \"warn\"\n[[pool]]\nname = \"bench\"\n{io}[[pool.store]]\npath = \"store\"\nsize = \"{} MiB\"\n",
+            "log.level = \"warn\"\n{tables}[[pool]]\nname = \"bench\"\n{io}[[pool.store]]\npath = \"store\"\nsize = \"{} MiB\"\n",
             store_bytes >> 20
         );
         fs::write(array.join("twintrack.toml"), settings).map_err(|error| error.to_string())?;
@@ -161,8 +168,21 @@ impl Array {
 
     /// Carries out a command; what it printed.
     pub fn tell(&self, args: &[&str]) -> Result<String, String> {
-        run(Command::new(&self.command).arg("-a").arg(&self.folder).args(args))
-            .map(|said| said.trim().to_owned())
+        run(&mut self.command(args)).map(|said| said.trim().to_owned())
+    }
+
+    /// Carries out a command; what it answered.
+    pub fn ask(&self, args: &[&str]) -> Result<Value, String> {
+        let said = self.tell(&[&["--json"], args].concat())?;
+        serde_json::from_str(&said)
+            .map_err(|error| format!("twintrack {} says {said:?}: {error}", args.join(" ")))
+    }
+
+    /// A command to it, for who runs it himself.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.command);
+        command.arg("-a").arg(&self.folder).args(args);
+        command
     }
 
     /// Where it has its files.

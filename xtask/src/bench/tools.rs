@@ -6,20 +6,22 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 /// A program, and the Debian package that has it.
-const TOOLS: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 6] = [
     ("fio", "fio"),
     ("nbdkit", "nbdkit"),
     ("nbdcopy", "libnbd-bin"),
     ("qemu-img", "qemu-utils"),
     ("qemu-nbd", "qemu-utils"),
+    ("openssl", "openssl"),
 ];
 
-/// Sees to it that all tools are there: installs what is missing when it may, names it otherwise.
-pub fn require() -> Result<(), String> {
-    if missing().is_empty() {
+/// Sees to it that tools are there: installs what is missing when it may, names it otherwise.
+pub fn require(tools: &[&'static str]) -> Result<(), String> {
+    let missing_now = missing(tools);
+    if missing_now.is_empty() {
         return Ok(());
     }
-    let packages = packages(&missing());
+    let packages = packages(&missing_now);
     let debian = Path::new("/etc/debian_version").exists();
     if debian && rustix::process::getuid().is_root() {
         eprintln!("installing {}", packages.join(" "));
@@ -30,7 +32,7 @@ pub fn require() -> Result<(), String> {
             let _ = apt.status();
         }
     }
-    match missing().as_slice() {
+    match missing(tools).as_slice() {
         [] => Ok(()),
         missing => Err(format!(
             "{} cannot be run; on Debian: apt-get install {}",
@@ -40,7 +42,7 @@ pub fn require() -> Result<(), String> {
     }
 }
 
-fn missing() -> Vec<&'static str> {
+fn missing(tools: &[&'static str]) -> Vec<&'static str> {
     let runs = |tool: &str| {
         Command::new(tool)
             .arg("--version")
@@ -50,25 +52,25 @@ fn missing() -> Vec<&'static str> {
             .status()
             .is_ok()
     };
-    TOOLS.iter().map(|(tool, _)| *tool).filter(|tool| !runs(tool)).collect()
+    tools.iter().copied().filter(|tool| !runs(tool)).collect()
 }
 
 fn packages(tools: &[&str]) -> Vec<&'static str> {
     let mut packages: Vec<_> =
-        TOOLS.iter().filter(|(tool, _)| tools.contains(tool)).map(|(_, package)| *package).collect();
+        PACKAGES.iter().filter(|(tool, _)| tools.contains(tool)).map(|(_, package)| *package).collect();
     packages.dedup();
     packages
 }
 
-/// What the tools say that they are, for the reader of the figures.
-pub fn versions() -> Value {
+/// What tools say that they are, for the reader of the figures.
+pub fn versions(tools: &[&'static str]) -> Value {
     let said = |tool: &str| {
         let output = Command::new(tool).arg("--version").stdin(Stdio::null()).output();
         let line =
             output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         line.lines().next().unwrap_or("?").trim().to_owned()
     };
-    TOOLS.iter().map(|(tool, _)| ((*tool).to_owned(), Value::from(said(tool)))).collect()
+    tools.iter().map(|tool| ((*tool).to_owned(), Value::from(said(tool)))).collect()
 }
 
 /// Runs a program to its end; what it printed.

@@ -14,6 +14,7 @@ use super::score::{Measured, Series};
 use super::scratch::settle;
 use super::servers::{Array, Binaries, Mode, Peer, Server, create};
 use super::sessions::{self, LARGE_DEVICE};
+use crate::process::told_to_end;
 
 /// Who takes part in the rows without snapshots.
 pub const STEADY: [Server; 4] = [Server::Twintrack, Server::TwintrackAgain, Server::Nbdkit, Server::QemuRaw];
@@ -23,6 +24,9 @@ const DEVICE: &str = "bench";
 const STORE_DEVICES: u64 = 4;
 /// What a store is to have beyond that.
 const STORE_SPARE_BYTES: u64 = 1 << 30;
+
+/// What a bench ends with that somebody interrupts.
+pub const TOLD_TO_END: &str = "told to end: servers are stopped and files removed";
 
 /// How much is done.
 #[derive(Debug, Clone, Copy)]
@@ -48,11 +52,7 @@ pub struct Bench {
 impl Bench {
     /// Starts those that the rows need, each on a folder of its own.
     pub fn start(plan: Plan, rows: &[Row], binaries: &Binaries, folder: &Path) -> Result<Self, String> {
-        let told_to_end = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            let registered = signal_hook::flag::register(signal, Arc::clone(&told_to_end));
-            registered.map_err(|error| format!("signals cannot be heard: {error}"))?;
-        }
+        let told_to_end = told_to_end()?;
         let place = |name: &str| {
             let folder = folder.join(name);
             create(&folder).map(|()| folder)
@@ -61,7 +61,7 @@ impl Bench {
         let mut arrays = Vec::new();
         let store_bytes = plan.bytes * STORE_DEVICES + STORE_SPARE_BYTES;
         for (server, name) in [(Server::Twintrack, "twintrack"), (Server::TwintrackAgain, "again")] {
-            let array = Array::start(binaries, place(name)?, plan.mode, store_bytes)?;
+            let array = Array::start(binaries, place(name)?, plan.mode, store_bytes, "")?;
             array.tell(&["device", "create", DEVICE, &plan.size()])?;
             load.copy_in(&array.uri(DEVICE))?;
             sessions::create_large(&array)?;
@@ -101,7 +101,7 @@ impl Bench {
                     bar.set_message(format!("{}: {}", row.title(), server.name()));
                     let result = self.one(*row, *server, series);
                     if self.told_to_end.load(Ordering::Relaxed) {
-                        return Err("told to end: servers are stopped and files removed".into());
+                        return Err(TOLD_TO_END.into());
                     }
                     result?;
                     bar.inc(1);
@@ -179,12 +179,13 @@ impl Bench {
 
 impl Plan {
     /// Of a device, as the tools take it.
-    fn size(&self) -> String {
+    pub fn size(&self) -> String {
         format!("{}M", self.bytes >> 20)
     }
 }
 
-fn bar(steps: u64, quiet: bool) -> ProgressBar {
+/// A bar of so many steps on standard error, if somebody sees it there.
+pub fn bar(steps: u64, quiet: bool) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
