@@ -260,8 +260,13 @@ fn crowd(sessions: u32, tracks: u32) -> impl Iterator<Item = Change> {
     };
     let session = |n: u32| {
         let state = SessionState::Active { activated: Generation(n + 1) };
-        let record =
-            SessionRecord { standard: DeviceId(1), virtual_device: None, state, activated_ms: n.into() };
+        let record = SessionRecord {
+            standard: DeviceId(1),
+            virtual_device: None,
+            state,
+            activated_ms: n.into(),
+            pinned: None,
+        };
         Change::Session(SessionId(5000 + n), Some(record))
     };
     let store = StoreRecord { name: "s".into(), pool: PoolId(0), first: 1, tracks: sessions * tracks + 1 };

@@ -172,6 +172,7 @@ fn changes(size_bytes: u64, owed_from: TrackNo, dirty: &[u32]) -> impl Iterator<
         owed_from,
         lacked_from: TrackNo(tracks),
         made_device: false,
+        kept: None,
     };
     let peer = PeerRecord { name: "b".into(), endpoint: None, serial: Some(2) };
     let records = [

@@ -213,11 +213,11 @@ fn what_is_written_all_the_time_stays_marked() {
     };
     let offsets = [0, 70 * TRACK];
     // Whole tracks, so that nothing is left to be merged.
-    offsets.iter().for_each(|offset| two.write(A, 1, *offset, TRACK as usize, 1));
+    offsets.into_iter().for_each(|offset| two.write(A, 1, offset, TRACK as usize, 1));
     two.flush(A, 1);
     let before = [A, B].map(|array| two.commits(array));
     for second in 0..30 {
-        offsets.iter().for_each(|offset| two.write(A, 1, *offset, 512, second));
+        offsets.into_iter().for_each(|offset| two.write(A, 1, offset, 512, second));
         two.wait(Duration::from_secs(1));
         assert_eq!([A, B].map(|array| dirty(&mut two, array)), [2, 2], "after {second} s");
     }

@@ -9,7 +9,7 @@ use crate::TrackNo;
 use crate::entry::Entry;
 use crate::ids::{DeviceId, Generation, PairId, PhysicalTrack, SessionId};
 use crate::mask::BlockMask;
-use crate::remote::Stage;
+use crate::records::SessionState;
 use crate::tables::Tables;
 
 /// Where an entry stands in the tables.
@@ -69,6 +69,14 @@ pub enum AuditError {
         /// The entry.
         entry: Entry,
     },
+    /// A pinned session that is no longer what it was when it was made.
+    #[error("{session} is pinned: {what}")]
+    Pinned {
+        /// Which.
+        session: SessionId,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// A half of a pair that does not agree with itself.
     #[error("{pair}: {what}")]
     Pair {
@@ -104,6 +112,7 @@ impl Tables {
         for track in &self.flying {
             *referred.entry(*track).or_insert(0) += 1;
         }
+        self.audit_pinned()?;
         let full = self.geometry.full();
         for (place, entry) in self.entries() {
             let wrong = |mask: BlockMask| mask.is_empty() || mask == full || !full.covers(mask);
@@ -128,25 +137,42 @@ impl Tables {
         Ok(())
     }
 
+    /// A pinned session has not failed, and shows what its device was.
+    fn audit_pinned(&self) -> Result<(), AuditError> {
+        for (id, session) in self.sessions.iter().filter(|(_, session)| session.record.pinned.is_some()) {
+            let wrong = |what| Err(AuditError::Pinned { session: *id, what });
+            if session.record.state == SessionState::Failed {
+                return wrong("it has failed");
+            }
+            if !session.own.is_empty() {
+                return wrong("it was written through its virtual device");
+            }
+        }
+        Ok(())
+    }
+
     /// What a half owes, lacks and has marked is of its device, and is what its durable words and marks stand for; a
     /// device has one pair, a pair a peer.
     fn audit_pairs(&self) -> Result<(), AuditError> {
         for (id, pair) in &self.pairs {
             let wrong = |what| Err(AuditError::Pair { pair: *id, what });
             let record = &pair.record;
-            let device = self.device(record.device).filter(|_| record.stage != Stage::Undoing);
+            let device = self.device(record.device).filter(|_| !record.stage.is_over());
             let tracks = device.map_or(0, |device| self.geometry.tracks(device.size_bytes));
             if !self.peers.contains_key(&record.peer) {
                 return wrong("its peer is not known");
             }
-            if record.stage != Stage::Undoing && self.pair_of_device(record.device) != Some(*id) {
+            if !record.stage.is_over() && self.pair_of_device(record.device) != Some(*id) {
                 return wrong("its device is not known to be its own");
             }
-            if record.stage != Stage::Undoing && device.is_none_or(|device| !device.is_standard()) {
+            if !record.stage.is_over() && device.is_none_or(|device| !device.is_standard()) {
                 return wrong("its device is not there, or not a standard one");
             }
             if pair.owed.set.tracks() != tracks || pair.lacked.set.tracks() != tracks {
                 return wrong("its device had another size");
+            }
+            if record.kept.as_ref().is_some_and(|kept| !self.is_kept_for(kept.session, *id, record.device)) {
+                return wrong("what it goes back to is not there");
             }
             if !pair.owed.is_consistent(record.owed_from) {
                 return wrong("what is owed is not what is noted");
@@ -161,7 +187,7 @@ impl Tables {
                 return wrong("a region beyond its device is marked");
             }
         }
-        let of_pairs = self.pairs.values().filter(|pair| pair.record.stage != Stage::Undoing).count();
+        let of_pairs = self.pairs.values().filter(|pair| !pair.record.stage.is_over()).count();
         match self.paired.values().next() {
             Some(pair) if self.paired.len() != of_pairs => Err(AuditError::Pair {
                 pair: *pair,

@@ -260,6 +260,22 @@ pub enum CommandError {
         /// Its name.
         name: String,
     },
+    /// A pinned session is not failed.
+    #[error("{session} is pinned: it does not give way when room runs out")]
+    Pinned {
+        /// Which.
+        session: SessionId,
+    },
+    /// A pair may have to go back to the session.
+    #[error(
+        "{session} has the last whole state of this half of {pair}: it goes by itself when the copy into it is complete; to be without it before, end the pair first"
+    )]
+    Needed {
+        /// Which session.
+        session: SessionId,
+        /// The pair.
+        pair: PairId,
+    },
     /// The half has no complete copy.
     #[error(
         "{pair}: the copy here was not complete, so it cannot serve alone: bring the peer back, or go back to the session that was kept before the copy began"

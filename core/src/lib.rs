@@ -11,6 +11,7 @@ mod device;
 mod entry;
 pub mod geometry;
 mod ids;
+mod kept;
 pub mod layout;
 mod load;
 mod mask;
@@ -41,13 +42,13 @@ pub use load::LoadError;
 pub use mask::BlockMask;
 pub use pair::PairDevice;
 pub use records::{
-    Change, DEVICES_MAX, DeviceKind, DeviceRecord, GROUPS_MAX, NAME_BYTES_MAX, PoolRecord,
+    Change, DEVICES_MAX, DeviceKind, DeviceRecord, GROUPS_MAX, NAME_BYTES_MAX, Pinned, PoolRecord,
     SESSIONS_PER_DEVICE_MAX, SessionRecord, SessionState, StoreRecord,
 };
 pub use remote::axes::{Cause, DataState, LinkState, PairStatus, Serving};
 pub use remote::{
-    ANCESTORS_MAX, FlushNo, Half, Halt, Kinship, Lineage, Mode, PairRecord, PeerRecord, Policy, Regions,
-    Role, SagaOutcome, SagaResult, Stage, TrackSet,
+    ANCESTORS_MAX, FlushNo, Half, Halt, Kept, Kinship, Lineage, Mode, PairRecord, PeerRecord, Policy,
+    Regions, Role, SagaOutcome, SagaResult, Stage, TrackSet,
 };
 pub use session::ActivateSession;
 pub use space::PoolSpace;

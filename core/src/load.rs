@@ -8,7 +8,7 @@ use crate::defect::{Defect, planted};
 use crate::geometry::{Geometry, GeometryError};
 use crate::ids::{DeviceId, PairId, RegionNo, StoreId, TrackNo};
 use crate::records::{Change, DeviceKind, SessionState};
-use crate::remote::{PairRecord, Stage};
+use crate::remote::PairRecord;
 use crate::space::Space;
 use crate::tables::{Device, Tables, change_entry};
 use crate::unit::UnitLog;
@@ -71,6 +71,7 @@ impl Tables {
             peers: BTreeMap::new(),
             pairs: BTreeMap::new(),
             paired: BTreeMap::new(),
+            returning: BTreeSet::new(),
             sagas: BTreeMap::new(),
         };
         for change in changes {
@@ -179,11 +180,16 @@ impl Tables {
         if self.pair(id).is_some_and(|known| known.device != record.device) {
             return wrong("changes its device".into());
         }
-        if record.stage == Stage::Undoing {
+        if record.stage.is_over() {
             return Ok(());
         }
         if self.pair_of_device(record.device).is_some_and(|other| other != id) {
             return wrong(format!("shares {} with another pair", record.device));
+        }
+        if let Some(kept) = &record.kept
+            && !self.is_kept_for(kept.session, id, record.device)
+        {
+            return wrong(format!("goes back to {}, which does not keep it", kept.session));
         }
         match self.device(record.device) {
             Some(device) if device.is_standard() && !device.is_deleting() => {

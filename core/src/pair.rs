@@ -20,6 +20,8 @@ pub(crate) struct Pair {
     pub(crate) regions: Regions,
     /// The unit that began the present generation; 0 after a restart.
     pub(crate) generation_unit: UnitSeq,
+    /// Of a half that is being put back: tracks before this one are.
+    pub(crate) returned: TrackNo,
 }
 
 /// The volume of a new half.
@@ -165,7 +167,7 @@ impl Tables {
             return Err(stage_error(id, &record, "undone", "delete the pair instead"));
         }
         let (mut changes, deleted) = self.delete_made(&record);
-        changes.extend(self.leave(id, record));
+        changes.extend(self.leave(id, record, Stage::Undoing));
         let seq = self.put(changes, &[]);
         deleted.into_iter().for_each(|device| self.collect_anew(device));
         Ok(seq)
@@ -243,17 +245,18 @@ impl Tables {
     /// A pair that was ready ends here: the device stays, free. The record stays until the peer knows.
     pub fn end_pair(&mut self, id: PairId) -> Result<UnitSeq, CommandError> {
         let record = self.known_pair(id)?.clone();
-        let changes = self.leave(id, record);
+        let changes = self.leave(id, record, Stage::Ended);
         Ok(self.put(changes, &[]))
     }
 
     /// What makes of a half a note for the peer.
-    fn leave(&mut self, id: PairId, record: PairRecord) -> Vec<Change> {
+    fn leave(&mut self, id: PairId, record: PairRecord, stage: Stage) -> Vec<Change> {
         let mut changes = self.forget_tracks(id);
         let marked = self.regions(id).into_iter().flat_map(Regions::marked);
         changes.extend(marked.map(|region| Change::Dirty(id, region, false)));
-        let (stage, end) = (Stage::Undoing, TrackNo(0));
-        let note = PairRecord { stage, made_device: false, owed_from: end, lacked_from: end, ..record };
+        let end = TrackNo(0);
+        let note =
+            PairRecord { stage, made_device: false, owed_from: end, lacked_from: end, kept: None, ..record };
         changes.push(Change::Pair(id, Some(note)));
         changes
     }
@@ -331,6 +334,10 @@ impl Tables {
             }
             let record = unit.record(self, *id);
             (record.role, record.forced) = (role, forced);
+            if role == Role::Owner {
+                // Who serves goes back to nothing.
+                record.kept = None;
+            }
             if forced && !planted(Defect::ForcedUnnoted) {
                 unit.begin(self, *id)?;
             }
@@ -359,18 +366,10 @@ impl Tables {
         self.pairs.get(&id).is_some_and(|pair| pair.record.is_alone() && pair.generation_unit <= committed)
     }
 
-    /// Takes the peer's lineage: this half has its data, complete. It owes and lacks nothing any more. The peer is told
-    /// once the unit is committed, which is after a sync of all that was copied (crash rule 2).
+    /// Takes the peer's lineage, as [`Self::end_copy`] does; what is kept stays.
     pub fn adopt(&mut self, id: PairId, lineage: &Lineage) -> Result<UnitSeq, CommandError> {
-        let mut record = self.known_pair(id)?.clone();
-        record.lineage.adopt(lineage);
-        record.shared = Some(lineage.current());
-        record.complete = true;
-        let mut changes = self.forget_tracks(id);
-        let end = self.end_of(id);
-        (record.owed_from, record.lacked_from) = (end, end);
-        changes.push(Change::Pair(id, Some(record)));
-        Ok(self.put_records(changes))
+        self.end_copy(id, lineage, &[])?;
+        Ok(self.last_unit())
     }
 
     /// When the peer gets a write. An owner begins a generation before it leaves the peer behind.
@@ -443,7 +442,7 @@ impl Tables {
         }
         check_name(&new.group)?;
         let member = self.pairs().find(|(_, record)| {
-            record.peer == new.peer && record.group == new.group && record.stage != Stage::Undoing
+            record.peer == new.peer && record.group == new.group && !record.stage.is_over()
         });
         let Some((_, member)) = member else { return Ok(()) };
         let differs = |what, has: String, wants: String| {
@@ -470,7 +469,7 @@ impl Tables {
     }
 
     /// Logs a unit with records that [`Records`] made, and notes which generations begin with it.
-    fn put_records(&mut self, changes: Vec<Change>) -> UnitSeq {
+    pub(crate) fn put_records(&mut self, changes: Vec<Change>) -> UnitSeq {
         let begun: Vec<_> = changes
             .iter()
             .filter_map(|change| match change {

@@ -39,9 +39,14 @@ impl Records {
     }
 
     pub(crate) fn new_generation(&mut self, tables: &Tables) -> Result<PairGeneration, CommandError> {
+        Ok(PairGeneration { serial: tables.serial, number: self.take_id()? })
+    }
+
+    /// A number that nothing has had.
+    pub(crate) fn take_id(&mut self) -> Result<u32, CommandError> {
         let number = self.next_id;
         self.next_id = number.checked_add(1).ok_or_else(too_many_ids)?;
-        Ok(PairGeneration { serial: tables.serial, number })
+        Ok(number)
     }
 
     pub(crate) fn changes(self) -> Vec<Change> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::ids::{PairId, RegionNo, TrackNo, UnitSeq};
 use crate::pair::Pair;
 use crate::records::Change;
-use crate::remote::{FlushNo, Ledger, PairRecord, Regions, Role, Stage, TrackSet};
+use crate::remote::{FlushNo, Ledger, PairRecord, Regions, Role, TrackSet};
 use crate::tables::Tables;
 
 /// Which of the two sets of a half.
@@ -200,7 +200,7 @@ impl Tables {
 
     /// A half that has a device. Of one that is only a note for the peer nothing is recorded any more.
     fn held(&mut self, id: PairId) -> Option<&mut Pair> {
-        self.pairs.get_mut(&id).filter(|pair| pair.record.stage != Stage::Undoing)
+        self.pairs.get_mut(&id).filter(|pair| !pair.record.stage.is_over())
     }
 
     /// The changes by which tracks become owed, to go into one unit. All come in before the first word is made: of a
@@ -312,11 +312,15 @@ impl Tables {
         {
             self.paired.remove(&device);
         }
+        self.returning.remove(&id);
         let Some(record) = record else {
             self.pairs.remove(&id);
             return;
         };
-        let undoing = record.stage == Stage::Undoing;
+        if record.is_returning() {
+            self.returning.insert(id);
+        }
+        let undoing = record.stage.is_over();
         if !undoing {
             self.paired.insert(record.device, id);
         }
@@ -345,7 +349,7 @@ impl Tables {
     }
 
     fn tracks_of_pair(&self, record: &PairRecord) -> u32 {
-        let device = self.device(record.device).filter(|_| record.stage != Stage::Undoing);
+        let device = self.device(record.device).filter(|_| !record.stage.is_over());
         device.map_or(0, |device| self.geometry.tracks(device.size_bytes))
     }
 }
@@ -357,6 +361,7 @@ impl Pair {
             lacked: Ledger::new(tracks, record.lacked_from),
             regions: Regions::default(),
             generation_unit: UnitSeq::ZERO,
+            returned: TrackNo(0),
             record,
         }
     }

@@ -54,6 +54,27 @@ pub struct SessionRecord {
     pub state: SessionState,
     /// Wall time of its activation in ms since 1970; 0 before.
     pub activated_ms: u64,
+    /// What it is kept for; `None`: a session like any other.
+    pub pinned: Option<Pinned>,
+}
+
+/// What a session is kept for that is not failed when room runs out. The array makes it itself, on a device of the pair,
+/// and nobody writes through its virtual device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Pinned {
+    /// The last state of a half before a copy into it began. Removed when the copy is complete.
+    SafetyCopy(PairId),
+    /// What the half that was given up had after both were written alone (F4).
+    Loser(PairId),
+}
+
+impl Pinned {
+    /// The pair.
+    pub fn pair(self) -> PairId {
+        match self {
+            Self::SafetyCopy(pair) | Self::Loser(pair) => pair,
+        }
+    }
 }
 
 /// Where a session stands: registered → related → active → deactivated → removed (Fig. 15–18, 27).
@@ -102,6 +123,15 @@ impl SessionState {
         match self {
             Self::Registered { group } | Self::Related { group } => group,
             _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SafetyCopy(pair) => write!(f, "the safety copy of {pair}"),
+            Self::Loser(pair) => write!(f, "what was given up of {pair}"),
         }
     }
 }

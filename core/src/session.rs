@@ -49,7 +49,7 @@ impl Tables {
         let (number, next) = self.take_id()?;
         let id = SessionId(number);
         let state = SessionState::Registered { group };
-        let record = SessionRecord { standard, virtual_device: None, state, activated_ms: 0 };
+        let record = SessionRecord { standard, virtual_device: None, state, activated_ms: 0, pinned: None };
         Ok((id, self.put(vec![next, Change::Session(id, Some(record))], &[])))
     }
 
@@ -195,6 +195,7 @@ impl Tables {
         let SessionState::Active { activated } = record.state else {
             return Err(wrong_state(session, record.state, "active", "deactivated"));
         };
+        self.check_not_needed(session)?;
         let standard = record.standard;
         let mut device = self.devices[&standard].record.clone();
         let DeviceKind::Standard { generation, .. } = &mut device.kind else {
@@ -210,13 +211,15 @@ impl Tables {
         Ok(self.put(changes, &[(standard, activated)]))
     }
 
-    /// *Remove* (D6, Fig. 14). The virtual device is free at once; [`Self::reclaim`] gives back what nobody else
+    /// *Remove* (D6, Fig. 14). The virtual device is free at once; that of a pinned session, which the array has made, goes with
+    /// it. Refused while a pair may have to go back to the session. [`Self::reclaim`] gives back what nobody else
     /// needs. No write through the virtual device may be under way.
     pub fn remove_session(&mut self, session: SessionId) -> Result<UnitSeq, CommandError> {
         let record = self.session(session).ok_or(CommandError::NoSession { session })?;
         if record.state == SessionState::Removing {
             return Err(CommandError::NoSession { session });
         }
+        self.check_not_needed(session)?;
         Ok(self.end_session(session, SessionState::Removing))
     }
 
@@ -225,6 +228,9 @@ impl Tables {
         let record = self.session(session).ok_or(CommandError::NoSession { session })?;
         if record.state.window().is_none() {
             return Err(wrong_state(session, record.state, "active or deactivated", "failed"));
+        }
+        if record.pinned.is_some() {
+            return Err(CommandError::Pinned { session });
         }
         Ok(self.end_session(session, SessionState::Failed))
     }
@@ -268,6 +274,10 @@ impl Tables {
         Ok((tracks, at))
     }
 
+    fn check_not_needed(&self, session: SessionId) -> Result<(), CommandError> {
+        self.needed_for(session).map_or(Ok(()), |pair| Err(CommandError::Needed { session, pair }))
+    }
+
     fn end_session(&mut self, session: SessionId, state: SessionState) -> UnitSeq {
         let found = &self.sessions[&session];
         let mut record = found.record.clone();
@@ -277,11 +287,14 @@ impl Tables {
             _ => Vec::new(),
         };
         record.state = state;
+        let mut made = None;
         if state == SessionState::Removing {
-            record.virtual_device = None;
+            made = record.virtual_device.take().filter(|_| record.pinned.is_some());
         }
         let gone = state == SessionState::Removing && found.own.is_empty();
-        let seq = self.put(vec![Change::Session(session, (!gone).then_some(record))], &lapses);
+        let mut changes = vec![Change::Session(session, (!gone).then_some(record))];
+        changes.extend(made.map(|device| Change::Device(device, None)));
+        let seq = self.put(changes, &lapses);
         self.collect_anew(standard);
         seq
     }

@@ -59,6 +59,8 @@ pub struct Tables {
     pub(crate) pairs: BTreeMap<PairId, Pair>,
     /// The pair of a device, but for those being undone.
     pub(crate) paired: BTreeMap<DeviceId, PairId>,
+    /// The pairs whose halves here are being put back.
+    pub(crate) returning: BTreeSet<PairId>,
     pub(crate) sagas: BTreeMap<u64, SagaOutcome>,
 }
 
@@ -74,6 +76,8 @@ pub(crate) struct Device {
     pub(crate) sessions: BTreeSet<SessionId>,
     /// Those that are a point in time, by activation.
     pub(crate) points: BTreeSet<(Generation, SessionId)>,
+    /// Those of them that are pinned.
+    pub(crate) pinned: BTreeSet<(Generation, SessionId)>,
     /// Versions before this track were looked at since a session last ended; `None`: there is nothing to collect.
     pub(crate) collect: Option<TrackNo>,
     /// Stamps of tracks before this one were given back since the last session ended; `None`: there are none to give back.
@@ -148,6 +152,11 @@ impl Tables {
     /// Sessions on a standard device, in whatever state.
     pub fn sessions_of(&self, device: DeviceId) -> impl Iterator<Item = SessionId> {
         self.devices.get(&device).into_iter().flat_map(|device| device.sessions.iter().copied())
+    }
+
+    /// Whether a session of a device is pinned: what it keeps takes room until a person or the array removes it.
+    pub fn has_pinned(&self, device: DeviceId) -> bool {
+        self.devices.get(&device).is_some_and(|device| !device.pinned.is_empty())
     }
 
     /// The session that a virtual device shows.
@@ -411,6 +420,7 @@ impl Tables {
             device.sessions.remove(&id);
             if let Some(activated) = window(state) {
                 device.points.remove(&(activated, id));
+                device.pinned.remove(&(activated, id));
             }
         }
         let ended = |state| matches!(state, SessionState::Failed | SessionState::Removing);
@@ -426,6 +436,9 @@ impl Tables {
             device.sessions.insert(id);
             if let Some(activated) = window(record.state) {
                 device.points.insert((activated, id));
+                if record.pinned.is_some() {
+                    device.pinned.insert((activated, id));
+                }
             }
             let was_active = matches!(before, Some((_, SessionState::Active { .. })));
             if let SessionState::Active { activated } = record.state
@@ -476,6 +489,7 @@ impl Device {
             live: BTreeMap::new(),
             sessions: BTreeSet::new(),
             points: BTreeSet::new(),
+            pinned: BTreeSet::new(),
             collect: None,
             shrink: None,
             deleted: TrackNo(0),

@@ -1,4 +1,4 @@
-//! Out of log space: which session is to fail. All that is kept for the sessions of a pool has to be looked at, which may
+//! Out of log space: which session is to fail; never one that is pinned, nor one for what a pinned one needs, too. All that is kept for the sessions of a pool has to be looked at, which may
 //! be millions of entries; so the search goes in bounded steps, between which the tables may change.
 
 use std::ops::Bound;
@@ -140,6 +140,9 @@ impl Tables {
             let after = if before.0 == *track { before.1 } else { Generation(0) };
             before = (*track, *upto);
             *looks += 1;
+            if self.is_pinned_version(device, *track, after, *upto, looks) {
+                continue;
+            }
             let sessions = self.activated_between(id, after, *upto).inspect(|_| *looks += 1);
             let mut needing = sessions.filter(|session| self.ends_at(*session, *track, *upto));
             let (first, alone) = (needing.next(), needing.next().is_none());
@@ -148,6 +151,20 @@ impl Tables {
             }
         }
         None
+    }
+
+    /// Whether a pinned session needs a version: nobody's failure frees it.
+    fn is_pinned_version(
+        &self,
+        device: &Device,
+        track: TrackNo,
+        after: Generation,
+        upto: Generation,
+        looks: &mut usize,
+    ) -> bool {
+        let first = (Generation(after.0.saturating_add(1).min(upto.0)), SessionId(0));
+        let mut pinned = device.pinned.range(first..=(upto, SessionId(u32::MAX))).inspect(|_| *looks += 1);
+        pinned.any(|(_, session)| self.ends_at(*session, track, upto))
     }
 
     /// An entry that a session needs, alone or not.

@@ -153,7 +153,9 @@ impl Tables {
             }
             Owner::Session(id) => {
                 let session = self.sessions.get(&id).ok_or(WriteError::Gone)?;
-                if !matches!(session.record.state, SessionState::Active { .. }) {
+                // What a pinned one shows stays what it was.
+                let active = matches!(session.record.state, SessionState::Active { .. });
+                if !active || session.record.pinned.is_some() {
                     return Err(WriteError::Gone);
                 }
                 let standard = self.devices.get(&session.record.standard).ok_or(WriteError::Gone)?;
@@ -199,7 +201,7 @@ impl Tables {
     }
 
     /// The changes that put `new` in the place of `old`, keeping that for the sessions that see it; stamps the track.
-    fn replace(&mut self, place: Place, old: Entry, new: Entry, keep: bool) -> Vec<Change> {
+    pub(crate) fn replace(&mut self, place: Place, old: Entry, new: Entry, keep: bool) -> Vec<Change> {
         let mut changes = Vec::with_capacity(2);
         if let Owner::Device(id) = place.owner
             && let Some(device) = self.devices.get_mut(&id)

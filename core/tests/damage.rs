@@ -56,7 +56,7 @@ fn sample() -> Durable {
 fn add_pairs(t: &mut Tables) {
     let (peer, _) = t.add_peer("there", Some("there"), Some(halves::THERE)).expect("the first peer");
     t.add_peer("other", None, None).expect("the second peer");
-    for stage in [Stage::Ready, Stage::Creating, Stage::Undoing] {
+    for stage in [Stage::Ready, Stage::Creating, Stage::Undoing, Stage::Ended] {
         let id = PairId { serial: halves::THERE, number: stage as u32 };
         let device = PairDevice::New { name: format!("p{stage}"), pool: POOL, size_bytes: 100 << 20 };
         let record = PairRecord { owed_from: TrackNo(300), ..halves::record(peer) };
@@ -67,6 +67,10 @@ fn add_pairs(t: &mut Tables) {
         match stage {
             Stage::Ready => drop(t.ready_pair(id)),
             Stage::Undoing => drop(t.undo_pair(id)),
+            Stage::Ended => {
+                t.ready_pair(id).expect("a pair that is being made");
+                t.end_pair(id).expect("a pair that is ready");
+            }
             Stage::Creating => {}
         }
     }

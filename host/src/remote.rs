@@ -141,6 +141,12 @@ impl<D: Dial> ArrayClient<D> {
         ask!(self, Command::RemoteFailover { device: device.to_owned(), force }, Remotes)
     }
 
+    /// This array serves from now on, with what the volume was before a copy into it began, and so all pairs of its
+    /// consistency group: the other array is out of order, as a person says, and the copy was not complete.
+    pub async fn remote_go_back(&self, device: &str) -> Result<Vec<RemoteInfo>, ArrayError> {
+        ask!(self, Command::RemoteGoBack { device: device.to_owned() }, Remotes)
+    }
+
     /// Ends a split brain (F4), at the array whose half is kept.
     pub async fn remote_resolve(&self, device: &str, keep: PairHalf) -> Result<RemoteInfo, ArrayError> {
         self.remote(&Command::RemoteResolve { device: device.to_owned(), keep }).await

@@ -7,5 +7,6 @@ pub mod manage;
 pub mod nbd;
 pub mod remote;
 pub mod size;
+pub mod time;
 
 pub use endpoint::{Endpoint, EndpointError};

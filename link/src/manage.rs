@@ -11,8 +11,8 @@ use thiserror::Error;
 
 pub use remote::{
     DivergedInfo, LINK_TEST_BYTES_MAX, LinkInfo, LinkInfoState, LinkTestInfo, NewDevice, PairCause, PairData,
-    PairHalf, PairLink, PairMode, PairPolicy, PairRole, PairStatusInfo, RemoteInfo, VerifyInfo, parse_serial,
-    show_serial,
+    PairHalf, PairLink, PairMode, PairPolicy, PairRole, PairStatusInfo, PinnedKind, RemoteInfo,
+    SafetyCopyInfo, VerifyInfo, parse_serial, show_serial,
 };
 
 /// The path that takes commands.
@@ -239,6 +239,13 @@ pub enum Command {
         #[serde(default)]
         force: bool,
     },
+    /// The volume here is served from now on as it was before a copy into it began, with all pairs of its consistency group:
+    /// the copy was not complete, and the other side is out of order, as a person says. [`Answer::Remotes`] once every
+    /// track is back.
+    RemoteGoBack {
+        /// The volume here.
+        device: String,
+    },
     /// Ends a split brain; what is given up is kept as a session first (F4): [`Answer::Remote`].
     RemoteResolve {
         /// The volume here.
@@ -430,6 +437,20 @@ pub struct SessionInfo {
     pub group: Option<u32>,
     /// Wall time of its activation in ms since 1970.
     pub activated_ms: Option<u64>,
+    /// What the array keeps it for, whatever room there is.
+    #[serde(default)]
+    pub pinned: Option<PinnedInfo>,
+}
+
+/// What a session is kept for, that the array has made for a pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedInfo {
+    /// What it has.
+    pub what: PinnedKind,
+    /// Of which pair.
+    pub pair: String,
+    /// The pair may have to go back to it: it cannot be removed.
+    pub needed: bool,
 }
 
 /// Where a session stands.

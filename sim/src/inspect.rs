@@ -5,6 +5,9 @@
 //! rule 6, D17): the track, its owner or the standard device of the session that refers to it, and at least the blocks
 //! that the entry says are valid. Where sectors tear, or a header is longer than one, a write may have taken it along.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 use twintrack_controller::shell::metadata::Metadata;
@@ -15,17 +18,43 @@ use twintrack_core::{
 };
 
 use crate::disk::{Enclosure, SECTOR_BYTES};
-use crate::hosts::Shared;
+use crate::hosts::{Array, Shared};
 use crate::note;
 use crate::oracle::{Half, Twin, Violation, check_covered, check_equal, check_owners};
 use crate::plan::METADATA_DISK;
 use crate::timeline::Timeline;
 
+/// What an array's metadata was last found to say, and in which version of it: most looks find nothing new.
+#[derive(Debug, Default)]
+pub struct Seen(RefCell<Option<(u64, Rc<Committed>)>>);
+
+/// The committed tables of an array.
+#[derive(Debug)]
+pub struct Committed {
+    /// They themselves.
+    pub tables: Tables,
+    /// The array's serial number.
+    pub serial: u64,
+}
+
 /// The committed tables; `None`: nothing is formatted yet. Changes no disk.
-pub fn committed(enclosure: &Enclosure) -> Result<Option<(Tables, u64)>, Violation> {
+pub fn committed(array: &Array) -> Result<Option<Rc<Committed>>, Violation> {
+    let enclosure = &array.enclosure;
     if !enclosure.is_marked() {
         return Ok(None);
     }
+    let version = enclosure.version(METADATA_DISK);
+    if let Some((seen, known)) = &*array.seen.0.borrow()
+        && *seen == version
+    {
+        return Ok(Some(known.clone()));
+    }
+    let found = Rc::new(read_committed(enclosure)?);
+    *array.seen.0.borrow_mut() = Some((version, found.clone()));
+    Ok(Some(found))
+}
+
+fn read_committed(enclosure: &Enclosure) -> Result<Committed, Violation> {
     let wrong = |what: &dyn std::fmt::Display| Violation::new("committed", format_args!("{what}"));
     let length = enclosure.length(METADATA_DISK);
     let bytes = enclosure.peek(METADATA_DISK, 0, length).unwrap_or_default();
@@ -38,11 +67,12 @@ pub fn committed(enclosure: &Enclosure) -> Result<Option<(Tables, u64)>, Violati
     let tables = Tables::load(array.geometry, changes.map_err(|error| wrong(&error))?);
     let tables = tables.map_err(|error| wrong(&error))?;
     tables.audit().map_err(|error| wrong(&error))?;
-    Ok(Some((tables, array.serial)))
+    Ok(Committed { tables, serial: array.serial })
 }
 
 /// Holds the headers beside the tracks against the tables.
-pub fn check_births(enclosure: &Enclosure, tables: &Tables, serial: u64) -> Result<(), Violation> {
+pub fn check_births(enclosure: &Enclosure, found: &Committed) -> Result<(), Violation> {
+    let (tables, serial) = (&found.tables, found.serial);
     let full = tables.geometry().full();
     for (place, entry) in tables.entries() {
         let base = entry.base.map(|track| (track, full));
@@ -57,9 +87,8 @@ pub fn check_births(enclosure: &Enclosure, tables: &Tables, serial: u64) -> Resu
 /// Holds the halves of all pairs against each other. `equal`: nobody writes, and everything was flushed.
 pub fn check_pairs(shared: &Shared, equal: bool) -> Result<(), Violation> {
     let [a, b] = &shared.arrays[..] else { return Ok(()) };
-    let (Some((first, _)), Some((second, _))) = (committed(&a.enclosure)?, committed(&b.enclosure)?) else {
-        return Ok(());
-    };
+    let (Some(first), Some(second)) = (committed(a)?, committed(b)?) else { return Ok(()) };
+    let (first, second) = (&first.tables, &second.tables);
     for (id, here) in first.pairs() {
         let Some(there) = second.pair(id) else { continue };
         if [here, there].iter().any(|record| record.stage != Stage::Ready) {
@@ -76,7 +105,7 @@ pub fn check_pairs(shared: &Shared, equal: bool) -> Result<(), Violation> {
         let size_bytes = first.device(here.device).map_or(0, |device| device.size_bytes);
         for track in 0..first.geometry().tracks(size_bytes) {
             let track = TrackNo(track);
-            let noted = [&first, &second].iter().any(|tables| {
+            let noted = [first, second].iter().any(|tables| {
                 let marked =
                     tables.regions(id).is_some_and(|r| r.marked().any(|at| at == RegionNo::of(track)));
                 marked || tables.is_owed(id, track) || tables.is_lacked(id, track)
@@ -85,8 +114,8 @@ pub fn check_pairs(shared: &Shared, equal: bool) -> Result<(), Violation> {
                 continue;
             }
             let content = [
-                content(&a.enclosure, &first, here.device, track),
-                content(&b.enclosure, &second, there.device, track),
+                content(&a.enclosure, first, here.device, track),
+                content(&b.enclosure, second, there.device, track),
             ];
             let twin = Twin { pair: &name, track: track.0, content: [&content[0], &content[1]], noted };
             if equal && here.mode == Mode::Synchronous { check_equal(&twin)? } else { check_covered(&twin)? }

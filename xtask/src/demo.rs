@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::campaign::Clock;
-use crate::process::{build, free_port, told_to_end};
+use crate::process::{build, reserve_port, told_to_end};
 
 /// How long anything may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,6 +45,8 @@ struct Demo {
     folder: PathBuf,
     command: PathBuf,
     daemons: Vec<Child>,
+    /// The ports of both, kept from others also while a daemon is not there.
+    ports: Vec<OwnedFd>,
     told_to_end: Arc<AtomicBool>,
 }
 
@@ -53,10 +56,12 @@ impl Demo {
         let failed = |error: io::Error| format!("{} cannot be used: {error}", folder.display());
         // Not one that somebody else has made there.
         fs::create_dir(&folder).map_err(failed)?;
-        let mut demo = Self { folder: folder.clone(), command, daemons: Vec::new(), told_to_end };
+        let (daemons, ports) = (Vec::new(), Vec::new());
+        let mut demo = Self { folder: folder.clone(), command, daemons, ports, told_to_end };
         for name in ARRAYS {
             let array = folder.join(name);
-            let port = free_port()?;
+            let (port, reserved) = reserve_port()?;
+            demo.ports.push(reserved);
             fs::create_dir(&array).map_err(failed)?;
             let settings = format!("[link]\nlisten = [\"tcp:127.0.0.1:{port}\"]\n{SETTINGS}");
             fs::write(array.join("twintrack.toml"), settings).map_err(failed)?;

@@ -1,7 +1,8 @@
 //! Child processes: what is built, one simulator process a run, and what those need that run for long.
 
 use std::io::{self, Read};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
@@ -9,6 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use serde_json::{Value, json};
 
 /// The longest that one run may take, in wall time.
@@ -61,10 +63,17 @@ pub fn told_to_end() -> Result<Arc<AtomicBool>, String> {
     Ok(told)
 }
 
-/// A port of this machine on which nobody listens now.
-pub fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener.map(|address| address.port()).map_err(|error| format!("there is no free port: {error}"))
+/// A port of this machine that nobody else gets, for as long as the descriptor is held: it is bound, and nothing listens
+/// there. A daemon that is told its number can.
+pub fn reserve_port() -> Result<(u16, OwnedFd), String> {
+    let reserve = || -> rustix::io::Result<(u16, OwnedFd)> {
+        let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+        let address = SocketAddrV4::try_from(net::getsockname(&socket)?)?;
+        Ok((address.port(), socket))
+    };
+    reserve().map_err(|error| format!("there is no free port: {error}"))
 }
 
 /// What the simulator says of itself: scenarios and defects.

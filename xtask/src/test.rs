@@ -18,10 +18,21 @@ struct Part {
 struct Went {
     name: &'static str,
     passed: bool,
-    /// The runner's own words.
-    summary: Vec<String>,
+    said: Said,
     ms: u64,
 }
+
+/// The runner's own words.
+#[derive(Default)]
+struct Said {
+    /// The lines that sum up.
+    summary: Vec<String>,
+    /// The first lines about failures.
+    failures: Vec<String>,
+}
+
+/// Lines that are said again of a part that failed.
+const FAILURE_LINES_MAX: usize = 60;
 
 /// The daemon as people run it, with the command beside it.
 const RELEASE: [&str; 6] =
@@ -57,9 +68,14 @@ pub fn run() -> Result<bool, String> {
     for went in &went {
         let word = if went.passed { "passed" } else { "FAILED" };
         println!("  {word}  {}, {}", went.name, time(went.ms));
-        for line in &went.summary {
+        for line in &went.said.summary {
             println!("            {line}");
         }
+    }
+    // Where it is found, however much was said since.
+    for went in went.iter().filter(|went| !went.passed && !went.said.failures.is_empty()) {
+        println!("\n{} FAILED, in its own words:", went.name);
+        went.said.failures.iter().for_each(|line| println!("{line}"));
     }
     Ok(went.iter().all(|went| went.passed))
 }
@@ -76,32 +92,47 @@ fn part(part: &Part) -> Result<Went, String> {
         .map_err(|error| format!("cargo cannot be run: {error}"))?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let readers = [stdout.map(|out| pass_on(out, false)), stderr.map(|err| pass_on(err, true))];
-    let summary: Vec<String> =
-        readers.into_iter().flatten().flat_map(|reader| reader.join().unwrap_or_default()).collect();
+    let mut said = Said::default();
+    for reader in readers.into_iter().flatten() {
+        let Said { summary, failures } = reader.join().unwrap_or_default();
+        said.summary.extend(summary);
+        said.failures.extend(failures);
+    }
     let status = child.wait().map_err(|error| error.to_string())?;
     let (results, others): (Vec<_>, Vec<_>) =
-        summary.into_iter().partition(|line| line.starts_with("test result"));
-    let mut summary = if results.len() > 1 { vec![added_up(&results)] } else { results };
-    summary.extend(others);
-    Ok(Went { name: part.name, passed: status.success(), summary, ms: clock.elapsed().as_millis() as u64 })
+        said.summary.into_iter().partition(|line| line.starts_with("test result"));
+    said.summary = if results.len() > 1 { vec![added_up(&results)] } else { results };
+    said.summary.extend(others);
+    Ok(Went { name: part.name, passed: status.success(), said, ms: clock.elapsed().as_millis() as u64 })
 }
 
-/// Prints what comes, and picks out the lines that sum up.
-fn pass_on(from: impl Read + Send + 'static, to_stderr: bool) -> thread::JoinHandle<Vec<String>> {
+/// Prints what comes, and picks out what is to be said again.
+fn pass_on(from: impl Read + Send + 'static, to_stderr: bool) -> thread::JoinHandle<Said> {
     thread::spawn(move || {
-        let mut picked = Vec::new();
+        let mut said = Said::default();
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             if to_stderr {
                 eprintln!("{line}");
             } else {
                 println!("{line}");
             }
-            if is_summary(line.trim_start()) {
-                picked.push(line.trim().to_string());
-            }
+            said.hear(line);
         }
-        picked
+        said
     })
+}
+
+impl Said {
+    fn hear(&mut self, line: String) {
+        let word = line.trim();
+        if is_summary(word) {
+            self.summary.push(word.to_owned());
+        }
+        let begins = word == "failures:" || word.starts_with("FAIL [");
+        if (begins || !self.failures.is_empty()) && self.failures.len() < FAILURE_LINES_MAX {
+            self.failures.push(line);
+        }
+    }
 }
 
 fn is_summary(line: &str) -> bool {
@@ -131,5 +162,15 @@ mod tests {
         assert_eq!(added_up(&[line(3), line(4)]), "7 passed; 2 failed; 4 ignored");
         assert!(is_summary("Summary [   1.2s] 3 tests run") && !is_summary("running 3 tests"));
         assert!(is_summary("left out: ext4, which needs /dev/fuse"));
+    }
+
+    #[test]
+    fn a_failure_is_heard_from_its_beginning_and_not_for_ever() {
+        let mut said = Said::default();
+        let lines = ["running 2 tests", "failures:", "---- killed ----", "it was not there"];
+        let more = (0..100).map(|n| n.to_string());
+        lines.into_iter().map(str::to_owned).chain(more).for_each(|line| said.hear(line));
+        assert_eq!(said.failures[..3], lines[1..]);
+        assert_eq!((said.failures.len(), said.summary.len()), (FAILURE_LINES_MAX, 0));
     }
 }

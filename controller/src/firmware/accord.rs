@@ -64,12 +64,12 @@ pub(super) fn conclude(mine: &PairState, theirs: Option<&PairState>, began_here:
     let Some(theirs) = theirs else {
         return match mine.stage {
             Stage::Ready => Verdict::Lost,
-            Stage::Creating | Stage::Undoing => Verdict::Undo,
+            Stage::Creating | Stage::Undoing | Stage::Ended => Verdict::Undo,
         };
     };
     match (mine.stage, theirs.stage) {
-        (Stage::Undoing, _) => return Verdict::Undo,
-        (_, Stage::Undoing) => return Verdict::Wait,
+        (Stage::Undoing | Stage::Ended, _) => return Verdict::Undo,
+        (_, Stage::Undoing | Stage::Ended) => return Verdict::Wait,
         // Who asked for it is told that it failed: its command ended with the link.
         (Stage::Creating, _) if began_here => return Verdict::Undo,
         (Stage::Creating, Stage::Creating) | (_, Stage::Creating) => return Verdict::Wait,
@@ -222,11 +222,6 @@ impl Firmware {
                 if mine.role != Role::Owner {
                     let _ = self.tables.set_roles(&[pair], Role::Owner, false);
                 }
-                self.tables.agreed(pair);
-                let same = theirs.is_some_and(|theirs| {
-                    theirs.complete && theirs.lineage.current() == mine.lineage.current()
-                });
-                self.standing(pair).whole = same;
                 self.await_marks(link, pair);
                 return false;
             }
@@ -238,6 +233,11 @@ impl Firmware {
                     let _ = self.tables.set_roles(&[pair], Role::Standby, false);
                 }
                 self.follow_halt(pair, theirs.as_ref().and_then(|theirs| theirs.halt));
+                if let Some(mode) =
+                    theirs.as_ref().map(|theirs| theirs.mode).filter(|mode| *mode != mine.mode)
+                {
+                    let _ = self.tables.set_mode(pair, mode);
+                }
                 let fresh = theirs.is_some_and(|theirs| theirs.peer_boot == self.identity.boot);
                 let told = (!fresh && !planted(Defect::MarksUntold)) || served;
                 self.tell_marks(link, pair, told, fx);
@@ -327,7 +327,8 @@ impl Firmware {
         }
         accord.awaited.remove(&(marks.pair, marks.set));
         let other = if marks.set == MarkSet::Dirty { MarkSet::Owed } else { MarkSet::Dirty };
-        if !accord.awaited.contains(&(marks.pair, other)) {
+        // Who yields tells its marks too, long after both have agreed: its answer comes behind them.
+        if !accord.awaited.contains(&(marks.pair, other)) && !accord.mine.contains(&marks.pair) {
             self.commit_accord(link, vec![marks.pair]);
         }
     }
@@ -335,6 +336,13 @@ impl Firmware {
     /// The lineage of the other half, as it was told on a link.
     pub(super) fn lineage_there(&self, link: LinkId, pair: PairId) -> Option<Lineage> {
         Some(self.accords.get(&link)?.theirs.get(&pair)?.lineage.clone())
+    }
+
+    /// The other half is no more.
+    pub(super) fn forget_state(&mut self, link: LinkId, pair: PairId) {
+        if let Some(accord) = self.accords.get_mut(&link) {
+            accord.theirs.remove(&pair);
+        }
     }
 
     fn commit_accord(&mut self, link: LinkId, pairs: Vec<PairId>) {
@@ -372,12 +380,15 @@ impl Firmware {
             .copied()
             .collect();
         for pair in both {
-            self.stand_on(link, pair);
+            let theirs = self.accords.get(&link).and_then(|accord| accord.theirs.get(&pair));
+            let theirs = theirs.filter(|theirs| theirs.complete).map(|theirs| theirs.lineage.current());
+            let mine = self.tables.pair(pair).map(|record| record.lineage.current());
+            self.stand_on(link, pair, theirs.is_some() && theirs == mine);
         }
     }
 
-    /// From now on the data of a pair flow on this link.
-    pub(super) fn stand_on(&mut self, link: LinkId, pair: PairId) {
+    /// From now on the data of a pair flow on this link. `whole`: the other half is one point of the lineage, this half's.
+    pub(super) fn stand_on(&mut self, link: LinkId, pair: PairId, whole: bool) {
         if self.tables.pair(pair).is_some_and(|record| record.role == Role::Released) {
             let _ = self.tables.set_roles(&[pair], Role::Standby, false);
         }
@@ -388,9 +399,14 @@ impl Firmware {
             self.tables.forget_owed(pair);
             self.marks_are_told(pair);
         }
+        // What the arrays have noticed themselves before they had agreed no longer holds it up. The other side hears of that
+        // when a copy begins.
+        let healed = role == Role::Owner && self.tables.agreed(pair).is_some();
+        let current = self.tables.pair(pair).map(|record| record.lineage.current());
         let standing = self.standing(pair);
         standing.stop_copying();
         standing.agreed = Some(link);
+        standing.whole = current.filter(|_| whole && !healed);
         standing.copied_bytes = 0;
         // Who has given it up does not serve again before the other side says so anew.
         standing.vouched = role == Role::Owner;

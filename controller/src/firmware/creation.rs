@@ -1,10 +1,10 @@
-//! How a pair is made and removed, on the side that was asked (A1–A7): see [`super::pairs`] for the order.
+//! How a pair is made, on the side that was asked (A1–A7): see [`super::pairs`] for the order.
 
 use twintrack_core::{
     CommandError, Half, Lineage, PairDevice, PairGeneration, PairId, PairRecord, PeerId, Role, SagaResult,
     Stage, TrackNo,
 };
-use twintrack_link::manage::{Answer, NewDevice, PairHalf, PairMode, PairPolicy, Refusal, RefusalCode};
+use twintrack_link::manage::{NewDevice, PairHalf, PairMode, PairPolicy, Refusal, RefusalCode};
 use twintrack_link::remote::{CreateDevice, CreateHalf, PeerError, PeerErrorCode, Request};
 
 use super::Firmware;
@@ -101,7 +101,7 @@ impl Firmware {
         self.pairs.creating.insert(pair, CreateHalf { size_bytes, ..create });
         self.changed();
         if !self.durability.wait(&self.tables, Waiter::PairMade(pair)) {
-            self.fail_creation(pair, None, fx);
+            self.fail_creation(pair, rounds::unavailable(), fx);
         }
         Ok(())
     }
@@ -184,15 +184,7 @@ impl Firmware {
     }
 
     /// A creation has failed: who asked is told, now and when he asks again.
-    pub(super) fn fail_creation(&mut self, pair: PairId, error: Option<&PeerError>, fx: &mut Vec<Effect>) {
-        let refusal = match error {
-            Some(error) if error.code == PeerErrorCode::Unavailable => Refusal {
-                code: RefusalCode::Unavailable,
-                reason: format!("{}: {pair} is undone here, and there at the next contact", error.reason),
-            },
-            Some(error) => told_by_peer(error),
-            None => rounds::unavailable(),
-        };
+    pub(super) fn fail_creation(&mut self, pair: PairId, refusal: Refusal, fx: &mut Vec<Effect>) {
         if let Some(request) = self.tables.pair(pair).map(|record| record.request) {
             let result = SagaResult::Refused { code: 0, reason: refusal.reason.clone() };
             self.tables.finish_saga(request, result);
@@ -203,43 +195,15 @@ impl Firmware {
             self.answer(call, Err(refusal), fx);
         }
     }
+}
 
-    /// `remote delete`: both halves go, both devices stay.
-    pub(super) fn delete_remote(
-        &mut self,
-        call: CallId,
-        device: &str,
-        force: bool,
-        fx: &mut Vec<Effect>,
-    ) -> Result<(), Refusal> {
-        let pair = self.pair_named(device)?;
-        let peer = self.tables.pair(pair).map(|record| record.peer);
-        let Some(peer) = peer else { return Ok(()) };
-        if self.links.up(peer).is_none() && !force {
-            return Err(wrong_state(format!(
-                "the other array cannot be asked: {}; with --force the pair ends here, and there at the next contact",
-                self.links.why(peer)
-            )));
-        }
-        let legs = [pair];
-        self.strike(&legs, twintrack_core::Halt::Operator);
-        self.tables.end_pair(pair).map_err(|error| manage::refusal(&error))?;
-        self.standings.remove(&pair);
-        self.marks.forget(pair);
-        self.changed();
-        self.answer(call, Ok(Answer::Done), fx);
-        // The other half goes after this one's end is durable: else a crash here would leave this one without it. If that
-        // never comes, the next contact sees to it.
-        self.durability.wait(&self.tables, Waiter::PairEnded(pair));
-        Ok(())
+/// What the other array said when it did not make its half.
+pub(super) fn not_made(pair: PairId, error: &PeerError) -> Refusal {
+    if error.code != PeerErrorCode::Unavailable {
+        return told_by_peer(error);
     }
-
-    /// This half's end is durable: the other one goes.
-    pub(super) fn pair_ended(&mut self, pair: PairId, fx: &mut Vec<Effect>) {
-        if let Some(peer) = self.tables.pair(pair).map(|record| record.peer) {
-            self.ask(peer, Request::Destroy { pair }, Asked::Destroy(pair), fx);
-        }
-    }
+    let reason = format!("{}: {pair} is undone here, and there at the next contact", error.reason);
+    Refusal { code: RefusalCode::Unavailable, reason }
 }
 
 /// The record of a half at its creation. The half that serves is R1; what it lacks, or the other one, is told by whose
@@ -269,5 +233,6 @@ fn record_of(peer: PeerId, create: &CreateHalf) -> PairRecord {
         owed_from: all(serves && has),
         lacked_from: all(serves && !has),
         made_device: false,
+        kept: None,
     }
 }

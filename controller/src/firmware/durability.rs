@@ -49,8 +49,8 @@ pub(super) enum Waiter {
     PairEnded(PairId),
     /// Both halves of a pair exist.
     PairReady(PairId),
-    /// The peer may have all of a pair's present generation.
-    Complete(PairId, PairGeneration),
+    /// The peer may have all of a pair's present generation, as the copy with this number found.
+    Complete(PairId, PairGeneration, u32),
     /// A flush that cleans marks of a pair.
     Clean(PairId),
     /// This array serves these pairs from now on.

@@ -5,9 +5,7 @@
 //! serves; a crash in between is finished at the next contact ([`super::accord`]).
 
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{
-    ActivateSession, CommandError, DeviceId, Halt, Kinship, Lineage, Owner, PairId, PeerId, Role, Stage,
-};
+use twintrack_core::{Halt, Kinship, Lineage, Owner, PairId, PeerId, Pinned, Role, Stage};
 use twintrack_link::manage::{Answer, PairHalf, Refusal};
 use twintrack_link::remote::{Answer as PeerAnswer, PeerError, Request};
 
@@ -17,6 +15,7 @@ use super::links::{Asked, Served};
 use super::mirror::{not_found, wrong_state as peer_wrong_state};
 use super::pairs::{refused, told_by_peer};
 use super::remotes::{gone, refusal, wrong_state};
+use super::safety::returning;
 use super::{Firmware, manage, rounds};
 
 /// Pairs that a peer is to take over.
@@ -69,20 +68,8 @@ impl Firmware {
 
     /// This array serves, whatever the other one does: a person says that it is out of order.
     fn force(&mut self, call: CallId, pairs: &[PairId], fx: &mut Vec<Effect>) -> Result<(), Refusal> {
-        for pair in pairs {
-            let record = self.tables.pair(*pair).ok_or_else(gone)?;
-            if self.links.up(record.peer).is_some() {
-                return Err(wrong_state(format!(
-                    "the other array of {pair} answers: fail over without --force"
-                )));
-            }
-            if !record.complete {
-                return Err(wrong_state(format!(
-                    "a copy into this half of {pair} was under way: what is here is no state that the device ever had; \
-                     bring the other array back"
-                )));
-            }
-        }
+        self.check_unlinked(pairs)?;
+        self.check_whole(pairs)?;
         let serves = |pair: &PairId| {
             self.tables.pair(*pair).is_some_and(|record| record.role == Role::Owner) && self.is_vouched(*pair)
         };
@@ -93,10 +80,7 @@ impl Firmware {
             let dirty = self.dirty_words(*pair);
             self.tables.owe_words(*pair, &dirty);
         }
-        // No host is let in before it is durable.
-        if !self.durability.wait(&self.tables, Waiter::Taken(call, pairs.to_vec())) {
-            fx.push(Effect::Answer { call, result: Err(rounds::unavailable()) });
-        }
+        self.take_by_force(call, pairs.to_vec(), fx);
         Ok(())
     }
 
@@ -118,6 +102,7 @@ impl Firmware {
             return Err(wrong_state(format!("ask the array whose half is to stay: {}", record.peer_device)));
         }
         let (peer, lineage) = (record.peer, record.lineage.clone());
+        self.check_back(pair)?;
         let Some(link) = self.agreed_link(pair) else {
             return Err(wrong_state(self.cannot_ask(peer)));
         };
@@ -166,8 +151,11 @@ impl Firmware {
         lineage: &Lineage,
         fx: &mut Vec<Effect>,
     ) -> Result<(), PeerError> {
+        if self.is_returning(pair) {
+            return Err(returning(pair));
+        }
         let record = self.tables.pair(pair).ok_or_else(|| not_found(pair))?;
-        let (device, role) = (record.device, record.role);
+        let role = record.role;
         // Asked again, it has yielded already.
         let yielded = record.role == Role::Standby && !record.complete;
         let diverged = record.halt == Some(Halt::Diverged) || yielded;
@@ -180,7 +168,8 @@ impl Firmware {
             )));
         }
         if !yielded {
-            self.keep_aside(device).map_err(|error| refused(&error))?;
+            let wall_ms = self.wall_ms();
+            self.tables.begin_copy(pair, &[Pinned::Loser(pair)], wall_ms).map_err(|error| refused(&error))?;
         }
         if role == Role::Owner {
             self.tables.set_roles(&[pair], Role::Standby, false).map_err(|error| refused(&error))?;
@@ -188,25 +177,9 @@ impl Firmware {
         if !yielded || self.tables.pair(pair).is_some_and(|record| record.halt == Some(Halt::Diverged)) {
             self.tables.resolve(pair, None).map_err(|error| refused(&error))?;
         }
-        self.tables.set_complete(pair, false).map_err(|error| refused(&error))?;
         self.standing(pair).vouched = false;
         self.tell_marks(served.link, pair, true, fx);
         self.answer_durable(served, PeerAnswer::Done)
-    }
-
-    /// A session of what a device has now, shown by a virtual device of its own, offline.
-    fn keep_aside(&mut self, device: DeviceId) -> Result<(), CommandError> {
-        let name = self.tables.device(device).map(|record| record.name.clone()).unwrap_or_default();
-        let free = (1..)
-            .map(|n| format!("{name:.48}.lost-{n}"))
-            .find(|name| self.tables.device_named(name).is_none());
-        let (shown_by, _) = self.tables.create_virtual(&free.unwrap_or_default())?;
-        let (session, _) = self.tables.register(device, None)?;
-        self.tables.relate(session, shown_by)?;
-        let list = [ActivateSession { session, name: None, online: false }];
-        let wall_ms = self.wall_ms();
-        self.tables.activate(&list, None, wall_ms)?;
-        Ok(())
     }
 
     /// A planned failover, for the side that serves: nothing new is let in, and what is under way lands.
@@ -331,18 +304,23 @@ impl Firmware {
             Role::Standby => {}
             Role::Owner => return Err(peer_wrong_state(format!("this array has not released {pair}"))),
         }
-        self.stand_on(served.link, pair);
+        self.stand_on(served.link, pair, false);
         self.answer_durable(served, PeerAnswer::Done)
     }
 
     /// The giver stands by: writes go there.
-    pub(super) fn taken_answered(&mut self, pair: PairId, result: Result<PeerAnswer, PeerError>) {
+    pub(super) fn taken_answered(
+        &mut self,
+        pair: PairId,
+        result: Result<PeerAnswer, PeerError>,
+        fx: &mut Vec<Effect>,
+    ) {
         let peer = self.tables.pair(pair).map(|record| record.peer);
-        if result.is_ok()
-            && let Some(link) = peer.and_then(|peer| self.links.up(peer))
-        {
+        let Some(link) = peer.and_then(|peer| self.links.up(peer)) else { return };
+        match result {
             // What was written here since is owed.
-            self.stand_whole(link, pair);
+            Ok(_) => self.stand_whole(link, pair),
+            Err(_) => self.break_epoch(link, fx),
         }
     }
 }

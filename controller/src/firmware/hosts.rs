@@ -70,7 +70,7 @@ impl Firmware {
                 Ok((owner, size_bytes)) => {
                     self.conns.insert(conn, Conn { device, owner });
                     let track_bytes = self.tables.geometry().track_bytes();
-                    Ok(ExportInfo { device, size_bytes, read_only: false, track_bytes })
+                    Ok(ExportInfo { device, size_bytes, read_only: self.is_read_only(owner), track_bytes })
                 }
                 Err(_) => Err(AttachError::NotReady),
             },
@@ -102,6 +102,14 @@ impl Firmware {
         match self.tables.session(session).map(|session| session.state) {
             Some(SessionState::Active { .. }) => Ok((Owner::Session(session), record.size_bytes)),
             _ => Err(HostError::Gone),
+        }
+    }
+
+    /// What a pinned session shows stays what it was.
+    fn is_read_only(&self, owner: Owner) -> bool {
+        match owner {
+            Owner::Device(_) => false,
+            Owner::Session(id) => self.tables.session(id).is_some_and(|record| record.pinned.is_some()),
         }
     }
 
@@ -151,6 +159,9 @@ impl Firmware {
         };
         if !matches!(what, What::Flush) {
             check_range(at, length, size_bytes)?;
+        }
+        if !matches!(what, What::Read | What::Flush) && self.is_read_only(owner) {
+            return Err(HostError::ReadOnly);
         }
         if matches!(what, What::Read | What::Write { .. }) && length > u64::from(PAYLOAD_BYTES_MAX) {
             return Err(HostError::Invalid);

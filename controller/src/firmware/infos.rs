@@ -97,6 +97,7 @@ impl Firmware {
             // Of what moves it is not known.
             since_ms: record.halt.map_or(0, |_| record.halted_ms),
             diverged: self.diverged_info(pair),
+            safety_copy: self.safety_copy(pair),
         })
     }
 
@@ -108,7 +109,7 @@ impl Firmware {
             Stage::Creating => {
                 return ("its other half is being made".into(), "it is ready, or undone, soon".into());
             }
-            Stage::Undoing => {
+            Stage::Undoing | Stage::Ended => {
                 let next = "the other array removes its half at the next contact";
                 return (format!("it is being removed; the link: {why_no_link}"), next.into());
             }
@@ -122,6 +123,10 @@ impl Firmware {
             Some(_) => "both arrays are agreeing on what each has".to_owned(),
             None => format!("there is no link: {why_no_link}"),
         };
+        if record.is_returning() {
+            let why = "a person chose its safety copy: each track that changed since is put back".into();
+            return (why, "hosts are let in when that has ended".into());
+        }
         let owner = record.role == Role::Owner;
         if owner && !self.is_vouched(pair) {
             return (
@@ -154,13 +159,18 @@ impl Firmware {
                 "the other array failed to write".into(),
                 "it is tried again at the next contact, or by `remote resume`",
             ),
-            (_, Some(Halt::Space)) => {
-                ("the other array's pool is full".into(), "make room there; then `remote resume`")
-            }
+            (_, Some(Halt::Space)) => (
+                "the other array's pool is full, or has no room left for a copy that keeps what was there before".into(),
+                "make room there; it is tried again by itself, or by `remote resume`",
+            ),
             (PairStatus::FailedOver, _) if !owner => {
                 ("the other half serves".into(), "it is copied here when the link is back")
             }
             _ if self.links.up(record.peer).is_some() => (link(), "it goes on once both have agreed"),
+            _ if !owner && (!record.complete || record.kept.is_some()) => (
+                format!("a copy into this half was cut off; {}", link()),
+                "it goes on when the link is back; if the other array is out of order: `remote failover --force` says what there is to go back to",
+            ),
             (PairStatus::FailedOver, _) if record.forced => (
                 format!("a person forced it: {}; {}", self.what_may_be_lost(pair), link()),
                 "it is dialled again, and what changed is copied then",

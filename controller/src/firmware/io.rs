@@ -183,6 +183,13 @@ impl Firmware {
                         }
                     }
                     Ok(plan) => {
+                        if plan.fresh()
+                            && let Some(pool) = self.gives_way(id)
+                        {
+                            self.tables.abandon_write(plan);
+                            self.out_of_space(id, pool);
+                            return;
+                        }
                         if !plan.fresh() {
                             let granted = self.tracks.downgrade(id, place, blocks);
                             self.work.extend(granted.into_iter().map(Work::Op));

@@ -100,7 +100,12 @@ impl Jobs {
         let soon = now + PACE;
         let mut due: Option<Duration> = None;
         let mut by = |at: Duration| due = Some(due.map_or(at, |due| due.min(at)));
-        if tables.has_reclaim() || self.hurry || starving || (self.discardable && !self.discarding) {
+        if tables.has_reclaim()
+            || tables.next_returning().is_some()
+            || self.hurry
+            || starving
+            || (self.discardable && !self.discarding)
+        {
             by(soon);
         }
         if let Some(since) = self.uncommitted_since {
@@ -121,6 +126,7 @@ impl Firmware {
     /// One step of each job that has something to do.
     pub(super) fn run_jobs(&mut self, fx: &mut Vec<Effect>) {
         self.jobs.due = None;
+        self.return_some();
         self.search_victims();
         if self.tables.has_reclaim() && self.tables.reclaim().is_some() {
             self.jobs.discardable = true;

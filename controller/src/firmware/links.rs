@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use twintrack_core::{Lineage, PairId, PeerId, TrackNo};
+use twintrack_core::{PairGeneration, PairId, PeerId, TrackNo};
 use twintrack_link::manage::LinkInfoState;
 use twintrack_link::remote::{
     Answer, Connection, Happening, Hello, LinkRefusal, Message, Note, PeerError, PeerErrorCode, Redial,
@@ -31,16 +31,18 @@ pub(super) enum Asked {
     Copy(PairId, TrackNo, u32),
     /// A track that is lacked.
     Fetch(OpId),
-    /// The begin of a copy.
-    Begin(PairId),
-    /// Its end.
-    Complete(PairId, Lineage),
+    /// The begin of a copy, and its number.
+    Begin(PairId, u32),
+    /// Its end, in this generation.
+    Complete(PairId, PairGeneration, u32),
     /// The other half of a new pair.
     Create(PairId),
     /// Both halves exist.
     Ready(PairId),
     /// The other half is to go.
     Destroy(PairId),
+    /// The end of a pair, for a person.
+    End(CallId),
     /// A planned failover of these pairs to this array.
     Release(CallId, Vec<PairId>),
     /// This array serves now.
@@ -350,12 +352,12 @@ impl Firmware {
         self.look_at_peers();
     }
 
-    /// What both arrays are to know cannot be made durable here: the next epoch tries again. If nothing becomes durable any
-    /// more it would not help, and the link stays for what else it is good for.
-    pub(super) fn break_epoch(&mut self, link: Option<LinkId>, fx: &mut Vec<Effect>) {
-        if let Some(id) = link.filter(|_| !self.durability.is_broken()) {
-            fx.push(Effect::CloseLink { link: id });
-            self.end_link(id, "this array could not make durable how its pairs stand".into(), fx);
+    /// What both arrays are to know could not be made durable on one of them: the next epoch tries again. If here nothing
+    /// becomes durable any more it would not help, and the link stays for what else it is good for.
+    pub(super) fn break_epoch(&mut self, link: LinkId, fx: &mut Vec<Effect>) {
+        if !self.durability.is_broken() {
+            fx.push(Effect::CloseLink { link });
+            self.end_link(link, "an array could not make durable how its pairs stand".into(), fx);
         }
     }
 
@@ -460,13 +462,16 @@ impl Firmware {
             Asked::Flush(request, pair) => self.peer_flushed(request, pair, result, fx),
             Asked::Copy(pair, track, run) => self.copy_answered(pair, track, run, result, fx),
             Asked::Fetch(op) => self.fetch_answered(op, result),
-            Asked::Begin(pair) => self.begin_answered(pair, result, fx),
-            Asked::Complete(pair, lineage) => self.complete_answered(pair, &lineage, result, fx),
+            Asked::Begin(pair, run) => self.begin_answered(pair, run, result, fx),
+            Asked::Complete(pair, generation, run) => {
+                self.complete_answered(pair, generation, run, result, fx);
+            }
             Asked::Create(pair) => self.create_answered(pair, result, fx),
-            Asked::Ready(pair) => self.ready_answered(pair, result),
-            Asked::Destroy(pair) => self.destroy_answered(pair, result),
+            Asked::Ready(pair) => self.ready_answered(pair, result, fx),
+            Asked::End(call) => self.end_answered(call, result, fx),
+            Asked::Destroy(pair) => self.destroy_answered(pair, result, fx),
             Asked::Release(call, pairs) => self.release_answered(call, pairs, result, fx),
-            Asked::Taken(pair) => self.taken_answered(pair, result),
+            Asked::Taken(pair) => self.taken_answered(pair, result, fx),
             Asked::Clean(pair) => self.clean_flushed(pair, result.is_ok()),
             Asked::Yield(call, pair) => self.yield_answered(call, pair, result, fx),
             Asked::Sums(op) => self.sums_answered(op, result),

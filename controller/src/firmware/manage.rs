@@ -13,7 +13,7 @@ use twintrack_link::manage::{
 
 use super::durability::Waiter;
 use super::event::{CallId, Effect, HostError, Segment};
-use super::points::{Point, What};
+use super::points::{Caller, Point, What};
 use super::reads::Reader;
 use super::{Firmware, rounds};
 
@@ -58,7 +58,7 @@ impl Firmware {
     }
 
     fn command(&mut self, call: CallId, wall_ms: u64, command: Command) -> Result<Outcome, CommandError> {
-        let later = |what| Point { call, wall_ms, what };
+        let later = |what| Point { caller: Caller::Call(call), wall_ms, what };
         Ok(match command {
             Command::ArrayShow {} => Outcome::AtOnce(Answer::Array(self.array_info())),
             Command::PoolList {} => Outcome::AtOnce(Answer::Pools(self.pool_infos())),
@@ -203,7 +203,7 @@ impl Firmware {
             GroupMode::OneByOne => list.into_iter().map(|item| vec![item]).collect(),
         };
         let what = What::Activate { lists, group: Some(group), done: Vec::new() };
-        self.start_point(Point { call, wall_ms, what });
+        self.start_point(Point { caller: Caller::Call(call), wall_ms, what });
         Ok(Outcome::Later)
     }
 
@@ -315,6 +315,7 @@ impl Firmware {
             state,
             group: record.state.group().map(|group| group.0),
             activated_ms: (record.activated_ms > 0).then_some(record.activated_ms),
+            pinned: record.pinned.map(|pinned| self.pinned_info(id, pinned)),
         })
     }
 
@@ -392,6 +393,7 @@ fn is_remote(command: &Command) -> bool {
             | Command::RemoteResume { .. }
             | Command::RemoteMode { .. }
             | Command::RemoteFailover { .. }
+            | Command::RemoteGoBack { .. }
             | Command::RemoteResolve { .. }
             | Command::RemoteVerify { .. }
             | Command::RemoteDelete { .. }
@@ -438,6 +440,8 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::GroupDiffers { .. }
         | CommandError::PairState { .. }
         | CommandError::Incomplete { .. }
+        | CommandError::Pinned { .. }
+        | CommandError::Needed { .. }
         | CommandError::Filling { .. } => RefusalCode::WrongState,
     };
     Refusal { code, reason: error.to_string() }

@@ -109,6 +109,7 @@ impl Firmware {
             record.stage == Stage::Ready
                 && record.role == Role::Owner
                 && record.halt.is_none()
+                && !record.is_returning()
                 && self.is_agreed(pair)
         })
     }
@@ -143,6 +144,10 @@ impl Firmware {
             return Turn::Refused(HostError::Io);
         }
         let mirrors = self.mirrors(pair);
+        if forward && mirrors && !self.is_told(pair) {
+            self.mirror_again(id);
+            return Turn::Wait;
+        }
         let sends = mirrors && !self.is_owed_still(pair, place.track);
         let peer = self.tables.pair(pair).map(|record| record.peer);
         if forward && sends && !peer.is_some_and(|peer| self.has_room(peer, length)) {
@@ -242,6 +247,8 @@ impl Firmware {
         }
         // Without numbers for generations the array cannot go on anyway: they run out with those of devices.
         let _ = self.tables.begin_generation(pair);
+        // The peer has not this one, even if it has all the tracks.
+        self.look_at_copy(pair);
         false
     }
 
@@ -425,7 +432,9 @@ impl Firmware {
             self.ask(peer, Request::Flush { pairs: vec![pair] }, Asked::Flush(request, pair), fx);
             return true;
         }
-        if self.tables.regions(pair).is_some_and(|regions| regions.count() > 0) {
+        // What the peer has whole it has flushed.
+        let kept = self.moves(pair) && self.is_whole(pair);
+        if !kept && self.tables.regions(pair).is_some_and(|regions| regions.count() > 0) {
             // The peer may lose what this flush keeps.
             self.may_answer_alone(pair);
         }

@@ -10,14 +10,16 @@
 //! - `points`: activate, deactivate and remove, which wait for writes in flight;
 //! - `manage`: the other commands; `jobs`: reclaim, discard, merge; `policy`: what a pool does when it is full;
 //!   `starving`: who waits for room, and who is failed for it;
+//! - `safety`: what a half goes back to while a copy into it is under way;
 //! - `links`: connections to other arrays; `accord`: how both agree on their pairs; `mirror`: the remote leg of a write;
 //!   `standby`: its other end; `marks`: dirty regions; `resync`: what is owed or lacked is copied; `creation` and
-//!   `pairs`: what spans both arrays; `failover`: who serves; `verify`: are both halves the same; `remotes`: how a person asks for all
+//!   `pairs`: what spans both arrays; `failover`: who serves; `ending`: how that ends; `verify`: are both halves the same; `remotes`: how a person asks for all
 //!   that, `infos`: what he is told; `link_test`: how fast a link is.
 
 mod accord;
 mod creation;
 mod durability;
+mod ending;
 mod event;
 mod failover;
 mod headers;
@@ -37,6 +39,7 @@ mod reads;
 mod remotes;
 mod resync;
 mod rounds;
+mod safety;
 mod standby;
 mod starving;
 mod told;
@@ -112,6 +115,7 @@ pub struct Firmware {
     marks: marks::Marks,
     pairs: pairs::Pairs,
     verifies: verify::Verifies,
+    returns: safety::Returns,
     /// Wall time at an instant, as last told.
     wall: (Duration, u64),
     /// Measurements of links under way.
@@ -182,6 +186,7 @@ impl Firmware {
             marks: marks::Marks::default(),
             pairs: pairs::Pairs::default(),
             verifies: verify::Verifies::default(),
+            returns: safety::Returns::default(),
             wall: (Duration::ZERO, 0),
             tests: BTreeMap::new(),
             work: VecDeque::new(),
@@ -193,6 +198,7 @@ impl Firmware {
             tables,
         };
         firmware.look_at_peers();
+        firmware.remove_safety_copies(firmware.tables.left_safety_copies());
         firmware
     }
 

@@ -9,13 +9,14 @@
 
 use std::collections::BTreeMap;
 
-use twintrack_core::{CommandError, Halt, Lineage, PairId, Role, Stage};
+use twintrack_core::{CommandError, Halt, PairId, Role, Stage};
 use twintrack_link::manage::{Refusal, RefusalCode};
 use twintrack_link::remote::{
     Answer as PeerAnswer, CreateHalf, PairState, PeerError, PeerErrorCode, Request,
 };
 
 use super::Firmware;
+use super::creation::not_made;
 use super::durability::Waiter;
 use super::event::{CallId, Effect, LinkId};
 use super::failover::Release;
@@ -61,6 +62,7 @@ impl Firmware {
             }
             Request::Create(create) => self.serve_create(served, *create),
             Request::Ready { pair } => self.serve_ready(served, pair),
+            Request::End { pair } => self.serve_end(served, pair, fx),
             Request::Destroy { pair } => self.serve_destroy(served, pair),
             Request::Begin { pair } => self.serve_begin(served, pair),
             Request::Complete { pair, lineage } => self.serve_complete(served, pair, &lineage),
@@ -134,8 +136,8 @@ impl Firmware {
 
     /// From now on data flow; the peer's half is whole, unless this side has a generation of its own.
     pub(super) fn stand_whole(&mut self, link: LinkId, pair: PairId) {
-        self.stand_on(link, pair);
-        self.standing(pair).whole = self.tables.pair(pair).is_some_and(|record| !record.is_alone());
+        let whole = self.tables.pair(pair).is_some_and(|record| !record.is_alone());
+        self.stand_on(link, pair, whole);
     }
 
     /// Makes a half that was being created ready.
@@ -145,40 +147,7 @@ impl Firmware {
         }
     }
 
-    fn serve_destroy(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
-        if self.tables.pair(pair).is_some() {
-            self.drop_pair(pair);
-        }
-        self.answer_durable(served, PeerAnswer::Done)
-    }
-
-    /// A half goes; a device that was made for it too, if the pair never was ready.
-    fn drop_pair(&mut self, pair: PairId) {
-        // Hosts whose writes are on their way have their answers without it.
-        self.strike(&[pair], Halt::Operator);
-        let _ = self.tables.remove_pair(pair);
-        self.standings.remove(&pair);
-        self.marks.forget(pair);
-        self.jobs.hurry();
-    }
-
-    /// A copy into this half begins: from now on it is no point of the lineage.
-    fn serve_begin(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
-        self.check_standby(served, pair)?;
-        self.tables.set_complete(pair, false).map_err(|error| refused(&error))?;
-        // Who copies is not halted.
-        self.resume_here(pair);
-        self.answer_durable(served, PeerAnswer::Done)
-    }
-
-    /// The copy into this half is done. What it wrote is made durable before the lineage that says so.
-    fn serve_complete(&mut self, served: Served, pair: PairId, lineage: &Lineage) -> Result<(), PeerError> {
-        self.check_standby(served, pair)?;
-        self.tables.adopt(pair, lineage).map_err(|error| refused(&error))?;
-        self.answer_durable(served, PeerAnswer::Done)
-    }
-
-    fn check_standby(&self, served: Served, pair: PairId) -> Result<(), PeerError> {
+    pub(super) fn check_standby(&self, served: Served, pair: PairId) -> Result<(), PeerError> {
         let record = self.tables.pair(pair).ok_or_else(|| not_found(pair))?;
         if record.role == Role::Standby && self.agreed_link(pair) == Some(served.link) {
             return Ok(());
@@ -209,7 +178,7 @@ impl Firmware {
             Err(error) => {
                 let sure = error.code != PeerErrorCode::Unavailable;
                 self.undo_here(pair, !sure, fx);
-                self.fail_creation(pair, Some(&error), fx);
+                self.fail_creation(pair, not_made(pair, &error), fx);
             }
         }
     }
@@ -222,7 +191,7 @@ impl Firmware {
             && let Some(link) = self.links.up(peer)
         {
             // Before the other side may write.
-            self.stand_on(link, pair);
+            self.stand_on(link, pair, false);
         }
         if let Some(call) = self.pairs.callers.remove(&pair) {
             let answer = self.remote_answer(pair);
@@ -232,35 +201,17 @@ impl Firmware {
     }
 
     /// The other half is ready too: data may flow. If it is not known whether it is, the next contact tells.
-    pub(super) fn ready_answered(&mut self, pair: PairId, result: Result<PeerAnswer, PeerError>) {
+    pub(super) fn ready_answered(
+        &mut self,
+        pair: PairId,
+        result: Result<PeerAnswer, PeerError>,
+        fx: &mut Vec<Effect>,
+    ) {
         let peer = self.tables.pair(pair).map(|record| record.peer);
-        if result.is_ok()
-            && let Some(link) = peer.and_then(|peer| self.links.up(peer))
-        {
-            self.stand_whole(link, pair);
-        }
-    }
-
-    /// This half of an unfinished pair goes. `known`: the other array may have a half; it is asked to remove it, and until
-    /// it says that it has, this array remembers to ask.
-    pub(super) fn undo_here(&mut self, pair: PairId, known: bool, fx: &mut Vec<Effect>) {
-        let Some(record) = self.tables.pair(pair) else { return };
-        let peer = record.peer;
-        if !known {
-            self.drop_pair(pair);
-            return;
-        }
-        if record.stage != Stage::Undoing {
-            // What was ready ends another way.
-            let _ = self.tables.undo_pair(pair);
-        }
-        self.ask(peer, Request::Destroy { pair }, Asked::Destroy(pair), fx);
-    }
-
-    /// The other half is gone, or the next contact will see to it.
-    pub(super) fn destroy_answered(&mut self, pair: PairId, result: Result<PeerAnswer, PeerError>) {
-        if result.is_ok() && self.tables.pair(pair).is_some_and(|record| record.stage == Stage::Undoing) {
-            self.drop_pair(pair);
+        let Some(link) = peer.and_then(|peer| self.links.up(peer)) else { return };
+        match result {
+            Ok(_) => self.stand_whole(link, pair),
+            Err(_) => self.break_epoch(link, fx),
         }
     }
 
@@ -272,10 +223,14 @@ impl Firmware {
         fx: &mut Vec<Effect>,
     ) -> bool {
         let Some(record) = self.tables.pair(pair) else { return false };
-        let peer = record.peer;
-        // This side is ready, the other has not heard of it.
-        if record.stage == Stage::Ready && theirs.is_some_and(|theirs| theirs.stage == Stage::Creating) {
-            self.ask(peer, Request::Ready { pair }, Asked::Ready(pair), fx);
+        match (record.stage, theirs.map(|theirs| theirs.stage)) {
+            // This side is ready, the other has not heard of it.
+            (Stage::Ready, Some(Stage::Creating)) => {
+                self.ask(record.peer, Request::Ready { pair }, Asked::Ready(pair), fx);
+            }
+            // The pair was ready, and has ended, before this side had heard of either: its volume stays.
+            (Stage::Creating, Some(Stage::Ended)) => self.finish_creation(pair),
+            _ => {}
         }
         false
     }

@@ -116,6 +116,7 @@ impl Firmware {
             Command::RemoteMode { device, mode } => {
                 let pair = self.owned_pair(&device)?;
                 self.tables.set_mode(pair, mode.into()).map_err(refusal)?;
+                self.look_at_copy(pair);
                 if let Some(peer) = self.tables.pair(pair).map(|record| record.peer)
                     && self.is_agreed(pair)
                 {
@@ -125,6 +126,7 @@ impl Firmware {
                 return self.answer_remote(call, pair, fx);
             }
             Command::RemoteFailover { device, force } => return self.fail_over(call, &device, force, fx),
+            Command::RemoteGoBack { device } => return self.begin_going_back(call, &device),
             Command::RemoteResolve { device, keep } => return self.resolve(call, &device, keep, fx),
             Command::RemoteVerify { device, mark } => return self.verify(call, &device, mark, fx),
             Command::RemoteDelete { device, force } => return self.delete_remote(call, &device, force, fx),

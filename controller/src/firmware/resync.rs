@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{DeviceId, Lineage, Owner, PairGeneration, PairId, PeerId, Place, Role, Stage, TrackNo};
+use twintrack_core::{DeviceId, Owner, PairGeneration, PairId, PeerId, Place, Role, Stage, TrackNo};
 use twintrack_link::remote::{Answer, PeerError, REQUESTS_MAX, Request};
 
 use super::durability::Waiter;
@@ -53,8 +53,10 @@ pub(super) struct Standing {
     /// Tracks that are copied now, and their frames that are not answered.
     copying: BTreeMap<TrackNo, u32>,
     completing: bool,
-    /// The peer has said that its half is whole, in the present generation.
-    pub(super) whole: bool,
+    /// The generation of which the peer has said that its half has it whole.
+    pub(super) whole: Option<PairGeneration>,
+    /// A copy into the half here was completed since both have agreed.
+    pub(super) settled: bool,
     /// Tracks could not be read: when to try again.
     pub(super) retry_at: Option<Duration>,
     /// When a pair that the arrays have halted themselves is tried again.
@@ -80,7 +82,8 @@ impl Standing {
         self.copying.clear();
         self.begun = Begun::No;
         self.completing = false;
-        self.whole = false;
+        self.whole = None;
+        self.settled = false;
         self.retry_at = None;
     }
 }
@@ -97,7 +100,7 @@ impl Firmware {
         let Some(pair) = self.tables.pair_of_device(device) else { return true };
         let Some(record) = self.tables.pair(pair) else { return true };
         let vouched = record.stage != Stage::Ready || self.is_vouched(pair);
-        record.role == Role::Owner && vouched && !self.is_releasing(pair)
+        record.role == Role::Owner && vouched && !record.is_returning() && !self.is_releasing(pair)
     }
 
     /// Both arrays are about to agree how a pair stands: what a host wants of the peer waits for that, for some time.
@@ -115,9 +118,16 @@ impl Firmware {
         self.standings.get(&pair).is_some_and(|standing| standing.vouched)
     }
 
-    /// Whether the peer has said that its half is one point of the lineage, this half's.
+    /// Whether the peer has said that its half is one point of the lineage, this half's present one.
     pub(super) fn is_whole(&self, pair: PairId) -> bool {
-        self.standings.get(&pair).is_some_and(|standing| standing.whole)
+        let whole = self.standings.get(&pair).and_then(|standing| standing.whole);
+        whole.is_some() && whole == self.tables.pair(pair).map(|record| record.lineage.current())
+    }
+
+    /// Whether the peer has been told that what comes may be of a state that it has not: only then it gets anything, for it
+    /// keeps what it has first ([`super::safety`]).
+    pub(super) fn is_told(&self, pair: PairId) -> bool {
+        self.is_whole(pair) || self.standings.get(&pair).is_some_and(|standing| standing.begun == Begun::Yes)
     }
 
     /// Owed, and not on its way: a write to it need not be sent, for the copy comes after it.
@@ -147,7 +157,7 @@ impl Firmware {
         let whole = self.tables.geometry().track_bytes();
         let tracks = self.tables.geometry().tracks(size);
         let owes = self.tables.next_owed(pair, TrackNo(0)).is_some_and(|track| track.0 < tracks);
-        let now = self.now;
+        let (now, is_whole) = (self.now, self.is_whole(pair));
         let standing = self.standing(pair);
         if standing.retry_at.is_some_and(|at| at > now) {
             return;
@@ -155,23 +165,25 @@ impl Firmware {
         standing.retry_at = None;
         match standing.begun {
             Begun::Asked => return,
-            Begun::No if owes || !standing.whole => {
-                standing.whole = false;
+            Begun::No if owes || !is_whole => {
+                standing.whole = None;
                 standing.begun = Begun::Asked;
-                self.ask(peer, Request::Begin { pair }, Asked::Begin(pair), fx);
+                let run = standing.run;
+                self.ask(peer, Request::Begin { pair }, Asked::Begin(pair, run), fx);
                 return;
             }
             Begun::No => return self.fetch_some(pair),
             Begun::Yes => {}
         }
         if !owes && standing.copying.is_empty() {
-            if standing.completing || standing.whole {
+            if standing.completing || is_whole {
                 return self.fetch_some(pair);
             }
             // The peer may have it whole even if its answer is lost: first this side has it durably that it may.
             standing.completing = true;
             let _ = self.tables.set_shared(pair, lineage.current());
-            self.durability.wait(&self.tables, Waiter::Complete(pair, lineage.current()));
+            let run = self.standing(pair).run;
+            self.durability.wait(&self.tables, Waiter::Complete(pair, lineage.current(), run));
             return;
         }
         let mut from = TrackNo(0);
@@ -309,13 +321,18 @@ impl Firmware {
     pub(super) fn begin_answered(
         &mut self,
         pair: PairId,
+        run: u32,
         result: Result<Answer, PeerError>,
         fx: &mut Vec<Effect>,
     ) {
+        if self.standing(pair).run != run {
+            return;
+        }
         match result {
             Ok(_) => {
                 self.standing(pair).begun = Begun::Yes;
                 self.look_at_copy(pair);
+                self.crowd_again();
             }
             Err(error) => {
                 self.standing(pair).begun = Begun::No;
@@ -325,8 +342,14 @@ impl Firmware {
     }
 
     /// That the peer may have all of it is durable: it is told so.
-    pub(super) fn complete_ready(&mut self, pair: PairId, generation: PairGeneration, fx: &mut Vec<Effect>) {
-        if !self.moves(pair) || !self.standing(pair).completing {
+    pub(super) fn complete_ready(
+        &mut self,
+        pair: PairId,
+        generation: PairGeneration,
+        run: u32,
+        fx: &mut Vec<Effect>,
+    ) {
+        if !self.moves(pair) || self.standing(pair).run != run {
             return;
         }
         let Some((peer, lineage)) =
@@ -340,27 +363,25 @@ impl Firmware {
             self.look_at_copy(pair);
             return;
         }
-        self.ask(
-            peer,
-            Request::Complete { pair, lineage: lineage.clone() },
-            Asked::Complete(pair, lineage),
-            fx,
-        );
+        self.ask(peer, Request::Complete { pair, lineage }, Asked::Complete(pair, generation, run), fx);
     }
 
     pub(super) fn complete_answered(
         &mut self,
         pair: PairId,
-        lineage: &Lineage,
+        generation: PairGeneration,
+        run: u32,
         result: Result<Answer, PeerError>,
         fx: &mut Vec<Effect>,
     ) {
-        let same = self.tables.pair(pair).is_some_and(|record| record.lineage.current() == lineage.current());
         let standing = self.standing(pair);
+        if standing.run != run {
+            return;
+        }
         standing.completing = false;
         match result {
             Ok(_) => {
-                standing.whole = same;
+                standing.whole = Some(generation);
                 standing.begun = Begun::No;
                 self.look_at_copy(pair);
             }

@@ -189,6 +189,7 @@ impl Firmware {
             for op in std::mem::take(&mut self.starving) {
                 self.end_op(op, Err(HostError::Io));
             }
+            self.abandon_returns(fx);
         }
     }
 
@@ -229,7 +230,7 @@ impl Firmware {
             Waiter::PairEnded(pair) => self.pair_ended(pair, fx),
             Waiter::PairReady(pair) => self.pair_ready(pair, fx),
             Waiter::Clean(pair) => self.clean_flushed(pair, true),
-            Waiter::Complete(pair, generation) => self.complete_ready(pair, generation, fx),
+            Waiter::Complete(pair, generation, run) => self.complete_ready(pair, generation, run, fx),
             Waiter::Taken(call, pairs) => self.taken(call, pairs, fx),
             Waiter::Resolved(call, pair) => self.resolved(call, pair, fx),
             Waiter::Call(call, answer) => fx.push(Effect::Answer { call, result: *answer }),
@@ -245,12 +246,14 @@ impl Firmware {
             Waiter::Leg(leg) => self.leg_committed(leg, Err(HostError::Io)),
             Waiter::Peer(served, _) => self.answer_peer(served, Err(pairs::unavailable()), fx),
             Waiter::Clean(pair) => self.clean_flushed(pair, false),
-            Waiter::States(link) | Waiter::Agreed(link, _) => self.break_epoch(Some(link), fx),
-            Waiter::PairEnded(pair) | Waiter::Complete(pair, _) => {
+            Waiter::States(link) | Waiter::Agreed(link, _) => self.break_epoch(link, fx),
+            Waiter::PairEnded(pair) | Waiter::Complete(pair, ..) => {
                 let peer = self.tables.pair(pair).map(|record| record.peer);
-                self.break_epoch(peer.and_then(|peer| self.links.up(peer)), fx);
+                if let Some(link) = peer.and_then(|peer| self.links.up(peer)) {
+                    self.break_epoch(link, fx);
+                }
             }
-            Waiter::PairMade(pair) | Waiter::PairReady(pair) => self.fail_creation(pair, None, fx),
+            Waiter::PairMade(pair) | Waiter::PairReady(pair) => self.fail_creation(pair, unavailable(), fx),
             Waiter::Taken(call, _) | Waiter::Resolved(call, _) => {
                 fx.push(Effect::Answer { call, result: Err(unavailable()) });
             }

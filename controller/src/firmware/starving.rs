@@ -75,6 +75,7 @@ impl Firmware {
             return;
         }
         let victim = match owner {
+            Owner::Device(_) if self.gives_way(id).is_some() => Victim::Nobody,
             Owner::Device(_) => self.victim(id, pool),
             Owner::Session(_) => Victim::Nobody,
         };

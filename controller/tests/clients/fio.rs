@@ -8,6 +8,7 @@ use libtest_mimic::Trial;
 
 use crate::iolog::{BLOCK, IoLog, WRITES_MAX};
 use crate::needs::Need::{self, Command, Program};
+use crate::process::PATIENCE;
 use crate::program::{Program as Child, run};
 use crate::server::{MIB, Server, Transport};
 use crate::trial;
@@ -102,14 +103,15 @@ pub struct Load {
 }
 
 impl Load {
-    /// On `db`, with a flush after each `flush_every` writes; slow enough that it takes more than 20 s.
+    /// On `db`, with a flush after each `flush_every` writes; slow enough that it takes longer than [`PATIENCE`].
     pub fn start(server: &Server, jobs: u64, flush_every: u64) -> Self {
         let logs: Vec<PathBuf> = (0..jobs).map(|job| server.home().join(format!("job-{job}"))).collect();
-        let common = "--ioengine=nbd --rw=randwrite --norandommap --iodepth=1 --bs=4k --rate_iops=3000 \
-                      --verify=crc32c --do_verify=0 --verify_state_save=0";
+        let common = "--ioengine=nbd --rw=randwrite --norandommap --iodepth=1 --bs=4k --verify=crc32c \
+                      --do_verify=0 --verify_state_save=0";
         let mut arguments: Vec<String> = common.split_whitespace().map(str::to_owned).collect();
         arguments.push(format!("--uri={}", server.fio_uri("db")));
         arguments.push(format!("--fsync={flush_every}"));
+        arguments.push(format!("--rate_iops={}", WRITES_MAX / (PATIENCE.as_secs() + 1)));
         arguments.push(format!("--size={JOB_BYTES}"));
         arguments.push(format!("--io_size={}", (WRITES_MAX - 1) * BLOCK));
         for (job, log) in logs.iter().enumerate() {

@@ -16,6 +16,8 @@ mod needs;
 #[allow(dead_code)]
 #[path = "../daemon/pki.rs"]
 mod pki;
+#[path = "../daemon/port.rs"]
+mod port;
 mod postgres;
 #[allow(dead_code)]
 #[path = "../daemon/process.rs"]
@@ -33,11 +35,23 @@ mod server;
 mod twins;
 mod volume;
 
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
+thread_local! {
+    /// Of the test that this thread runs.
+    static TOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
 fn main() -> ExitCode {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |what| {
+        tell(&what.to_string());
+        usual(what);
+    }));
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     // The longest first.
@@ -57,6 +71,11 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
+/// Adds to what is said, at the end of all, of a test that fails.
+fn tell(text: &str) {
+    TOLD.with_borrow_mut(|told| told.push(text.to_owned()));
+}
+
 /// A test. It is left out if this machine lacks what it needs.
 fn trial<T, F>(name: impl Into<String>, needs: &[needs::Need], test: T) -> Trial
 where
@@ -66,8 +85,10 @@ where
     let missing: Vec<String> = needs.iter().filter_map(needs::Need::missing).collect();
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(test());
-        Ok(())
+        // What it holds is dropped here, and tells what it knows.
+        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(test())));
+        let told = TOLD.take();
+        ended.map_err(|_| told.join("\n").into())
     };
     let trial = Trial::test(name, run);
     if missing.is_empty() {

@@ -1,6 +1,7 @@
 //! Other people's programs, as child processes that end with the test.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
 use crate::needs::find;
-use crate::process::PATIENCE;
+use crate::process::{PATIENCE, end_of};
 
 /// A program that runs; killed when it is dropped.
 pub struct Program {
@@ -21,7 +22,6 @@ pub struct Program {
 }
 
 /// One that has ended.
-#[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
     pub stdout: String,
@@ -85,30 +85,46 @@ impl Program {
             assert!(begun.elapsed() < 2 * PATIENCE, "{} does not end", self.line);
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
+        self.ended(status)
+    }
+
+    fn ended(&mut self, status: ExitStatus) -> Ended {
         let (stdout, stderr) = (written(&mut self.stdout), written(&mut self.stderr));
-        Ended { status, stdout, stderr, line: std::mem::take(&mut self.line) }
+        Ended { status, stdout, stderr, line: self.line.clone() }
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It may have ended.
+        let has_ended = matches!(self.child.try_wait(), Ok(Some(_)));
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Ok(status) = self.child.wait()
+            && std::thread::panicking()
+        {
+            let word = if has_ended { "it had ended" } else { "it ran, and is killed" };
+            crate::tell(&format!("{word}: {}", self.ended(status)));
+        }
     }
 }
 
 impl Ended {
     /// The standard output of a program that did what it was asked.
     pub fn well(self) -> String {
-        assert!(self.status.success(), "{} failed: {self:#?}", self.line);
+        assert!(self.status.success(), "it failed: {self}");
         self.stdout
     }
 
     /// Everything that it said, when it was to fail.
     pub fn badly(self) -> String {
-        assert!(!self.status.success(), "{} should have failed: {self:#?}", self.line);
+        assert!(!self.status.success(), "it should have failed: {self}");
         self.stdout + &self.stderr
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [stdout, stderr] = [&self.stdout, &self.stderr].map(|text| end_of(text));
+        writeln!(f, "{:.300}\n{}, after its output\n{stdout}and its errors\n{stderr}", self.line, self.status)
     }
 }
 

@@ -44,7 +44,7 @@ async fn images_are_equal(transport: Transport) {
     run("qemu-io", qemu_io(&server, "db", writes)).await;
     let compare = qemu_img(&server, &["compare", "-f", "raw", "-F", "raw", image, &db]);
     let differ = Child::start("qemu-img", compare).end().await;
-    assert_eq!(differ.status.code(), Some(1), "{differ:#?}");
+    assert_eq!(differ.status.code(), Some(1), "{differ}");
     img(&["compare", "-f", "raw", "-F", "raw", image, &then]).await;
     img(&["convert", "-f", "raw", "-O", "qcow2", &then, out_qcow2]).await;
     img(&["convert", "-f", "qcow2", "-O", "raw", out_qcow2, out]).await;

@@ -29,25 +29,19 @@ async fn fio_on_both_sides(pki: Option<Pki>) {
     twintrack(&here, "remote create db copy@there --create-r2").await;
     twintrack(&here, "remote watch db --interval-ms 50").await;
 
-    // At that rate it takes longer than all that happens meanwhile.
-    let mut fio = Child::start(
-        "fio",
-        job(&here, "db", &["--rw=randwrite", "--do_verify=1", "--loops=3", "--rate=16m"]),
-    );
-    for weather in [
-        Weather::CUT,
-        Weather { delay: Duration::from_millis(5), bytes_per_s: Some(16 << 20), ..Weather::FINE },
-        Weather::HELD,
-        Weather::CUT,
-    ] {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        twins.network.set(weather);
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        twins.network.set(Weather::FINE);
+    // It has to take longer than all that happens meanwhile, which on a busy machine may be long.
+    let mut loops = 3;
+    loop {
+        let words = ["--rw=randwrite", "--do_verify=1", "--rate=16m", &format!("--loops={loops}")];
+        let mut fio = Child::start("fio", job(&here, "db", &words));
+        storms(&mut twins).await;
+        let was_long_enough = fio.runs();
+        fio.end().await.well();
+        if was_long_enough {
+            break;
+        }
+        loops *= 2;
     }
-    twins.crash_there().await;
-    assert!(fio.runs(), "fio has ended too early to prove anything");
-    fio.end().await.well();
 
     // What fio flushed at its end is there after a kill, on both sides.
     twins.crash_here().await;
@@ -60,6 +54,21 @@ async fn fio_on_both_sides(pki: Option<Pki>) {
     twintrack(&there, "remote watch copy --interval-ms 50").await;
     twintrack(&here, "remote failback db").await;
     run("fio", job(&here, "db", &["--rw=randwrite", "--verify_only", "--randseed=7"])).await;
+}
+
+async fn storms(twins: &mut Twins) {
+    for weather in [
+        Weather::CUT,
+        Weather { delay: Duration::from_millis(5), bytes_per_s: Some(16 << 20), ..Weather::FINE },
+        Weather::HELD,
+        Weather::CUT,
+    ] {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        twins.network.set(weather);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        twins.network.set(Weather::FINE);
+    }
+    twins.crash_there().await;
 }
 
 /// The command, with words divided by spaces.

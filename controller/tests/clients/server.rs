@@ -1,9 +1,7 @@
 //! A daemon, and how the clients of each kind reach it.
 
-use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::process::geteuid;
 use serde_json::json;
@@ -11,6 +9,7 @@ use tempfile::TempDir;
 use twintrack_host::{ArrayClient, TokioDial};
 
 use crate::pki::Pki;
+use crate::port::Port;
 use crate::process::{Daemon, Place};
 
 pub const MIB: u64 = 1 << 20;
@@ -34,13 +33,18 @@ pub enum Transport {
 /// Who runs programs for which root is not the right one; the number of `nobody`.
 const OTHER_USER: u32 = 65534;
 
-/// A daemon with its folder.
+/// A daemon with its site.
 pub struct Server {
+    daemon: Daemon,
+    site: Site,
+}
+
+/// Where a daemon is, or was: its folder, its port, and what clients need to reach it.
+pub struct Site {
     place: Place,
     home: TempDir,
-    daemon: Daemon,
     transport: Transport,
-    port: u16,
+    port: Port,
 }
 
 impl Transport {
@@ -79,27 +83,30 @@ impl Server {
         if geteuid().is_root() {
             chown(home.path(), Some(OTHER_USER), Some(OTHER_USER)).unwrap();
         }
-        let port = free_port();
+        let port = Port::reserve();
         let pool = format!(
             "[[pool]]\nname = \"main\"\n[[pool.store]]\npath = \"store\"\nsize = \"{pool_mib} MiB\"\n"
         );
-        place.set(&format!("{}{pool}", transport.settings(port)));
+        place.set(&format!("{}{pool}", transport.settings(port.number())));
         if transport == Transport::Tls {
             certificates(&place.folder(), home.path());
         }
-        let daemon = place.start().await;
+        let server = Site { place, home, transport, port }.start().await;
         for (name, size_mib) in devices {
-            daemon.array().device_create(name, size_mib * MIB, None).await.unwrap();
+            server.array().device_create(name, size_mib * MIB, None).await.unwrap();
         }
-        Self { place, home, daemon, transport, port }
+        server
     }
 
     /// `kill -9`, then a new one on the same folder.
     pub async fn killed(self) -> Self {
-        let Self { place, home, daemon, transport, port } = self;
-        daemon.kill();
-        let daemon = place.start().await;
-        Self { place, home, daemon, transport, port }
+        self.kill().start().await
+    }
+
+    /// `kill -9`. Some clients connect anew by themselves: let them end before the next start.
+    pub fn kill(self) -> Site {
+        self.daemon.kill();
+        self.site
     }
 
     pub fn daemon(&self) -> &Daemon {
@@ -111,31 +118,31 @@ impl Server {
     }
 
     pub fn log(&self) -> String {
-        self.place.log()
+        self.site.place.log()
     }
 
     /// A path in the folder of the test, beside the array's.
     pub fn beside(&self, name: &str) -> PathBuf {
-        self.place.folder().with_file_name(name)
+        self.site.place.folder().with_file_name(name)
     }
 
     pub fn folder(&self) -> PathBuf {
-        self.place.folder()
+        self.site.place.folder()
     }
 
     /// The home of a user who is not root.
     pub fn home(&self) -> &Path {
-        self.home.path()
+        self.site.home.path()
     }
 
     /// What runs fio: over TLS by that user, in whose home it finds certificates.
     pub fn fio(&self) -> Vec<String> {
         let mut words = Vec::new();
-        if self.transport == Transport::Tls {
+        if self.site.transport == Transport::Tls {
             let home = self.home().display();
             words.extend(["env".to_owned(), format!("--chdir={home}"), format!("HOME={home}")]);
         }
-        if self.transport == Transport::Tls && geteuid().is_root() {
+        if self.site.transport == Transport::Tls && geteuid().is_root() {
             words.extend(["setpriv", "--clear-groups"].map(str::to_owned));
             words.extend([format!("--reuid={OTHER_USER}"), format!("--regid={OTHER_USER}")]);
         }
@@ -145,14 +152,14 @@ impl Server {
 
     /// Of TCP.
     pub fn port(&self) -> u16 {
-        self.port
+        self.site.port.number()
     }
 
     /// How libnbd's programs name a device.
     pub fn uri(&self, device: &str) -> String {
-        match self.transport {
+        match self.site.transport {
             Transport::Unix => nbd_unix(&self.folder().join("nbd.sock"), device),
-            Transport::Tcp => format!("nbd://127.0.0.1:{}/{device}", self.port),
+            Transport::Tcp => format!("nbd://127.0.0.1:{}/{device}", self.port()),
             Transport::Tls => self.uri_of_host(HOST, device),
         }
     }
@@ -160,23 +167,23 @@ impl Server {
     /// As [`Self::uri`], over TLS, with what a host of that name has; see [`certificates`].
     pub fn uri_of_host(&self, host: &str, device: &str) -> String {
         let folder = self.home().join(host);
-        format!("nbds://localhost:{}/{device}?tls-certificates={}", self.port, folder.display())
+        format!("nbds://localhost:{}/{device}?tls-certificates={}", self.port(), folder.display())
     }
 
     /// How fio names a device. Its libnbd takes no certificates from a URI, but those in the home of a user who is not root.
     pub fn fio_uri(&self, device: &str) -> String {
-        match self.transport {
+        match self.site.transport {
             Transport::Unix | Transport::Tcp => self.uri(device),
-            Transport::Tls => format!("nbds://localhost:{}/{device}", self.port),
+            Transport::Tls => format!("nbds://localhost:{}/{device}", self.port()),
         }
     }
 
     /// How qemu's programs name a device, after `-f raw`: over TLS they take no URI.
     pub fn qemu(&self, device: &str) -> String {
-        match self.transport {
+        match self.site.transport {
             Transport::Unix | Transport::Tcp => self.uri(device),
             Transport::Tls => {
-                let server = json!({ "type": "inet", "host": "localhost", "port": self.port.to_string() });
+                let server = json!({ "type": "inet", "host": "localhost", "port": self.port().to_string() });
                 let file =
                     json!({ "driver": "nbd", "server": server, "export": device, "tls-creds": "tls0" });
                 format!("json:{}", json!({ "file": file }))
@@ -186,7 +193,7 @@ impl Server {
 
     /// What qemu's programs are told before anything else is named.
     pub fn qemu_options(&self) -> Vec<String> {
-        match self.transport {
+        match self.site.transport {
             Transport::Unix | Transport::Tcp => Vec::new(),
             Transport::Tls => self.qemu_options_of_host(HOST),
         }
@@ -199,6 +206,13 @@ impl Server {
         let object =
             format!("tls-creds-x509,id=tls0,endpoint=client,sanity-check=off,dir={}", folder.display());
         vec!["--object".to_owned(), object]
+    }
+}
+
+impl Site {
+    /// A daemon there.
+    pub async fn start(self) -> Server {
+        Server { daemon: self.place.start().await, site: self }
     }
 }
 
@@ -215,17 +229,4 @@ fn certificates(array: &Path, home: &Path) {
 
 fn nbd_unix(socket: &Path, device: &str) -> String {
     format!("nbd+unix:///{device}?socket={}", socket.display())
-}
-
-/// A port that nothing listens on. Ports below the ephemeral ones, so that no outgoing connection takes it meanwhile;
-/// counted from a place of this process's own, so that no other process that does the same does.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = std::process::id() % 150 * 64;
-    loop {
-        let port = 20_000 + (first as u16 + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }

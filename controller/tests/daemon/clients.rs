@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 use twintrack_host::{GroupMode, NbdClient, Pair, establish};
 
 use crate::process::Place;
@@ -60,7 +61,8 @@ async fn terminated_it_keeps_all_that_it_answered() {
     let mut writers = Vec::new();
     for lane in 0..4u64 {
         let db = daemon.device("db").await;
-        writers.push(tokio::spawn(async move {
+        let (tell, told) = watch::channel(0);
+        let writer = tokio::spawn(async move {
             let mut answered = 0;
             while answered < 4000 {
                 let at = (lane * 4000 + answered) * BLOCK;
@@ -68,18 +70,21 @@ async fn terminated_it_keeps_all_that_it_answered() {
                     break;
                 }
                 answered += 1;
+                tell.send_replace(answered);
             }
             answered
-        }));
+        });
+        writers.push((writer, told));
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    for (_, told) in &mut writers {
+        told.wait_for(|answered| *answered >= 200).await.unwrap();
+    }
     assert_eq!(daemon.terminate().await.code(), Some(0), "{}", place.log());
     let daemon = place.start().await;
     let db = daemon.device("db").await;
-    for (lane, writer) in writers.into_iter().enumerate() {
+    for (lane, (writer, _)) in writers.into_iter().enumerate() {
         let lane = lane as u64;
         let answered = writer.await.unwrap();
-        assert!(answered > 0);
         for n in 0..answered {
             let read = db.read((lane * 4000 + n) * BLOCK, BLOCK as u32).await.unwrap();
             assert_eq!(read, block(lane << 32 | n), "lane {lane}, write {n} of {answered}");

@@ -1,6 +1,5 @@
 //! Where other arrays connect.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,6 +12,7 @@ use twintrack_link::manage::{
 use twintrack_link::remote::{Decoder, Encoder, Hello, LinkRefusal, Message, VERSION};
 
 use crate::pki::Pki;
+use crate::port::Port;
 use crate::process::{Daemon, Place};
 
 const TLS: &str = "tls = { certificate = \"cert.pem\", key = \"key.pem\", peer-ca = \"ca.pem\" }";
@@ -41,20 +41,21 @@ fn is_unknown(answer: &Result<Option<Message>, String>) -> bool {
 }
 
 /// An array that listens for others over TCP, too. `link`: what else stands in the table.
-fn listening(link: &str) -> (Place, Endpoint) {
+fn listening(link: &str) -> (Place, Endpoint, Port) {
     let place = Place::new();
-    let port = TcpListener::bind("localhost:0").unwrap().local_addr().unwrap().port();
+    let port = Port::reserve();
     place.set(&format!(
-        "[link]\nlisten = [\"unix:link.sock\", \"tcp:localhost:{port}\"]\n{link}\n\
-         [[pool]]\nname = \"main\"\n[[pool.store]]\npath = \"store\"\nsize = \"64 MiB\"\n"
+        "[link]\nlisten = [\"unix:link.sock\", \"tcp:localhost:{}\"]\n{link}\n\
+         [[pool]]\nname = \"main\"\n[[pool.store]]\npath = \"store\"\nsize = \"64 MiB\"\n",
+        port.number()
     ));
-    (place, Endpoint::Tcp("localhost".to_owned(), port))
+    (place, Endpoint::Tcp("localhost".to_owned(), port.number()), port)
 }
 
 #[tokio::test]
 async fn an_array_is_refused_in_words_and_one_without_certificate_without() {
     let (pki, other) = (Pki::new(), Pki::new());
-    let (place, endpoint) = listening(TLS);
+    let (place, endpoint, _port) = listening(TLS);
     pki.install(&place.folder());
     let daemon = place.start().await;
 
@@ -103,7 +104,7 @@ async fn two_daemons_hold_the_same() {
     for tls in ["", TLS] {
         let pki = Pki::new();
         let [west, east] = [(); 2].map(|()| listening(tls));
-        for (place, _) in [&west, &east] {
+        for (place, _, _) in [&west, &east] {
             pki.install(&place.folder());
         }
         let (west_daemon, east_daemon) = (west.0.start().await, east.0.start().await);

@@ -7,9 +7,15 @@ mod links;
 // Not everything that the tests with real clients use is used here.
 #[allow(dead_code)]
 mod pki;
+mod port;
 mod process;
 mod proxy;
 mod remote;
 mod stores;
 mod tls;
 mod twins;
+
+/// Adds to what is said of a test that fails.
+fn tell(text: &str) {
+    eprintln!("{text}");
+}

@@ -14,6 +14,10 @@ use twintrack_host::{ArrayClient, Dial, Endpoint, NbdClient, NbdOptions, Socket,
 /// How long anything may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is told of a log or an output: so many lines of so many letters.
+const LINES_TOLD: usize = 30;
+const LINE_TOLD: usize = 300;
+
 /// A folder for an array, and where its daemons write their logs.
 pub struct Place {
     dir: TempDir,
@@ -23,6 +27,10 @@ pub struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            crate::tell(&format!("the log of {}, to its end:\n{}", self.folder().display(), end_of(&log)));
+        }
         if self.mounted {
             let _ = Command::new("umount").arg(self.folder()).status();
         }
@@ -160,6 +168,13 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The last lines, as many as a person reads.
+pub fn end_of(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let lines = lines[lines.len().saturating_sub(LINES_TOLD)..].iter();
+    lines.map(|line| format!("  {line:.LINE_TOLD$}\n")).collect()
 }
 
 /// What one that ended said.

@@ -1,7 +1,6 @@
 //! Sockets that others can reach: encryption, certificates, the token.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use twintrack_host::{
 use twintrack_link::nbd::{HandshakeError, option};
 
 use crate::pki::Pki;
+use crate::port::Port;
 use crate::process::{Daemon, Place, said};
 
 const STORE: &str = "[[pool]]\nname = \"main\"\n[[pool.store]]\npath = \"store\"\nsize = \"256 MiB\"\n";
@@ -23,13 +23,15 @@ struct Reachable {
     place: Place,
     nbd: Endpoint,
     control: Endpoint,
+    _ports: [Port; 2],
 }
 
 impl Reachable {
     /// `nbd`, `control`: what else stands in these tables, where `{tls}` is the certificate and its key.
     fn new(nbd: &str, control: &str) -> Self {
         let place = Place::new();
-        let [nbd_port, control_port] = free_ports();
+        let ports = [Port::reserve(), Port::reserve()];
+        let [nbd_port, control_port] = ports.each_ref().map(Port::number);
         let tls = "certificate = \"cert.pem\", key = \"key.pem\"";
         let settings = format!(
             "log.level = \"debug\"\n\
@@ -38,7 +40,7 @@ impl Reachable {
         );
         place.set(&settings.replace("{tls}", tls));
         let endpoint = |port| Endpoint::Tcp("localhost".to_owned(), port);
-        Self { place, nbd: endpoint(nbd_port), control: endpoint(control_port) }
+        Self { place, nbd: endpoint(nbd_port), control: endpoint(control_port), _ports: ports }
     }
 
     async fn start(&self) -> Daemon {
@@ -61,12 +63,6 @@ impl Reachable {
     fn over_https(&self, tls: &ClientTls, token: &str) -> ArrayClient<TlsDial> {
         ArrayClient::new(TlsDial::new(tls.clone()), self.control.clone()).with_token(token).unwrap()
     }
-}
-
-/// Nobody listens there now.
-fn free_ports() -> [u16; 2] {
-    let sockets = [0; 2].map(|_| TcpListener::bind("localhost:0").unwrap());
-    sockets.each_ref().map(|socket| socket.local_addr().unwrap().port())
 }
 
 const NBD_TLS: &str = "tls = { {tls}, client-ca = \"ca.pem\" }";

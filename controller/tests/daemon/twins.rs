@@ -1,6 +1,5 @@
 //! Two daemons with a link over TCP, between them a network that the test spoils.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +8,7 @@ use twintrack_host::manage::{LinkInfoState, NewDevice, PairStatusInfo, RemoteInf
 use twintrack_host::{NbdClient, NewRemote, Pair, establish};
 
 use crate::pki::Pki;
+use crate::port::Port;
 use crate::process::{Daemon, PATIENCE, Place};
 use crate::proxy::Proxy;
 
@@ -21,14 +21,17 @@ pub struct Twins {
     pub here: Option<Daemon>,
     pub there: Option<Daemon>,
     pub network: Proxy,
+    _port: Port,
 }
 
 impl Twins {
     pub async fn new(tls: Option<&Pki>) -> Self {
         let places = [Place::new(), Place::new()];
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let network = Proxy::to(port).await;
-        for (place, listen) in places.iter().zip(["unix:link.sock", &format!("tcp:localhost:{port}")]) {
+        let port = Port::reserve();
+        let network = Proxy::to(port.number()).await;
+        for (place, listen) in
+            places.iter().zip(["unix:link.sock", &format!("tcp:localhost:{}", port.number())])
+        {
             let mut settings = format!(
                 "log.level = \"debug\"\n[[pool]]\nname = \"main\"\n[[pool.store]]\npath = \"store\"\nsize = \"256 MiB\"\n\
                  [link]\nlisten = [\"{listen}\"]\n"
@@ -44,7 +47,7 @@ impl Twins {
         let endpoint = format!("tcp:localhost:{}", network.port);
         there.array().link_add("here", None, Some(&serial)).await.unwrap();
         here.array().link_add("there", Some(&endpoint), None).await.unwrap();
-        let twins = Self { places, here: Some(here), there: Some(there), network };
+        let twins = Self { places, here: Some(here), there: Some(there), network, _port: port };
         twins.link(LinkInfoState::Up).await;
         twins
     }

@@ -1,5 +1,7 @@
 //! Two rigs and what goes to and fro between them.
 
+#![allow(dead_code)] // Each test uses a part of it.
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -37,11 +39,18 @@ pub struct Two {
     stopped: [bool; 2],
     turn: usize,
     calls: [u64; 2],
+    /// What was sent: who said what, in one line.
+    pub said: Vec<(usize, String)>,
 }
 
 impl Two {
     pub fn new() -> Self {
-        let rigs = [0xa, 0xb].map(|serial| Rig::with_serial(serial, 512));
+        Self::with_tracks(512)
+    }
+
+    /// With so many physical tracks each.
+    pub fn with_tracks(tracks: u32) -> Self {
+        let rigs = [0xa, 0xb].map(|serial| Rig::with_serial(serial, tracks));
         Self {
             rigs,
             lines: Vec::new(),
@@ -50,18 +59,23 @@ impl Two {
             stopped: [false; 2],
             turn: 0,
             calls: [0; 2],
+            said: Vec::new(),
         }
     }
 
     /// Each knows the other.
     pub fn linked() -> Self {
-        let mut two = Self::new();
+        Self::new().link_up()
+    }
+
+    pub fn link_up(mut self) -> Self {
+        let two = &mut self;
         for (array, name) in [(A, "b"), (B, "a")] {
             let endpoint = Some("tcp:127.0.0.1:1".into());
             two.command(array, Command::LinkAdd { name: name.into(), endpoint, serial: None }).unwrap();
         }
         two.wait(Duration::from_secs(20));
-        two
+        self
     }
 
     /// With a pair "d" – "e" of so many tracks, synchronized; connection 1 of A is attached.
@@ -305,10 +319,25 @@ impl Two {
         false
     }
 
+    /// Carries out one thing; if there is none, time passes to what is due next.
+    pub fn step_on(&mut self) {
+        if self.carry_out() {
+            return;
+        }
+        let due = [A, B].into_iter().filter(|array| !self.stopped[*array]).filter_map(|array| {
+            let at = self.rigs[array].firmware.next_deadline()?;
+            Some((at, array))
+        });
+        if let Some((at, array)) = due.min() {
+            self.pass(at, array);
+        }
+    }
+
     fn carry_out_at(&mut self, array: usize, effect: Effect) {
         match effect {
             Effect::Dial { peer, .. } => self.dial(array, peer),
             Effect::Send { link, message } => {
+                self.said.push((array, message.to_string()));
                 if let Some(line) = self.lines.iter_mut().find(|line| line.ends[array] == link) {
                     line.to[1 - array].push_back(Parcel::Said(message));
                 }

@@ -89,6 +89,13 @@ impl Lineage {
         }
     }
 
+    /// Of a past of the present generation, in which a generation begins. What the present one had since is not in it, so it
+    /// is none of its ancestors: whoever has that, or went on from it, has diverged from this.
+    #[must_use]
+    pub fn fallen_back(&self, generation: PairGeneration) -> Self {
+        Self { current: generation, ancestors: self.ancestors.clone() }
+    }
+
     /// How it stands to another.
     pub fn compare(&self, other: &Self) -> Kinship {
         if self.current == other.current {
@@ -189,6 +196,16 @@ mod tests {
             // But not of what the other side does later, should it go on.
             b.begin(generation(2, 1000));
             prop_assert_eq!(a.compare(&b), Kinship::Diverged);
+        }
+
+        /// However far the other side went on: it has diverged from a side that went back, and so has one that did not.
+        #[test]
+        fn who_falls_back_has_diverged(fork in common(), left in 0u32..40) {
+            let (mut a, mut b) = (fork.clone(), fork);
+            advance(&mut a, 1, left);
+            b = b.fallen_back(generation(2, 1000));
+            prop_assert_eq!(a.compare(&b), Kinship::Diverged);
+            prop_assert_eq!(b.compare(&a), Kinship::Diverged);
         }
 
         #[test]

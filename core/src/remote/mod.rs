@@ -35,7 +35,7 @@ mod tracks;
 
 use std::fmt;
 
-use crate::ids::{DeviceId, PairGeneration, PeerId, TrackNo};
+use crate::ids::{DeviceId, PairGeneration, PeerId, SessionId, TrackNo};
 
 pub(crate) use ledger::Ledger;
 pub use lineage::{ANCESTORS_MAX, Kinship, Lineage};
@@ -44,7 +44,7 @@ pub use tracks::TrackSet;
 
 /// Peers of an array.
 pub const PEERS_MAX: usize = 16;
-/// Pairs of an array, those being undone included. A device has at most one that is not being undone.
+/// Pairs of an array, those that are over included. A device has at most one that is not.
 pub const PAIRS_MAX: usize = crate::records::DEVICES_MAX;
 /// Results of finished requests that are kept (F2).
 pub const SAGAS_MAX: usize = 256;
@@ -69,7 +69,7 @@ pub struct PeerRecord {
 pub struct PairRecord {
     /// The array with the other half.
     pub peer: PeerId,
-    /// The volume here, a standard device. While [`Stage::Undoing`] it may be gone, or be another pair's.
+    /// The volume here, a standard device. Once [`Stage::is_over`] it may be gone, or be another pair's.
     pub device: DeviceId,
     /// The name of the volume there, when the pair was created.
     pub peer_device: String,
@@ -111,12 +111,30 @@ pub struct PairRecord {
     pub lacked_from: TrackNo,
     /// The volume was made for the pair: it goes with it if the creation is undone (A7).
     pub made_device: bool,
+    /// What this half goes back to, should the copy into it never be complete.
+    pub kept: Option<Kept>,
+}
+
+/// A state that a half had, and can go back to while a copy into it, or into another half of its group, is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The session that has it; it is pinned for the pair.
+    pub session: SessionId,
+    /// The lineage of that state.
+    pub lineage: Lineage,
+    /// A person chose to go back: the half serves, and lets hosts in once every track is back.
+    pub returning: bool,
 }
 
 impl PairRecord {
     /// Whether the present generation is this half's alone: a write that the peer lacks may be acknowledged.
     pub fn is_alone(&self) -> bool {
         self.shared != Some(self.lineage.current())
+    }
+
+    /// Whether this half is being put back to a state that was kept.
+    pub fn is_returning(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.returning)
     }
 
     /// Whether it is ready, this half owns the data and nothing has stopped it from serving.
@@ -165,6 +183,16 @@ pub enum Stage {
     Ready,
     /// The creation failed: this half has been undone, and the record stays until the peer knows.
     Undoing,
+    /// It was ready, and has been deleted here: the record stays until the peer knows. The volume there stays, even if
+    /// it was made for the pair and the peer has not heard that it ever was ready.
+    Ended,
+}
+
+impl Stage {
+    /// This half is no more: what is left is a note for the peer.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Undoing | Self::Ended)
+    }
 }
 
 /// When the peer gets a write.
@@ -252,6 +280,7 @@ impl fmt::Display for Stage {
             Self::Creating => "creating",
             Self::Ready => "ready",
             Self::Undoing => "undoing",
+            Self::Ended => "deleted",
         })
     }
 }

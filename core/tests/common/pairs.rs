@@ -63,6 +63,7 @@ pub fn record(peer: PeerId) -> PairRecord {
         owed_from: TrackNo(u32::MAX),
         lacked_from: TrackNo(u32::MAX),
         made_device: false,
+        kept: None,
     }
 }
 

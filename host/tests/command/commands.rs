@@ -1,8 +1,8 @@
 //! Every command: what it asks the array, and what it prints.
 
 use twintrack_host::manage::{
-    Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, DeviceInfoKind, PoolInfo, SessionInfo,
-    SessionInfoState, WhenFull,
+    Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, DeviceInfoKind, PinnedInfo, PinnedKind, PoolInfo,
+    SessionInfo, SessionInfoState, WhenFull,
 };
 
 use crate::array::{Act, Array, Asked, Ended, ended, twintrack};
@@ -26,6 +26,7 @@ fn session(id: u32, state: SessionInfoState) -> SessionInfo {
         state,
         group: None,
         activated_ms: (state == SessionInfoState::Active).then_some(1_767_225_599_001),
+        pinned: None,
     }
 }
 
@@ -148,6 +149,15 @@ fn answers_are_tables_for_people() {
     ses-2    db        db-monday  active      -      2025-12-31T23:59:59.001Z
     ses-3    db        db-monday  failed      -      -
     "#);
+    let pair = "pair-771feb95a8845ebd-1".to_owned();
+    let pinned = Some(PinnedInfo { what: PinnedKind::SafetyCopy, pair, needed: true });
+    let kept = SessionInfo { pinned, ..session(9, SessionInfoState::Active) };
+    let sessions = vec![session(4, SessionInfoState::Active), kept];
+    insta::assert_snapshot!(printed("session list db", Answer::Sessions(sessions)), @r#"
+    SESSION  STANDARD  VIRTUAL    STATE   GROUP  ACTIVATED                 PINNED
+    ses-4    db        db-monday  active  -      2025-12-31T23:59:59.001Z  -
+    ses-9    db        db-monday  active  -      2025-12-31T23:59:59.001Z  safety copy of pair-771feb95a8845ebd-1
+    "#);
     let registered = Answer::Session(session(4, SessionInfoState::Registered));
     assert_eq!(printed("session register db", registered), "ses-4\n");
     assert_eq!(printed("group begin", Answer::Group(2)), "grp-2\n");
@@ -214,7 +224,7 @@ fn json_is_that_of_the_library() {
         (
             "--json session register db",
             Answer::Session(related),
-            r#"{"id":4,"standard":"db","virtual_device":"db-monday","state":"related","group":null,"activated_ms":null}"#,
+            r#"{"id":4,"standard":"db","virtual_device":"db-monday","state":"related","group":null,"activated_ms":null,"pinned":null}"#,
         ),
         (
             "pool list --json",

@@ -140,8 +140,10 @@ fn an_array_that_is_not_there() {
     said += &run(&socket.display().to_string());
     said += &run(&format!("unix:{}", socket.display()));
     said += &run(&format!("/{}", "long".repeat(30))).replace(&"long".repeat(30), "long…");
-    // Nobody listens on a port just given up.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // A port that is taken, so that nobody else comes to listen there, and does not listen.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = taken.local_addr().unwrap().port();
     said += &run(&format!("tcp:127.0.0.1:{port}")).replace(&port.to_string(), "PORT");
     insta::assert_snapshot!(said, @r#"
     error: array at unix:DIR/control.sock cannot be reached: entity not found

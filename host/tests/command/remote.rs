@@ -2,7 +2,7 @@
 
 use twintrack_host::manage::{
     Answer, LinkInfo, LinkInfoState, LinkTestInfo, PairCause, PairData, PairHalf, PairLink, PairMode,
-    PairPolicy, PairRole, PairStatusInfo, RefusalCode, RemoteInfo, VerifyInfo,
+    PairPolicy, PairRole, PairStatusInfo, RefusalCode, RemoteInfo, SafetyCopyInfo, VerifyInfo,
 };
 
 use crate::array::{Act, Array, Asked, Ended};
@@ -46,6 +46,7 @@ fn pair(status: PairStatusInfo) -> RemoteInfo {
         left_s: None,
         since_ms: 0,
         diverged: None,
+        safety_copy: None,
     }
 }
 
@@ -182,6 +183,24 @@ fn commands_on_pairs_are_sent() {
         asked("remote delete db --force", &[Answer::Done]),
         r#"{"command":"remote-delete","device":"db","force":true}"#
     );
+}
+
+/// The state of before the copy is chosen by one word more, and never without force.
+#[test]
+fn a_failover_to_the_safety_copy_is_sent() {
+    assert_eq!(
+        asked("remote failover db --force --to-safety-copy", &[Answer::Remotes(vec![])]),
+        r#"{"command":"remote-go-back","device":"db"}"#
+    );
+    let array = Array::answers([]);
+    let Ended { code, stderr, .. } = array.run("remote failover db --to-safety-copy");
+    assert_eq!((code, array.asked().len()), (Some(2), 0));
+    assert!(stderr.contains("--force"), "{stderr}");
+    let kept = SafetyCopyInfo { session: 9, device: "db.safe-1".to_owned(), since_ms: 1_767_225_599_001 };
+    let copying = RemoteInfo { safety_copy: Some(kept), ..pair(PairStatusInfo::SyncInProg) };
+    let (_, shown) = run("remote show db", &[Answer::Remote(Box::new(copying))]);
+    let line = shown.lines().find(|line| line.starts_with("safety copy")).unwrap();
+    assert_eq!(line, "safety copy  ses-9 (db.safe-1), of 2025-12-31T23:59:59.001Z");
 }
 
 #[test]

@@ -103,6 +103,7 @@ impl Model {
                     state: SessionInfoState::Registered,
                     group,
                     activated_ms: None,
+                    pinned: None,
                 };
                 self.sessions.insert(self.last, session.clone());
                 Ok(Answer::Session(session))

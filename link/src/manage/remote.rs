@@ -126,6 +126,20 @@ pub struct RemoteInfo {
     pub since_ms: u64,
     /// What a split brain is about, if there is one.
     pub diverged: Option<DivergedInfo>,
+    /// What the half here can go back to while a copy into it is under way.
+    #[serde(default)]
+    pub safety_copy: Option<SafetyCopyInfo>,
+}
+
+/// The state of a half before a copy into it, or into another one of its group, began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SafetyCopyInfo {
+    /// The session that has it.
+    pub session: u32,
+    /// The virtual device that shows it.
+    pub device: String,
+    /// When it was: wall time in ms since 1970.
+    pub since_ms: u64,
 }
 
 /// What a split brain is about (F4).
@@ -248,6 +262,13 @@ named! {
         Frozen = "frozen",
         /// Both sides were written alone: somebody has to choose.
         Diverged = "diverged",
+    }
+    /// What a session has that the array keeps for a pair.
+    PinnedKind {
+        /// What a half was before a copy into it began.
+        SafetyCopy = "safety copy",
+        /// What was given up after a split brain.
+        Loser = "loser",
     }
     /// What an operator calls the state of a pair.
     PairStatusInfo {

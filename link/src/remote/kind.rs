@@ -119,6 +119,7 @@ kinds! {
     32 Taken: [Message::Request { id, what: Request::Taken { pair } }] { id: RequestNo, pair: PairId };
     33 Yield: [Message::Request { id, what: Request::Yield { pair, lineage } }]
         { id: RequestNo, pair: PairId, lineage: Lineage };
+    34 End: [Message::Request { id, what: Request::End { pair } }] { id: RequestNo, pair: PairId };
 
     64 Done: [Message::Answer { id, result: Ok(Answer::Done) }] { id: RequestNo };
     65 Data: [Message::Answer { id, result: Ok(Answer::Data(data)) }] { id: RequestNo } payload data;

@@ -278,6 +278,12 @@ pub enum Request {
         /// Which pair.
         pair: PairId,
     },
+    /// A person has the pair deleted: the receiver, which serves, ends its half and has the sender's removed.
+    /// [`Answer::Done`] once its own end is durable.
+    End {
+        /// Which pair.
+        pair: PairId,
+    },
     /// Remove the other half (A7), and the device that was made for it if the pair never was ready. [`Answer::Done`],
     /// also if there is none.
     Destroy {
@@ -442,6 +448,7 @@ impl Request {
     pub fn commanded(&self) -> &[PairId] {
         match self {
             Self::Ready { pair }
+            | Self::End { pair }
             | Self::Destroy { pair }
             | Self::Begin { pair }
             | Self::Taken { pair }

@@ -164,7 +164,7 @@ macro_rules! codes {
 
 codes! {
     Half { 1 R1, 2 R2 }
-    Stage { 1 Creating, 2 Ready, 3 Undoing }
+    Stage { 1 Creating, 2 Ready, 3 Undoing, 4 Ended }
     Role { 1 Owner, 2 Standby, 3 Released }
     Mode { 1 Synchronous, 2 Adaptive }
     Policy { 1 Continue, 2 Freeze }

@@ -51,6 +51,7 @@ pub fn request() -> impl Strategy<Value = Request> {
         create().prop_map(|half| Request::Create(Box::new(half))),
         pair().prop_map(|pair| Request::Ready { pair }),
         pair().prop_map(|pair| Request::Destroy { pair }),
+        pair().prop_map(|pair| Request::End { pair }),
         (pairs(), halt()).prop_map(|(pairs, halt)| Request::Halt { pairs, halt }),
         pairs().prop_map(|pairs| Request::Resume { pairs }),
         (pair(), mode()).prop_map(|(pair, mode)| Request::SetMode { pair, mode }),
@@ -206,7 +207,7 @@ fn half() -> impl Strategy<Value = Half> {
 }
 
 fn stage() -> impl Strategy<Value = Stage> {
-    prop_oneof![Just(Stage::Creating), Just(Stage::Ready), Just(Stage::Undoing)]
+    prop_oneof![Just(Stage::Creating), Just(Stage::Ready), Just(Stage::Undoing), Just(Stage::Ended)]
 }
 
 fn role() -> impl Strategy<Value = Role> {

@@ -190,6 +190,12 @@ impl Enclosure {
         Some(out)
     }
 
+    /// Grows with every change of what is on a disk; 0 if there is none of that name.
+    pub fn version(&self, disk: &str) -> u64 {
+        let state = self.state();
+        state.disks.iter().find(|(name, _)| name == disk).map_or(0, |(_, platter)| platter.version())
+    }
+
     /// Bytes of a disk; 0 if there is none of that name.
     pub fn length(&self, disk: &str) -> u64 {
         let state = self.state();

@@ -107,6 +107,11 @@ impl Platter {
         self.length
     }
 
+    /// Grows with every change of what is on it.
+    pub fn version(&self) -> u64 {
+        self.clock
+    }
+
     /// How many operations failed because a fault said so.
     pub fn faults_hit(&self) -> u64 {
         self.faults_hit
@@ -322,6 +327,7 @@ impl Platter {
     }
 
     fn settle(&mut self, survival: Survival, dice: &mut Dice) {
+        self.clock += 1;
         for (sector, versions) in std::mem::take(&mut self.unsynced) {
             let old = &versions[0].bytes;
             let becomes = match survival {

@@ -39,7 +39,7 @@ impl Host {
 
     async fn heal_pair(&self, name: &str) {
         let since_ms = self.shared.timeline.now_ms();
-        let mut last = String::from("no array answers");
+        let mut last = String::from("not both arrays answer");
         loop {
             if self.end_what_is_open(name).await
                 && let Some(views) = self.look(name).await
@@ -47,12 +47,7 @@ impl Host {
                 if self.is_at_end(name, &views) {
                     return;
                 }
-                last = views
-                    .views
-                    .iter()
-                    .flatten()
-                    .map(|info| format!("{}: {}", info.device, info.why))
-                    .collect();
+                last = views.tell();
                 self.decide(name, &views, self.shared.timeline.now_ms() - since_ms).await;
             }
             let bound_ms = self.shared.deadlines.pair_ms;

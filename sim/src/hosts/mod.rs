@@ -19,6 +19,7 @@ use twintrack_host::{ArrayClient, Endpoint, NbdClient, NbdError, NbdOptions};
 use crate::dice::Dice;
 use crate::disk::{Enclosure, Survival};
 use crate::endpoints::{MANAGE_PORT, NBD_PORT, SimDial};
+use crate::inspect::Seen;
 use crate::ledger::Ledger;
 use crate::net::Wires;
 use crate::note;
@@ -80,6 +81,8 @@ pub struct Array {
     pub crash_wanted: Cell<Option<Survival>>,
     /// Whether it is down.
     pub down: Cell<bool>,
+    /// What its metadata says.
+    pub seen: Seen,
     /// The log of a run, for what happens in it.
     pub timeline: Timeline,
 }

@@ -45,6 +45,15 @@ impl Views {
         Site::ALL.into_iter().find(|site| self.serves(*site) && stands_by(site.other()))
     }
 
+    /// How both arrays say that it is, and why.
+    pub(super) fn tell(&self) -> String {
+        let told = |site: Site| match self.at(site) {
+            Some(info) => format!("{} at {}: {:?}, {}", info.device, site.name(), info.status, info.why),
+            None => format!("{} does not have it", site.name()),
+        };
+        Site::ALL.map(told).join("; ")
+    }
+
     /// Both halves have the same, but for writes under way.
     pub(super) fn is_synchronized(&self) -> bool {
         let same = |info: &RemoteInfo| {
@@ -202,13 +211,11 @@ impl Host {
         let views = Views { views };
         let mut ledger = self.shared.ledger();
         if changes == ledger.changes {
+            // Both have to say so: the one that serves does not know at once that the other has crashed, and lost what was
+            // not flushed.
+            let same = Site::ALL.into_iter().all(|site| views.at(site).is_some_and(is_same));
             for site in Site::ALL.into_iter().filter(|site| views.serves(*site)) {
                 let serves = ledger.pairs.get(name).is_some_and(|p| p.serves.surely(&site) && !p.forked);
-                let same = views.at(site).is_some_and(|info| {
-                    let same =
-                        matches!(info.status, PairStatusInfo::Synchronized | PairStatusInfo::R1Updated);
-                    same && info.mode == PairMode::Synchronous
-                });
                 if serves {
                     ledger.pair_seen(name, call, same);
                 }
@@ -303,14 +310,17 @@ impl Host {
 
     /// Ends a pair.
     pub(super) async fn delete_pair(&self, name: &str, force: bool) {
-        let settled = {
+        let (settled, losing) = {
             let ledger = self.shared.ledger();
             let pair = &ledger.pairs[name];
-            pair.moving.is_none() && !pair.forked && pair.busy == 0
+            let settled = pair.moving.is_none() && !pair.forked && pair.busy == 0;
+            (settled, pair.spec.from == Site::B && pair.floor.is_none())
         };
         if !settled {
             return;
         }
+        // By force R1 would lose what it has not got from R2 yet. Nobody wants that here; without force it is refused.
+        let force = force && !losing;
         self.shared.ledger().pair_ends(name);
         let device = self.pair_device(name);
         let told = self.ask(self.array.call(&Command::RemoteDelete { device, force })).await;
@@ -326,4 +336,10 @@ impl Host {
     pub(super) fn is_over(&self) -> bool {
         !self.shared.ledger().violations.is_empty()
     }
+}
+
+/// Whether a half says that both are the same, and stay so.
+fn is_same(info: &RemoteInfo) -> bool {
+    let same = matches!(info.status, PairStatusInfo::Synchronized | PairStatusInfo::R1Updated);
+    same && info.mode == PairMode::Synchronous
 }

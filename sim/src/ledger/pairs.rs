@@ -79,7 +79,10 @@ impl Ledger {
     /// It is there, or it is not and will not be.
     pub fn pair_made(&mut self, name: &str, exists: bool) {
         let Some(spec) = self.pairs.get(name).map(|pair| pair.spec.clone()) else { return };
-        self.pair_changed(name, |pair| (pair.exists, pair.answered) = (Maybe::is(exists), exists));
+        // A half that was undone may be left until the other array hears of it.
+        self.pair_changed(name, |pair| {
+            (pair.exists, pair.answered, pair.fading) = (Maybe::is(exists), exists, !exists);
+        });
         if let Some((site, _)) = spec.makes {
             self.device_changed(spec.device(site), |device| device.exists = Maybe::is(exists));
         }

@@ -149,13 +149,13 @@ impl Array {
     fn inspect(&self) {
         let (shared, here) = (&self.shared, self.here());
         let sound = !shared.plan.has_disk_faults();
-        let checked = inspect::committed(&here.enclosure).and_then(|found| {
-            let Some((tables, serial)) = found else { return Ok(()) };
+        let checked = inspect::committed(here).and_then(|found| {
+            let Some(found) = found else { return Ok(()) };
             if shared.phase.get() == Phase::Quiet {
-                inspect::show(&here.timeline, &tables);
+                inspect::show(&here.timeline, &found.tables);
             }
             let tears = shared.plan.world.tears;
-            if sound && !tears { inspect::check_births(&here.enclosure, &tables, serial) } else { Ok(()) }
+            if sound && !tears { inspect::check_births(&here.enclosure, &found) } else { Ok(()) }
         });
         // What a failing disk did to its metadata is not the array's doing.
         if sound {

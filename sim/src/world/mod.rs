@@ -299,5 +299,6 @@ fn shared_array(plan: &Plan, site: Site, disks: &[DiskSpec], timeline: &Timeline
     let timeline = timeline.suffixed(site.suffix());
     let world = &plan.world;
     let enclosure = Enclosure::new(disks, world.tears, world.disk, site.seed(plan.seed), timeline.clone());
-    hosts::Array { site, enclosure, crash_wanted: Cell::new(None), down: Cell::new(false), timeline }
+    let seen = inspect::Seen::default();
+    hosts::Array { site, enclosure, crash_wanted: Cell::new(None), down: Cell::new(false), seen, timeline }
 }

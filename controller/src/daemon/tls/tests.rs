@@ -1,7 +1,6 @@
 //! Two arrays that connect over TCP: who is let in, and to whom.
 
 use std::fs;
-use std::net::TcpListener;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,13 +13,17 @@ use crate::shell::Net;
 #[allow(dead_code)]
 #[path = "../../../tests/daemon/pki.rs"]
 mod pki;
+#[path = "../../../tests/daemon/port.rs"]
+mod port;
 
 use pki::Pki;
+use port::Port;
 
 /// An array's part of a network, and where it listens for others.
 struct Place {
     net: TokioNet,
     endpoint: Endpoint,
+    _port: Port,
     _folder: TempDir,
 }
 
@@ -32,12 +35,13 @@ impl Place {
         for (file, text) in [("ca.pem", &ca.ca), ("cert.pem", &certificate), ("key.pem", &key)] {
             fs::write(folder.path().join(file), text).unwrap();
         }
-        let port = TcpListener::bind("localhost:0").unwrap().local_addr().unwrap().port();
-        let text = format!("[link]\nlisten = [\"tcp:localhost:{port}\"]\n{link}");
+        let port = Port::reserve();
+        let text = format!("[link]\nlisten = [\"tcp:localhost:{}\"]\n{link}", port.number());
         let settings = Settings::parse(&text).unwrap();
         let net = TokioNet::new(|| {}).with_tls(load(&settings, folder.path()).unwrap());
         let net = net.with_link(super::link(&settings, folder.path()).unwrap());
-        Self { net, endpoint: Endpoint::Tcp("localhost".to_owned(), port), _folder: folder }
+        let endpoint = Endpoint::Tcp("localhost".to_owned(), port.number());
+        Self { net, endpoint, _port: port, _folder: folder }
     }
 
     /// Connects to another, and both say a word; what each makes of it.

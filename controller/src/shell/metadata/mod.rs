@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! table      key                              value
-//! meta       "format"                         u32: version of these layouts, 1
+//! meta       "format"                         u32: version of these layouts, 2
 //!            "array"                          u64 serial, u32 track size in bytes
 //!            "boot"                           u32: the number of the last boot, from 1
 //!            "next-id"                        u32: the least number that no device, session or group has had
@@ -27,6 +27,9 @@
 //! A file without the last six tables, from before there were pairs, opens: what is not there is empty, and the first
 //! commit makes it.
 //!
+//! Versions: 1 was the first; in 2 sessions may be pinned, and pairs have what they go back to. A file of 1 is one of 2 in which
+//! there is none of that; it becomes one by the next boot.
+//!
 //! A commit is one redb transaction, durable when it returns; one that fails has an unknown outcome (crash rule 9).
 
 mod load;
@@ -47,7 +50,7 @@ use crate::firmware::DiskError;
 use records::{CHUNK_TRACKS, Chunk, Damaged};
 
 /// The version of the layouts that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// What redb may keep in memory: commits touch few pages, and the firmware has the tables.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -262,7 +265,12 @@ impl Metadata {
         };
         let boot = last.checked_add(1).ok_or(MetadataError::Damaged { record: RecordName::Boot })?;
         let transaction = begin(&self.database)?;
-        put(&mut transaction.open_table(META).map_err(failed)?, BOOT, Some(boot.to_le_bytes().to_vec()))?;
+        {
+            let mut meta = transaction.open_table(META).map_err(failed)?;
+            put(&mut meta, BOOT, Some(boot.to_le_bytes().to_vec()))?;
+            // From now on there may be what an older program does not know.
+            put(&mut meta, FORMAT, Some(FORMAT_VERSION.to_le_bytes().to_vec()))?;
+        }
         transaction.commit().map_err(failed)?;
         Ok(boot)
     }

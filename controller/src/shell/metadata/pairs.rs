@@ -8,18 +8,20 @@
 //!            u8 role (0 owner, 1 standby, 2 released), u8 mode (0 synchronous, 1 adaptive),
 //!            u8 policy (0 continue, 1 freeze),
 //!            u8 halt (0 none, 1 operator, 2 link, 3 peer, 4 space, 5 split, 6 frozen, 7 diverged),
-//!            u8 flags (bit 0 forced, bit 1 complete, bit 2 made its device, bit 3 has a shared generation), u8 0,
+//!            u8 flags (bit 0 forced, bit 1 complete, bit 2 made its device, bit 3 has a shared generation,
+//!            bit 4 can go back, bit 5 is on its way back), u8 0,
 //!            u64 wall time of the halt in ms, u32 the peer's boot, u32 owed from, u32 lacked from,
 //!            generation shared or zeros, generation current, u8 n, n generations before it, newest first,
-//!            u16 n, n bytes name of the peer's device, u16 n, n bytes group
+//!            u16 n, n bytes name of the peer's device, u16 n, n bytes group,
+//!            if it can go back: u32 session, generation of then, u8 n, n generations before it
 //! word       u64: bit i is the i-th track of the region; never 0
 //! saga       u64 order, u8 result (0 done, 1 refused), if refused: u16 code, u16 n, n bytes reason
 //! ```
 
 use twintrack_core::remote::{
-    Half, Halt, Lineage, Mode, PairRecord, PeerRecord, Policy, Role, SagaOutcome, SagaResult, Stage,
+    Half, Halt, Kept, Lineage, Mode, PairRecord, PeerRecord, Policy, Role, SagaOutcome, SagaResult, Stage,
 };
-use twintrack_core::{DeviceId, PairGeneration, PeerId, TrackNo};
+use twintrack_core::{DeviceId, PairGeneration, PeerId, SessionId, TrackNo};
 
 use super::records::{Damaged, Fields, optional, put_name};
 
@@ -29,9 +31,11 @@ const FORCED: u8 = 1;
 const COMPLETE: u8 = 2;
 const MADE_DEVICE: u8 = 4;
 const HAS_SHARED: u8 = 8;
+const HAS_KEPT: u8 = 16;
+const RETURNING: u8 = 32;
 
 const HALVES: [Half; 2] = [Half::R1, Half::R2];
-const STAGES: [Stage; 3] = [Stage::Creating, Stage::Ready, Stage::Undoing];
+const STAGES: [Stage; 4] = [Stage::Creating, Stage::Ready, Stage::Undoing, Stage::Ended];
 const ROLES: [Role; 3] = [Role::Owner, Role::Standby, Role::Released];
 const MODES: [Mode; 2] = [Mode::Synchronous, Mode::Adaptive];
 const POLICIES: [Policy; 2] = [Policy::Continue, Policy::Freeze];
@@ -78,7 +82,9 @@ pub(super) fn put_pair(record: &PairRecord) -> Vec<u8> {
     let flags = flag(record.forced, FORCED)
         | flag(record.complete, COMPLETE)
         | flag(record.made_device, MADE_DEVICE)
-        | flag(record.shared.is_some(), HAS_SHARED);
+        | flag(record.shared.is_some(), HAS_SHARED)
+        | flag(record.kept.is_some(), HAS_KEPT)
+        | flag(record.is_returning(), RETURNING);
     let mut out = Vec::with_capacity(96);
     out.extend(record.peer.0.to_le_bytes());
     out.extend(record.device.0.to_le_bytes());
@@ -98,12 +104,13 @@ pub(super) fn put_pair(record: &PairRecord) -> Vec<u8> {
     out.extend(record.owed_from.0.to_le_bytes());
     out.extend(record.lacked_from.0.to_le_bytes());
     put_generation(&mut out, record.shared.unwrap_or(PairGeneration { serial: 0, number: 0 }));
-    put_generation(&mut out, record.lineage.current());
-    let ancestors = record.lineage.ancestors();
-    out.push(u8::try_from(ancestors.len()).expect("a lineage has few ancestors"));
-    ancestors.iter().for_each(|generation| put_generation(&mut out, *generation));
+    put_lineage(&mut out, &record.lineage);
     put_name(&mut out, &record.peer_device);
     put_name(&mut out, &record.group);
+    if let Some(kept) = &record.kept {
+        out.extend(kept.session.0.to_le_bytes());
+        put_lineage(&mut out, &kept.lineage);
+    }
     out
 }
 
@@ -115,7 +122,8 @@ pub(super) fn get_pair(bytes: &[u8]) -> Result<PairRecord, Damaged> {
     let (role, mode) = (named(&ROLES, fields.u8()?)?, named(&MODES, fields.u8()?)?);
     let (policy, halt) = (named(&POLICIES, fields.u8()?)?, named(&HALTS, fields.u8()?)?);
     let (flags, zero) = (fields.u8()?, fields.u8()?);
-    if zero != 0 || flags & !(FORCED | COMPLETE | MADE_DEVICE | HAS_SHARED) != 0 {
+    let known = FORCED | COMPLETE | MADE_DEVICE | HAS_SHARED | HAS_KEPT | RETURNING;
+    if zero != 0 || flags & !known != 0 || flags & (HAS_KEPT | RETURNING) == RETURNING {
         return Err(Damaged);
     }
     let (halted_ms, peer_boot) = (fields.u64()?, fields.u32()?);
@@ -126,10 +134,14 @@ pub(super) fn get_pair(bytes: &[u8]) -> Result<PairRecord, Damaged> {
         (false, PairGeneration { serial: 0, number: 0 }) => None,
         (false, _) => return Err(Damaged),
     };
-    let current = get_generation(&mut fields)?;
-    let ancestors = (0..fields.u8()?).map(|_| get_generation(&mut fields)).collect::<Result<_, _>>()?;
-    let lineage = Lineage::from_parts(current, ancestors).ok_or(Damaged)?;
+    let lineage = get_lineage(&mut fields)?;
     let (peer_device, group) = (fields.name()?, fields.name()?);
+    let kept = if flags & HAS_KEPT == 0 {
+        None
+    } else {
+        let (session, lineage) = (SessionId(fields.u32()?), get_lineage(&mut fields)?);
+        Some(Kept { session, lineage, returning: flags & RETURNING != 0 })
+    };
     fields.end(PairRecord {
         peer,
         device,
@@ -151,6 +163,7 @@ pub(super) fn get_pair(bytes: &[u8]) -> Result<PairRecord, Damaged> {
         owed_from,
         lacked_from,
         made_device: flags & MADE_DEVICE != 0,
+        kept,
     })
 }
 
@@ -176,6 +189,19 @@ pub(super) fn get_saga(bytes: &[u8]) -> Result<SagaOutcome, Damaged> {
         _ => return Err(Damaged),
     };
     fields.end(SagaOutcome { order, result })
+}
+
+fn put_lineage(out: &mut Vec<u8>, lineage: &Lineage) {
+    put_generation(out, lineage.current());
+    let ancestors = lineage.ancestors();
+    out.push(u8::try_from(ancestors.len()).expect("a lineage has few ancestors"));
+    ancestors.iter().for_each(|generation| put_generation(out, *generation));
+}
+
+fn get_lineage(fields: &mut Fields<'_>) -> Result<Lineage, Damaged> {
+    let current = get_generation(fields)?;
+    let ancestors = (0..fields.u8()?).map(|_| get_generation(fields)).collect::<Result<_, _>>()?;
+    Lineage::from_parts(current, ancestors).ok_or(Damaged)
 }
 
 fn put_generation(out: &mut Vec<u8>, generation: PairGeneration) {
@@ -225,8 +251,14 @@ pub(super) mod tests {
         let numbers = any::<(u32, u32, u64, u64, u32, u32, u32)>();
         let axes = (0usize..2, 0usize..3, 0usize..3, 0usize..2, 0usize..2, 0usize..8);
         let names = (".{0,64}", ".{0,64}", any::<(bool, bool, bool)>());
-        (numbers, axes, names, lineages(), prop::option::of(generation())).prop_map(
-            |(numbers, axes, (peer_device, group, flags), lineage, shared)| PairRecord {
+        let kept = (any::<u32>(), lineages(), any::<bool>()).prop_map(|(session, lineage, returning)| Kept {
+            session: SessionId(session),
+            lineage,
+            returning,
+        });
+        let kept = prop::option::of(kept);
+        (numbers, axes, names, lineages(), prop::option::of(generation()), kept).prop_map(
+            |(numbers, axes, (peer_device, group, flags), lineage, shared, kept)| PairRecord {
                 peer: PeerId(numbers.0),
                 device: DeviceId(numbers.1),
                 peer_device,
@@ -247,6 +279,7 @@ pub(super) mod tests {
                 owed_from: TrackNo(numbers.5),
                 lacked_from: TrackNo(numbers.6),
                 made_device: flags.2,
+                kept,
             },
         )
     }

@@ -7,9 +7,10 @@
 //! device     u8 kind (0 standard, 1 virtual), u8 flags (bit 0 online, bit 1 deleting), u16 pool, u32 generation,
 //!            u64 size in bytes, u16 n, n bytes name            (a virtual device: pool and generation 0)
 //! session    u8 state (0 registered, 1 related, 2 active, 3 deactivated, 4 failed, 5 removing),
-//!            u8 flags (bit 0 has a virtual device, bit 1 has a group), u16 0, u32 standard device,
+//!            u8 flags (bit 0 has a virtual device, bit 1 has a group, bit 2 is pinned), u16 0, u32 standard device,
 //!            u32 virtual device or 0, u32 group or 0, u32 generation activated or 0, u32 generation until or 0,
-//!            u64 wall time of activation in ms
+//!            u64 wall time of activation in ms,
+//!            if it is pinned: u8 what for (0 safety copy, 1 loser), u64 serial, u32 number of the pair
 //! group      nothing
 //! entry      u32 base or 0, u32 overlay or 0, m bytes mask     (m: a bit a block, at least one byte)
 //! chunk      256 × u32 base or 0,
@@ -20,8 +21,8 @@
 
 use twintrack_core::layout::{get_mask, mask_bytes, put_mask};
 use twintrack_core::{
-    DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, GroupId, Overlay, PhysicalTrack, PoolId,
-    PoolRecord, SessionRecord, SessionState, StoreRecord,
+    DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, GroupId, Overlay, PairId, PhysicalTrack,
+    Pinned, PoolId, PoolRecord, SessionRecord, SessionState, StoreRecord,
 };
 
 /// Tracks of a chunk.
@@ -33,6 +34,7 @@ const ONLINE: u8 = 1;
 const DELETING: u8 = 2;
 const HAS_VIRTUAL: u8 = 1;
 const HAS_GROUP: u8 = 2;
+const IS_PINNED: u8 = 4;
 
 /// The bytes are no such record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +117,10 @@ pub(super) fn put_session(record: &SessionRecord) -> Vec<u8> {
     if group.is_some() {
         flags |= HAS_GROUP;
     }
-    let mut out = Vec::with_capacity(32);
+    if record.pinned.is_some() {
+        flags |= IS_PINNED;
+    }
+    let mut out = Vec::with_capacity(45);
     out.extend([state, flags, 0, 0]);
     out.extend(record.standard.0.to_le_bytes());
     out.extend(record.virtual_device.map_or(0, |id| id.0).to_le_bytes());
@@ -123,6 +128,15 @@ pub(super) fn put_session(record: &SessionRecord) -> Vec<u8> {
     out.extend(activated.to_le_bytes());
     out.extend(until.to_le_bytes());
     out.extend(record.activated_ms.to_le_bytes());
+    if let Some(pinned) = record.pinned {
+        let (kind, pair) = match pinned {
+            Pinned::SafetyCopy(pair) => (0, pair),
+            Pinned::Loser(pair) => (1, pair),
+        };
+        out.push(kind);
+        out.extend(pair.serial.to_le_bytes());
+        out.extend(pair.number.to_le_bytes());
+    }
     out
 }
 
@@ -132,7 +146,7 @@ pub(super) fn get_session(bytes: &[u8]) -> Result<SessionRecord, Damaged> {
     let standard = DeviceId(fields.u32()?);
     let (virtual_device, group) = (fields.u32()?, fields.u32()?);
     let (activated, until, activated_ms) = (fields.u32()?, fields.u32()?, fields.u64()?);
-    if zero != 0 || flags & !(HAS_VIRTUAL | HAS_GROUP) != 0 {
+    if zero != 0 || flags & !(HAS_VIRTUAL | HAS_GROUP | IS_PINNED) != 0 {
         return Err(Damaged);
     }
     let virtual_device = optional(flags & HAS_VIRTUAL != 0, virtual_device)?.map(DeviceId);
@@ -148,7 +162,18 @@ pub(super) fn get_session(bytes: &[u8]) -> Result<SessionRecord, Damaged> {
         (5, None, 0, 0) => SessionState::Removing,
         _ => return Err(Damaged),
     };
-    fields.end(SessionRecord { standard, virtual_device, state, activated_ms })
+    let pinned = if flags & IS_PINNED == 0 { None } else { Some(get_pinned(&mut fields)?) };
+    fields.end(SessionRecord { standard, virtual_device, state, activated_ms, pinned })
+}
+
+fn get_pinned(fields: &mut Fields<'_>) -> Result<Pinned, Damaged> {
+    let kind = fields.u8()?;
+    let pair = PairId { serial: fields.u64()?, number: fields.u32()? };
+    match kind {
+        0 => Ok(Pinned::SafetyCopy(pair)),
+        1 => Ok(Pinned::Loser(pair)),
+        _ => Err(Damaged),
+    }
 }
 
 pub(super) fn put_entry(entry: Entry, geometry: Geometry) -> Vec<u8> {
@@ -351,12 +376,19 @@ pub(super) mod tests {
                     _ => SessionState::Removing,
                 }
             });
-        (any::<u32>(), any::<Option<u32>>(), state, any::<u64>()).prop_map(
-            |(standard, virtual_device, state, activated_ms)| SessionRecord {
+        let pinned = any::<Option<(bool, u64, u32)>>().prop_map(|pinned| {
+            pinned.map(|(loser, serial, number)| {
+                let pair = PairId { serial, number };
+                if loser { Pinned::Loser(pair) } else { Pinned::SafetyCopy(pair) }
+            })
+        });
+        (any::<u32>(), any::<Option<u32>>(), state, any::<u64>(), pinned).prop_map(
+            |(standard, virtual_device, state, activated_ms, pinned)| SessionRecord {
                 standard: DeviceId(standard),
                 virtual_device: virtual_device.map(DeviceId),
                 state,
                 activated_ms,
+                pinned,
             },
         )
     }

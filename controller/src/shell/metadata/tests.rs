@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 use twintrack_core::remote::{
-    Half, Halt, Lineage, Mode, PairRecord, PeerRecord, Policy, Role, SagaOutcome, SagaResult, Stage,
+    Half, Halt, Kept, Lineage, Mode, PairRecord, PeerRecord, Policy, Role, SagaOutcome, SagaResult, Stage,
 };
 use twintrack_core::{
-    BlockMask, DeviceKind, DeviceRecord, PairGeneration, PhysicalTrack, PoolRecord, SessionRecord,
+    BlockMask, DeviceKind, DeviceRecord, PairGeneration, PhysicalTrack, Pinned, PoolRecord, SessionRecord,
     SessionState,
 };
 
@@ -65,6 +65,7 @@ fn samples() -> Vec<Change> {
         virtual_device: Some(DeviceId(2)),
         state: SessionState::Active { activated: Generation(2) },
         activated_ms: 99,
+        pinned: Some(Pinned::Loser(PAIR)),
     };
     vec![
         Change::Pool(PoolId(0), PoolRecord { name: "main".into() }),
@@ -133,6 +134,7 @@ fn pair_record() -> PairRecord {
         owed_from: TrackNo(5),
         lacked_from: TrackNo(6),
         made_device: false,
+        kept: Some(Kept { session: SessionId(3), lineage: Lineage::new(generation(1)), returning: true }),
     }
 }
 
@@ -242,10 +244,16 @@ fn an_older_file_opens() {
     assert!(transaction.delete_table(LACKED).unwrap());
     assert!(transaction.delete_table(DIRTY).unwrap());
     assert!(transaction.delete_table(SAGAS).unwrap());
+    transaction.open_table(META).unwrap().insert(FORMAT, 1u32.to_le_bytes().as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(metadata);
+    let format = |metadata: &Metadata| {
+        let meta = load::begin(&metadata.database).unwrap().open_table(META).unwrap();
+        load::meta(&meta, FORMAT, RecordName::Format, |fields| fields.u32()).unwrap()
+    };
     let mut metadata = Metadata::open(file.clone()).unwrap();
-    assert_eq!(metadata.begin_boot().unwrap(), 1);
+    assert_eq!(format(&metadata), 1, "a look changes nothing");
+    assert_eq!((metadata.begin_boot().unwrap(), format(&metadata)), (1, FORMAT_VERSION));
     assert_eq!(everything(&metadata), old);
     metadata.commit(&new).unwrap();
     drop(metadata);
@@ -318,10 +326,10 @@ fn a_newer_format_is_told_apart() {
     let file = File::new();
     let metadata = Metadata::create(file.clone(), array_record()).unwrap();
     let transaction = metadata.database.begin_write().unwrap();
-    transaction.open_table(META).unwrap().insert(FORMAT, 2u32.to_le_bytes().as_slice()).unwrap();
+    transaction.open_table(META).unwrap().insert(FORMAT, 3u32.to_le_bytes().as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(metadata);
-    assert!(matches!(Metadata::open(file), Err(MetadataError::NewerFormat { found: 2 })));
+    assert!(matches!(Metadata::open(file), Err(MetadataError::NewerFormat { found: 3 })));
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl GroupCommand {
                 let waiting = Waiting::new(format!("processing {group}"));
                 let active = array.group_process(group.0, mode(one_by_one), options).await?;
                 drop(waiting);
-                context.output.show(&active, || session::table(&active).to_string())
+                context.output.show(&active, || session::table(&active))
             }
             Self::List => {
                 let groups = array.group_list().await?;
@@ -76,7 +76,7 @@ impl GroupCommand {
             }
             Self::Cancel { group } => {
                 let left = array.group_cancel(group.0).await?;
-                context.output.show(&left, || session::table(&left).to_string())
+                context.output.show(&left, || session::table(&left))
             }
         }
     }

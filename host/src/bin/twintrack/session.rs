@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueHint};
 use twintrack_core::{GroupId, SessionId};
-use twintrack_host::manage::{Activation, Refusal, RefusalCode, SessionInfo, SessionInfoState};
+use twintrack_host::manage::{Activation, PinnedInfo, Refusal, RefusalCode, SessionInfo, SessionInfoState};
 use twintrack_host::{ArrayError, EstablishError, EstablishStep, Pair, establish};
+use twintrack_link::time::utc;
 
 use crate::Context;
 use crate::advice::Advice;
@@ -16,7 +17,6 @@ use crate::failure::Failure;
 use crate::group;
 use crate::output::{self, Waiting};
 use crate::table::{Side, Table};
-use crate::time;
 
 /// Commands on sessions.
 #[derive(Debug, Subcommand)]
@@ -177,36 +177,44 @@ impl SessionCommand {
             Self::Changed { session } => return changed::print(context, session).await,
             Self::Read { session, track, output } => return read(context, session, track, output).await,
         };
-        context.output.show(&sessions, || table(&sessions).to_string())
+        context.output.show(&sessions, || table(&sessions))
     }
 }
 
-/// Sessions, one a line.
-pub fn table(sessions: &[SessionInfo]) -> Table<6> {
-    let mut table = Table::new([
-        ("SESSION", Side::Left),
-        ("STANDARD", Side::Left),
-        ("VIRTUAL", Side::Left),
-        ("STATE", Side::Left),
-        ("GROUP", Side::Left),
-        ("ACTIVATED", Side::Left),
-    ]);
+/// Sessions, one a line; with what they are pinned for, if one is.
+pub fn table(sessions: &[SessionInfo]) -> String {
+    let columns = ["SESSION", "STANDARD", "VIRTUAL", "STATE", "GROUP", "ACTIVATED", "PINNED"]
+        .map(|name| (name, Side::Left));
     let none = || "-".to_owned();
-    for session in sessions {
-        table.row([
+    let rows = sessions.iter().map(|session| {
+        [
             SessionId(session.id).to_string(),
             session.standard.clone(),
             session.virtual_device.clone().unwrap_or_else(none),
             state(session.state).to_owned(),
             session.group.map_or_else(none, |group| GroupId(group).to_string()),
-            session.activated_ms.map_or_else(none, time::utc),
-        ]);
+            session.activated_ms.map_or_else(none, utc),
+            session.pinned.as_ref().map_or_else(none, pinned),
+        ]
+    });
+    if sessions.iter().any(|session| session.pinned.is_some()) {
+        let mut table = Table::new(columns);
+        rows.for_each(|row| table.row(row));
+        return table.to_string();
     }
-    table
+    let [columns @ .., _] = columns;
+    let mut table = Table::new(columns);
+    rows.for_each(|[row @ .., _]| table.row(row));
+    table.to_string()
+}
+
+/// What a session is pinned for.
+fn pinned(pinned: &PinnedInfo) -> String {
+    format!("{} of {}", pinned.what.name(), pinned.pair)
 }
 
 fn show_one(context: &Context, session: SessionInfo) -> Result<(), Failure> {
-    context.output.show(&session, || table(std::slice::from_ref(&session)).to_string())
+    context.output.show(&session, || table(std::slice::from_ref(&session)))
 }
 
 fn state(state: SessionInfoState) -> &'static str {

@@ -1,6 +1,7 @@
 //! Two arrays on this machine with a link between them, and a pair of volumes over it.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::super::servers::{Array, Binaries, Mode, create};
 use super::super::tools::run;
 use super::super::turns::TOLD_TO_END;
 use crate::campaign::Clock;
-use crate::process::free_port;
+use crate::process::reserve_port;
 
 /// The volume of the pair, on both arrays.
 const PAIRED: &str = "paired";
@@ -57,6 +58,8 @@ impl Over {
 pub struct Twins {
     near: Array,
     far: Array,
+    /// The ports of their links, for as long as these are needed.
+    _reserved: [OwnedFd; 2],
     bytes: u64,
     told_to_end: Arc<AtomicBool>,
 }
@@ -76,7 +79,8 @@ impl Twins {
         if over == Over::Tls {
             make_certificates(folder)?;
         }
-        let ports = [free_port()?, free_port()?];
+        let reserved = [reserve_port()?, reserve_port()?];
+        let ports = [reserved[0].0, reserved[1].0];
         let array = |name: &str, port: u16| {
             // Both volumes, one of them twice for what is still being given back, and as much for what the array needs.
             let store_bytes = bytes * 4 + (1 << 30);
@@ -85,6 +89,7 @@ impl Twins {
         let twins = Self {
             near: array(NEAR, ports[0])?,
             far: array(FAR, ports[1])?,
+            _reserved: reserved.map(|(_, descriptor)| descriptor),
             bytes,
             told_to_end: Arc::clone(told_to_end),
         };
@@ -177,7 +182,8 @@ impl Twins {
         })?;
         self.far.tell(&["device", "delete", PAIRED])?;
         self.until("the other half takes room that nobody has", || {
-            Ok(self.far.ask(&["pool", "list"])?[0]["data_bytes"] == 0)
+            let pool = &self.far.ask(&["pool", "list"])?[0];
+            Ok(pool["data_bytes"] == 0 && pool["log_bytes"] == 0)
         })
     }
 

@@ -80,6 +80,9 @@ pub enum RemoteCommand {
         /// Does not ask the other array: you say that it is out of order, and that nobody writes there
         #[arg(long)]
         force: bool,
+        /// Puts the volume back to what it was before a copy into it began that is not complete
+        #[arg(long, requires = "force")]
+        to_safety_copy: bool,
     },
     /// The way back: serves R1 again, which is on this array
     Failback {
@@ -153,7 +156,8 @@ impl RemoteCommand {
             }
             Self::Resume { device, whole_group } => array.remote_resume(&device, whole_group).await?,
             Self::Mode { device, mode } => array.remote_mode(&device, mode).await?,
-            Self::Failover { device, force } => return fail_over(context, &device, force).await,
+            Self::Failover { device, to_safety_copy: true, .. } => return go_back(context, &device).await,
+            Self::Failover { device, force, .. } => return fail_over(context, &device, force).await,
             Self::Failback { device } => {
                 check_failback(&array.remote_show(&device).await?)?;
                 return fail_over(context, &device, false).await;
@@ -176,6 +180,13 @@ fn show_all(context: &Context, pairs: &[RemoteInfo]) -> Result<(), Failure> {
 async fn fail_over(context: &Context, device: &str, force: bool) -> Result<(), Failure> {
     let waiting = Waiting::new(format!("waiting until the last writes of {device} have landed"));
     let pairs = context.array.remote_failover(device, force).await?;
+    drop(waiting);
+    show_all(context, &pairs)
+}
+
+async fn go_back(context: &Context, device: &str) -> Result<(), Failure> {
+    let waiting = Waiting::new(format!("putting {device} back to its safety copy"));
+    let pairs = context.patient().remote_go_back(device).await?;
     drop(waiting);
     show_all(context, &pairs)
 }

@@ -1,11 +1,13 @@
 //! How pairs look.
 
+use twintrack_core::SessionId;
 use twintrack_host::manage::{PairRole, RemoteInfo, VerifyInfo};
 
 use crate::changed::ranges;
 use crate::table::{Side, Table};
 use crate::time;
 use twintrack_link::size;
+use twintrack_link::time::utc;
 
 /// Pairs, one a line.
 pub fn table(pairs: &[RemoteInfo]) -> Table<9> {
@@ -73,7 +75,11 @@ pub fn facts(pair: &RemoteInfo) -> Table<2> {
         facts.fact("time left", time::span(left_s));
     }
     if pair.since_ms > 0 {
-        facts.fact("since", time::utc(pair.since_ms));
+        facts.fact("since", utc(pair.since_ms));
+    }
+    if let Some(kept) = &pair.safety_copy {
+        let session = SessionId(kept.session);
+        facts.fact("safety copy", format!("{session} ({}), of {}", kept.device, utc(kept.since_ms)));
     }
     if let Some(diverged) = &pair.diverged {
         facts.fact("written here", format!("{} tracks", diverged.here_tracks));
