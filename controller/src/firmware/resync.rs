@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{DeviceId, Owner, PairGeneration, PairId, PeerId, Place, Role, Stage, TrackNo};
-use twintrack_link::remote::{Answer, PeerError, Request};
+use twintrack_link::remote::{Answer, PeerError, REQUESTS_MAX, Request};
 
 use super::durability::Waiter;
 use super::event::{Effect, HostError, LinkId, Segment};
@@ -29,8 +29,8 @@ use super::reads::Reader;
 use super::told::Rate;
 use super::{Firmware, Work};
 
-/// Tracks of one pair that are copied side by side.
-const COPIES_MAX: usize = 16;
+/// Tracks of one pair that are copied side by side, as far as the link takes them: the other requests are for hosts.
+const COPIES_MAX: usize = REQUESTS_MAX / 2;
 /// How long a pair stays halted by what the arrays noticed, while they are linked.
 const HEAL_AFTER: Duration = Duration::from_secs(10);
 /// How long what a host wants of the peer waits for both arrays to agree.
