@@ -49,7 +49,7 @@ pub(super) struct Standing {
     pub(super) vouched: bool,
     /// Raised when copying stops: which answers count.
     run: u32,
-    begun: Begun,
+    pub(super) begun: Begun,
     /// Tracks that are copied now, and their frames that are not answered.
     copying: BTreeMap<TrackNo, u32>,
     completing: bool,
@@ -57,6 +57,8 @@ pub(super) struct Standing {
     pub(super) whole: Option<PairGeneration>,
     /// A copy into the half here was completed since both have agreed.
     pub(super) settled: bool,
+    /// The peer has been told of all of the group since then.
+    pub(super) group_told: bool,
     /// Tracks could not be read: when to try again.
     pub(super) retry_at: Option<Duration>,
     /// When a pair that the arrays have halted themselves is tried again.
@@ -68,7 +70,7 @@ pub(super) struct Standing {
 
 /// Whether the peer has been told that a copy into its half begins.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Begun {
+pub(super) enum Begun {
     #[default]
     No,
     Asked,
@@ -84,6 +86,7 @@ impl Standing {
         self.completing = false;
         self.whole = None;
         self.settled = false;
+        self.group_told = false;
         self.retry_at = None;
     }
 }
@@ -122,12 +125,6 @@ impl Firmware {
     pub(super) fn is_whole(&self, pair: PairId) -> bool {
         let whole = self.standings.get(&pair).and_then(|standing| standing.whole);
         whole.is_some() && whole == self.tables.pair(pair).map(|record| record.lineage.current())
-    }
-
-    /// Whether the peer has been told that what comes may be of a state that it has not: only then it gets anything, for it
-    /// keeps what it has first ([`super::safety`]).
-    pub(super) fn is_told(&self, pair: PairId) -> bool {
-        self.is_whole(pair) || self.standings.get(&pair).is_some_and(|standing| standing.begun == Begun::Yes)
     }
 
     /// Owed, and not on its way: a write to it need not be sent, for the copy comes after it.
