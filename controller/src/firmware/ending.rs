@@ -137,8 +137,8 @@ impl Firmware {
             return Err(returning(pair));
         }
         if self.keeps_alive(pair).is_some() {
+            self.expect_nothing(pair);
             self.strike(&[pair], Halt::Peer);
-            self.standing(pair).agreed = None;
             self.forget_state(served.link, pair);
         } else if self.tables.pair(pair).is_some() {
             self.drop_pair(pair);

@@ -123,6 +123,12 @@ impl Firmware {
         self.standing(pair).agrees_until = until;
     }
 
+    /// The other half is no more: nobody will agree, nor answer what a host wants of it.
+    pub(super) fn expect_nothing(&mut self, pair: PairId) {
+        let standing = self.standing(pair);
+        (standing.agreed, standing.agrees_until) = (None, Duration::ZERO);
+    }
+
     fn agrees_soon(&self, pair: PairId) -> bool {
         self.standings.get(&pair).is_some_and(|standing| self.now < standing.agrees_until)
     }
