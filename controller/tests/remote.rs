@@ -202,6 +202,24 @@ fn a_copy_does_not_stop_at_each_region() {
     }
 }
 
+/// A8: a copy has as much under way as fits the link, for one that is long: not a few tracks, and not all that it takes.
+#[test]
+fn a_copy_fills_the_link_and_leaves_room() {
+    let mut two = Two::linked();
+    two.device(A, "d", 400);
+    for track in 0..400 {
+        two.write(A, 1, track * TRACK, TRACK as usize, 3);
+    }
+    two.create("d", "e", true).unwrap();
+    let mut most = 0;
+    while two.carry_out() {
+        most = most.max(two.on_the_way(B));
+    }
+    assert!((100..=130).contains(&most), "{most} messages at a time");
+    two.settle();
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+}
+
 /// A region that is written again and again stays marked, and commits nothing; one that is left alone becomes clean.
 #[test]
 fn what_is_written_all_the_time_stays_marked() {

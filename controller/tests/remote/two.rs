@@ -212,6 +212,11 @@ impl Two {
         panic!("a request is not answered");
     }
 
+    /// Messages that are on their way to an array.
+    pub fn on_the_way(&self, array: usize) -> usize {
+        self.lines.iter().map(|line| line.to[array].len()).sum()
+    }
+
     /// Commits that an array has made.
     pub fn commits(&self, array: usize) -> usize {
         self.rigs[array].commits
