@@ -18,6 +18,7 @@ use super::event::{CallId, Effect, LinkId};
 use super::hosts::RequestId;
 use super::io::OpId;
 use super::mirror::LegId;
+use super::resync::CopyNo;
 use super::{Firmware, Work};
 
 /// Whom an answer of the peer is for.
@@ -27,8 +28,8 @@ pub(super) enum Asked {
     Leg(LegId),
     /// A host's flush.
     Flush(RequestId, PairId),
-    /// A frame of a copy, and in which run of it.
-    Copy(PairId, TrackNo, u32),
+    /// A frame of a copy.
+    Copy(PairId, TrackNo, CopyNo),
     /// A track that is lacked.
     Fetch(OpId),
     /// The begin of a copy, and its number.
@@ -464,7 +465,7 @@ impl Firmware {
         match asked {
             Asked::Leg(leg) => self.leg_answered(leg, result, fx),
             Asked::Flush(request, pair) => self.peer_flushed(request, pair, result, fx),
-            Asked::Copy(pair, track, run) => self.copy_answered(pair, track, run, result, fx),
+            Asked::Copy(pair, track, number) => self.copy_answered(pair, track, number, result, fx),
             Asked::Fetch(op) => self.fetch_answered(op, result),
             Asked::Begin(pair, run) => self.begin_answered(pair, run, result, fx),
             Asked::Complete(pair, generation, run) => {

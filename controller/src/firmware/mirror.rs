@@ -227,8 +227,12 @@ impl Firmware {
         if waiting {
             self.halt(pair, Halt::Link, fx);
         }
-        self.tables.owe(pair, place.track);
-        self.look_at_copy(pair);
+        // A copy of the track that is on its way has not this write.
+        if planted(Defect::CopyPaysLater) {
+            self.tables.owe(pair, place.track);
+        } else {
+            self.copy_anew(pair, place.track);
+        }
         if self.may_answer_alone(pair) {
             return OpLeg::Entered(pair);
         }

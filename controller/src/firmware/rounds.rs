@@ -243,7 +243,7 @@ impl Firmware {
     pub(super) fn not_durable(&mut self, waiter: Waiter, fx: &mut Vec<Effect>) {
         match waiter {
             Waiter::Host(request) => self.flushed(request, Err(HostError::Io), fx),
-            Waiter::Marks => self.marks_over(),
+            Waiter::Marks => self.marks_failed(),
             Waiter::Leg(leg) => self.leg_committed(leg, Err(HostError::Io)),
             Waiter::Peer(served, _) => self.answer_peer(served, Err(pairs::unavailable()), fx),
             Waiter::Clean(pair) => self.clean_flushed(pair, false),

@@ -22,6 +22,9 @@ pub const COPY_BYTES_MIN: u32 = 1 << 20;
 /// The rest is left to hosts.
 pub const COPY_BYTES_MAX: u32 = WINDOW_BYTES_MAX / 2;
 const COPY_BYTES_FIRST: u32 = 4 << 20;
+/// What of a copy may stand before the narrowest place of the way, in bytes: enough to keep that busy, and no more, for
+/// what hosts send stands behind it. With less there the copy takes more, with twice as much it takes less.
+const COPY_QUEUE_BYTES: u32 = 1 << 20;
 
 /// Requests of this side.
 #[derive(Debug)]
@@ -33,8 +36,10 @@ pub(super) struct Ours {
     progress: Duration,
     /// What a background copy may have under way.
     copy_bytes: u32,
-    /// When that was last made less. What was sent before says nothing about it.
+    /// When that was last halved. What was sent before says nothing about it.
     copy_cut: Duration,
+    /// The least that an answer to one with payload took: the way there and back, with nothing else on it.
+    way: Duration,
 }
 
 impl Default for Ours {
@@ -46,6 +51,7 @@ impl Default for Ours {
             progress: Duration::ZERO,
             copy_bytes: COPY_BYTES_FIRST,
             copy_cut: Duration::ZERO,
+            way: Duration::MAX,
         }
     }
 }
@@ -54,6 +60,8 @@ impl Default for Ours {
 struct Waiting {
     since: Duration,
     payload_bytes: u32,
+    /// Payload that was under way when it was sent, its own included.
+    under_way_bytes: u32,
     wants: Wants,
 }
 
@@ -110,7 +118,9 @@ impl Ours {
         }
         self.last = id.0;
         self.payload_bytes += payload_bytes;
-        self.waiting.insert(id, Waiting { since: now, payload_bytes, wants: Wants::of(what) });
+        let under_way_bytes = self.payload_bytes;
+        self.waiting
+            .insert(id, Waiting { since: now, payload_bytes, under_way_bytes, wants: Wants::of(what) });
     }
 
     /// Since when the one is waited for that was asked first.
@@ -144,17 +154,29 @@ impl Ours {
         Ok(())
     }
 
-    /// Half of it for who waited too long, a little more for who did not: what is queued on a slow link stays short, and
-    /// a fast one is filled.
+    /// Half of it for who waited too long; else a little more, or less, by how much seems to stand in a queue: so what is
+    /// queued stays short, and a link is filled, be it long or slow. It becomes no more than is made use of.
     fn weigh(&mut self, now: Duration, timing: &Timing, answered: &Waiting) {
         if answered.payload_bytes == 0 {
             return;
         }
-        if now.saturating_sub(answered.since) <= timing.copy_delay {
-            self.copy_bytes = (self.copy_bytes + answered.payload_bytes / 8).min(COPY_BYTES_MAX);
-        } else if answered.since >= self.copy_cut {
-            self.copy_bytes = (self.copy_bytes / 2).max(COPY_BYTES_MIN);
-            self.copy_cut = now;
+        let took = now.saturating_sub(answered.since);
+        self.way = self.way.min(took);
+        if took > timing.copy_delay {
+            if answered.since >= self.copy_cut {
+                self.copy_bytes = (self.copy_bytes / 2).max(COPY_BYTES_MIN);
+                self.copy_cut = now;
+            }
+            return;
+        }
+        // For so much of the time it was not on its way, it and as much of what was sent before it stood somewhere.
+        let under_way_bytes = u128::from(answered.under_way_bytes);
+        let stood = (took - self.way).as_nanos() * under_way_bytes / took.as_nanos().max(1);
+        let (step, in_use) = (answered.payload_bytes / 8, answered.under_way_bytes >= self.copy_bytes / 2);
+        if stood > 2 * u128::from(COPY_QUEUE_BYTES) {
+            self.copy_bytes = self.copy_bytes.saturating_sub(step).max(COPY_BYTES_MIN);
+        } else if stood < u128::from(COPY_QUEUE_BYTES) && in_use {
+            self.copy_bytes = (self.copy_bytes + step).min(COPY_BYTES_MAX);
         }
     }
 }

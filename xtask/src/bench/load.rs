@@ -93,14 +93,23 @@ impl Load {
 
     /// Does one thing for so many seconds; operations a second.
     pub fn steady(&self, uri: &str, pattern: Pattern, seconds: u32) -> Result<f64, String> {
+        operations(&self.run_steady(uri, pattern, seconds)?)
+    }
+
+    /// How long [`Pattern::WriteFlush`] takes for one write and its flush, in seconds: the medians of both.
+    pub fn write_flush_s(&self, uri: &str, seconds: u32) -> Result<f64, String> {
+        let report = self.run_steady(uri, Pattern::WriteFlush, seconds)?;
+        synced_write_s(&report["jobs"][0])
+    }
+
+    fn run_steady(&self, uri: &str, pattern: Pattern, seconds: u32) -> Result<Value, String> {
         let args: &[&str] = match pattern {
             Pattern::WriteFlush => &["--rw=randwrite", "--iodepth=1", "--fsync=1"],
             Pattern::Writes => &["--rw=randwrite", "--iodepth=32"],
             Pattern::Reads => &["--rw=randread", "--iodepth=32"],
         };
         let time = ["--time_based".to_owned(), format!("--runtime={seconds}"), "--norandommap".to_owned()];
-        let report = self.fio(uri, args.iter().map(|arg| (*arg).to_owned()).chain(time))?;
-        operations(&report)
+        self.fio(uri, args.iter().map(|arg| (*arg).to_owned()).chain(time))
     }
 
     /// Writes 4 KiB to each track once; operations a second.
@@ -145,17 +154,22 @@ pub fn fio(folder: &Path, args: impl Iterator<Item = String>) -> Result<Value, S
 }
 
 fn operations(report: &Value) -> Result<f64, String> {
-    operations_of(&report["jobs"][0])
-}
-
-/// What one job did in a second.
-pub fn operations_of(job: &Value) -> Result<f64, String> {
+    let job = &report["jobs"][0];
     let rate = |kind: &str| job[kind]["iops"].as_f64().unwrap_or(0.0);
     let rate = rate("read") + rate("write");
     if job["error"] != 0 || rate <= 0.0 {
         return Err(format!("fio did nothing: error {}", job["error"]));
     }
     Ok(rate)
+}
+
+/// How long a job's writes and the syncs after them take, in seconds: the medians of both.
+pub fn synced_write_s(job: &Value) -> Result<f64, String> {
+    let median = |latencies: &Value| latencies["percentile"]["50.000000"].as_f64();
+    match (median(&job["write"]["clat_ns"]), median(&job["sync"]["lat_ns"])) {
+        (Some(write_ns), Some(sync_ns)) if job["error"] == 0 => Ok((write_ns + sync_ns) / 1e9),
+        _ => Err(format!("fio did not write and sync: error {}", job["error"])),
+    }
 }
 
 /// Each track once, and the block in it.
@@ -203,5 +217,14 @@ mod tests {
         assert_eq!(operations(&report(0, 5.5)), Ok(5.5));
         assert!(operations(&report(5, 5.5)).is_err() && operations(&report(0, 0.0)).is_err());
         assert!(operations(&Value::Null).is_err());
+    }
+
+    #[test]
+    fn a_write_with_its_sync_takes_what_both_take() {
+        let latencies = |ns: u64| json!({"percentile": {"50.000000": ns, "99.000000": 1_000_000_000}});
+        let job = |error: i32| json!({"error": error, "write": {"clat_ns": latencies(10_000)}, "sync": {"lat_ns": latencies(90_000)}});
+        assert_eq!(synced_write_s(&job(0)), Ok(1e-4));
+        assert!(synced_write_s(&job(5)).is_err());
+        assert!(synced_write_s(&json!({"error": 0, "write": {"clat_ns": latencies(10_000)}})).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::super::load::{fio, operations_of};
+use super::super::load::{fio, synced_write_s};
 use super::super::scratch::settle;
 use super::super::servers::{Mode, create};
 
@@ -55,7 +55,7 @@ impl Bare {
     }
 
     /// How long a 4 KiB write with a sync takes, one after the other, by so many at a time, each on a file of its own; in
-    /// seconds.
+    /// seconds, medians.
     pub fn synced_write_s(&self, writers: u32, seconds: u32) -> Result<f64, String> {
         let (jobs, time) = (format!("--numjobs={writers}"), format!("--runtime={seconds}"));
         let size = format!("--size={OVERWRITTEN}");
@@ -73,11 +73,11 @@ impl Bare {
         ];
         let report = fio(&self.folder, words(&[&self.io(1)[..], &job].concat()))?;
         let jobs = report["jobs"].as_array().map_or(&[][..], Vec::as_slice);
-        let rates = jobs.iter().map(operations_of).collect::<Result<Vec<f64>, _>>()?;
-        if rates.len() != writers as usize {
-            return Err(format!("fio ran {} jobs, not {writers}", rates.len()));
+        let each = jobs.iter().map(synced_write_s).collect::<Result<Vec<f64>, _>>()?;
+        if each.len() != writers as usize {
+            return Err(format!("fio ran {} jobs, not {writers}", each.len()));
         }
-        Ok(f64::from(writers) / rates.iter().sum::<f64>())
+        Ok(each.iter().sum::<f64>() / f64::from(writers))
     }
 
     /// How fio reaches the file, options for all its jobs.

@@ -163,7 +163,7 @@ impl Bench {
         let flushed = |uri: &str| {
             load.steady(uri, Pattern::Writes, WARM_UP_S)?;
             self.settle()?;
-            Ok(1.0 / load.steady(uri, Pattern::WriteFlush, seconds)?)
+            load.write_flush_s(uri, seconds)
         };
         self.step(bar, &mut linked.link, "the link", || twins.throughput())?;
         self.step(bar, &mut linked.first_copy, "initial copy", || twins.first_copy())?;

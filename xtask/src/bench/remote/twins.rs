@@ -182,7 +182,8 @@ impl Twins {
         })?;
         self.far.tell(&["device", "delete", PAIRED])?;
         self.until("the other half takes room that nobody has", || {
-            Ok(self.far.ask(&["pool", "list"])?[0]["data_bytes"] == 0)
+            let pool = &self.far.ask(&["pool", "list"])?[0];
+            Ok(pool["data_bytes"] == 0 && pool["log_bytes"] == 0)
         })
     }
 
