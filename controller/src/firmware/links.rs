@@ -52,6 +52,10 @@ pub(super) enum Asked {
     Clean(PairId),
     /// The other side is to give up what it wrote alone.
     Yield(CallId, PairId),
+    /// The other part of a point in time on both arrays.
+    Prepare(u64),
+    /// What was decided of such points.
+    Settle(Vec<u64>),
     /// A track's check sums.
     Sums(OpId),
     /// A measurement of the link.
@@ -475,6 +479,8 @@ impl Firmware {
             Asked::Taken(pair) => self.taken_answered(pair, result, fx),
             Asked::Clean(pair) => self.clean_flushed(pair, result.is_ok()),
             Asked::Yield(call, pair) => self.yield_answered(call, pair, result, fx),
+            Asked::Prepare(request) => self.prepare_answered(request, result, fx),
+            Asked::Settle(decided) => self.settle_answered(decided, result, fx),
             Asked::Sums(op) => self.sums_answered(op, result),
             Asked::Echo(call) => self.echo_answered(call, result, fx),
             Asked::Nobody => {}

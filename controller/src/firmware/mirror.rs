@@ -401,6 +401,11 @@ impl Firmware {
             .any(|leg| leg.pair == pair && leg.track == track && leg.remote == Remote::Asked)
     }
 
+    /// Whether the peer has yet to answer a write of one of these pairs, or that it lacks one is not durable.
+    pub(super) fn has_legs(&self, pairs: &[PairId]) -> bool {
+        self.mirror.legs.values().any(|leg| leg.remote != Remote::Over && pairs.contains(&leg.pair))
+    }
+
     /// An operation comes again when a peer has answered something.
     pub(super) fn mirror_again(&mut self, op: OpId) {
         self.mirror.crowded_until.get_or_insert(self.now + LOOK_EVERY);

@@ -233,6 +233,7 @@ impl Firmware {
             Waiter::Complete(pair, generation, run) => self.complete_ready(pair, generation, run, fx),
             Waiter::Taken(call, pairs) => self.taken(call, pairs, fx),
             Waiter::Resolved(call, pair) => self.resolved(call, pair, fx),
+            Waiter::Joint(request) => self.joint_durable(request, fx),
             Waiter::Call(call, answer) => fx.push(Effect::Answer { call, result: *answer }),
             Waiter::Stop => fx.push(Effect::Stopped { result: Ok(()) }),
             Waiter::Background => {}
@@ -257,6 +258,7 @@ impl Firmware {
             Waiter::Taken(call, _) | Waiter::Resolved(call, _) => {
                 fx.push(Effect::Answer { call, result: Err(unavailable()) });
             }
+            Waiter::Joint(request) => self.joint_not_durable(request, fx),
             Waiter::Call(call, _) => fx.push(Effect::Answer { call, result: Err(unavailable()) }),
             Waiter::Stop => fx.push(Effect::Stopped { result: Err(DiskError::Failed) }),
             Waiter::Background => {}

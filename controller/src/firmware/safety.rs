@@ -82,8 +82,8 @@ impl Firmware {
             return self.answer_durable(served, PeerAnswer::Done);
         }
         let wall_ms = self.wall_ms();
-        self.start_point(Point { caller: Caller::Peer(served), wall_ms, what: What::BeginCopy(pair) });
-        Ok(())
+        let point = Point { caller: Caller::Peer(served), wall_ms, what: What::BeginCopy(pair) };
+        self.start_beside(point).map_err(|error| refused(&error))
     }
 
     /// The devices of the halves that are kept before a copy.
@@ -107,9 +107,9 @@ impl Firmware {
         let drained = |pair: &PairId| {
             self.tables.pair(*pair).is_some_and(|record| closed.contains(&Owner::Device(record.device)))
         };
-        let keep: Vec<_> = self.kept_for(into).into_iter().filter(drained).map(Pinned::SafetyCopy).collect();
+        let keep: Vec<_> = self.kept_for(into).into_iter().filter(drained).collect();
         let wall_ms = self.wall_ms();
-        self.tables.begin_copy(into, &keep, wall_ms).map(drop)
+        self.tables.begin_copy(into, &keep, Pinned::SafetyCopy, wall_ms).map(drop)
     }
 
     /// The halves that are kept before a copy into one.
@@ -318,13 +318,14 @@ impl Firmware {
         })
     }
 
-    pub(super) fn pinned_info(&self, session: SessionId, pinned: Pinned) -> PinnedInfo {
+    pub(super) fn pinned_info(&self, session: SessionId, pinned: Pinned) -> Option<PinnedInfo> {
         let what = match pinned {
             Pinned::SafetyCopy(_) => PinnedKind::SafetyCopy,
             Pinned::Loser(_) => PinnedKind::Loser,
+            Pinned::Undecided(_) => return None,
         };
         let needed = self.tables.needed_for(session).is_some();
-        PinnedInfo { what, pair: pinned.pair().to_string(), needed }
+        Some(PinnedInfo { what, pair: pinned.pair()?.to_string(), needed })
     }
 }
 
