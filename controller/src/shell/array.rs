@@ -90,6 +90,8 @@ pub(super) struct Outcome {
     pub(super) link: Option<LinkId>,
     /// Disk operations that the caller has to run to their end.
     pub(super) work: Vec<DiskWork>,
+    /// The task of a link that is not the caller's was given something to send.
+    pub(super) told_link: bool,
     /// Replies to `conn`, in their order.
     pub(super) replies: Vec<(Tag, Result<Reply, HostError>)>,
 }
@@ -266,7 +268,9 @@ impl<D> Array<D> {
             Effect::Send { link, message } => {
                 // A link that is gone is told of as such.
                 if let Some(mailbox) = state.links.get(&link) {
-                    mailbox.put(message, outcome.link != Some(link));
+                    let is_other = outcome.link != Some(link);
+                    outcome.told_link |= is_other;
+                    mailbox.put(message, is_other);
                 }
             }
             Effect::CloseLink { link } => {

@@ -88,6 +88,11 @@ where
             Ok(more) => more,
             Err(error) => break End::Protocol(error),
         };
+        if std::mem::take(&mut transmission.outcome.told_link) {
+            // First the link's task sends it: what the other array does is to go on while this one's disk is busy, perhaps
+            // right here, with a sync that is short.
+            tokio::task::yield_now().await;
+        }
         // What can be done at once is done before more is taken.
         loop {
             for operation in transmission.outcome.work.drain(..) {
