@@ -98,10 +98,14 @@ impl Firmware {
 
     /// Begins to clean what may be clean.
     pub(super) fn clean_marks(&mut self, fx: &mut Vec<Effect>) {
-        if self.marks.due.is_none_or(|due| due > self.now) || self.durability.is_broken() {
+        if self.marks.due.is_none_or(|due| due > self.now) {
             return;
         }
         self.marks.due = None;
+        if self.durability.is_broken() {
+            // None becomes clean any more.
+            return;
+        }
         let dirty =
             |tables: &twintrack_core::Tables, pair| tables.regions(pair).is_some_and(|r| r.count() > 0);
         let pairs: Vec<(PairId, PeerId)> = self

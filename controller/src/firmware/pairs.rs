@@ -233,8 +233,11 @@ impl Firmware {
             (Stage::Ready, Some(Stage::Creating)) => {
                 self.ask(record.peer, Request::Ready { pair }, Asked::Ready(pair), fx);
             }
-            // The pair was ready, and has ended, before this side had heard of either: its volume stays.
-            (Stage::Creating, Some(Stage::Ended)) => self.finish_creation(pair),
+            // The pair was ready, and has ended, before this side had heard of either: its volume stays, and has promised
+            // nobody what the other one has.
+            (Stage::Creating, Some(Stage::Ended)) => {
+                let _ = self.tables.end_pair(pair);
+            }
             _ => {}
         }
         false
