@@ -6,6 +6,7 @@
 //! that the entry says are valid. Where sectors tear, or a header is longer than one, a write may have taken it along.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use redb::StorageBackend;
@@ -13,8 +14,8 @@ use redb::backends::InMemoryBackend;
 use twintrack_controller::shell::metadata::Metadata;
 use twintrack_core::layout::{Header, StoreLayout};
 use twintrack_core::{
-    BLOCK_BYTES, BlockMask, DeviceId, EntryPlace, Kinship, Mode, Owner, PairRecord, PhysicalTrack, Place,
-    RegionNo, Role, Stage, Tables, TrackNo,
+    BLOCK_BYTES, BlockMask, DeviceId, DeviceRecord, EntryPlace, Kinship, Mode, Owner, PairId, PairRecord,
+    PhysicalTrack, Place, RegionNo, Role, Stage, Tables, TrackNo,
 };
 
 use crate::disk::{Enclosure, SECTOR_BYTES};
@@ -22,6 +23,7 @@ use crate::hosts::{Array, Shared};
 use crate::note;
 use crate::oracle::{Half, Twin, Violation, check_covered, check_equal, check_owners};
 use crate::plan::METADATA_DISK;
+use crate::site::Site;
 use crate::timeline::Timeline;
 
 /// What an array's metadata was last found to say, and in which version of it: most looks find nothing new.
@@ -86,44 +88,125 @@ pub fn check_births(enclosure: &Enclosure, found: &Committed) -> Result<(), Viol
 
 /// Holds the halves of all pairs against each other. `equal`: nobody writes, and everything was flushed.
 pub fn check_pairs(shared: &Shared, equal: bool) -> Result<(), Violation> {
-    let [a, b] = &shared.arrays[..] else { return Ok(()) };
-    let (Some(first), Some(second)) = (committed(a)?, committed(b)?) else { return Ok(()) };
-    let (first, second) = (&first.tables, &second.tables);
-    for (id, here) in first.pairs() {
-        let Some(there) = second.pair(id) else { continue };
-        if [here, there].iter().any(|record| record.stage != Stage::Ready) {
-            continue;
-        }
-        let name = id.to_string();
+    for twins in twins(shared)? {
+        let name = twins.id.to_string();
         let half = |record: &PairRecord| Half {
             owner: record.role == Role::Owner,
             forced: record.forced,
             alone: record.is_alone(),
         };
+        let [here, there] = [0, 1].map(|at| twins.record(at));
         let diverged = here.lineage.compare(&there.lineage) == Kinship::Diverged;
         check_owners(&name, [half(here), half(there)], diverged)?;
-        let size_bytes = first.device(here.device).map_or(0, |device| device.size_bytes);
-        for track in 0..first.geometry().tracks(size_bytes) {
-            let track = TrackNo(track);
-            let noted = [first, second].iter().any(|tables| {
-                let marked =
-                    tables.regions(id).is_some_and(|r| r.marked().any(|at| at == RegionNo::of(track)));
-                marked || tables.is_owed(id, track) || tables.is_lacked(id, track)
-            });
-            if noted && !equal {
+        let spoiled = shared.ledger().spoiled(&twins.device(0).name);
+        for track in twins.tracks() {
+            let noted = twins.is_noted(track);
+            if (noted && !equal) || spoiled.contains(&track.0) {
                 continue;
             }
-            let content = [
-                content(&a.enclosure, first, here.device, track),
-                content(&b.enclosure, second, there.device, track),
-            ];
+            let content = twins.content(shared, track);
             let twin = Twin { pair: &name, track: track.0, content: [&content[0], &content[1]], noted };
-            if equal && here.mode == Mode::Synchronous { check_equal(&twin)? } else { check_covered(&twin)? }
+            let same = equal && here.mode == Mode::Synchronous;
+            if same { check_equal(&twin)? } else { check_covered(&twin)? }
         }
     }
     Ok(())
 }
 
+/// The tracks in which both halves of a device's pair differ.
+pub fn differing(shared: &Shared, site: Site, device: &str) -> Result<BTreeSet<u32>, Violation> {
+    let twins = twins(shared)?;
+    let Some(twins) = twins.iter().find(|twins| twins.device(site.index()).name == device) else {
+        return Ok(BTreeSet::new());
+    };
+    let differs = |track: &TrackNo| {
+        let content = twins.content(shared, *track);
+        content[0] != content[1]
+    };
+    Ok(twins.tracks().filter(differs).map(|track| track.0).collect())
+}
+
+/// Changes a sector of a half that stands by on an array, if there is one that is as the other half has it, and notes that
+/// in the ledger. `pick`: which, a random number.
+pub fn spoil(shared: &Shared, site: Site, pick: u64) -> Result<bool, Violation> {
+    let at = site.index();
+    let twins = twins(shared)?;
+    let mut found = Vec::new();
+    for twins in twins.iter().filter(|twins| twins.record(at).role == Role::Standby) {
+        for track in twins.tracks().filter(|track| !twins.is_noted(*track)) {
+            let content = twins.content(shared, track);
+            let place = Place { owner: Owner::Device(twins.record(at).device), track };
+            let entry = twins.found[at].tables.entry(place).filter(|_| content[0] == content[1]);
+            let kept = entry.and_then(|entry| entry.place_of(0));
+            found.extend(kept.map(|kept| (twins, track, kept)));
+        }
+    }
+    if found.is_empty() {
+        return Ok(false);
+    }
+    let (twins, track, kept) = found[pick as usize % found.len()];
+    if let Some((store, offset)) = place_of(&twins.found[at].tables, kept) {
+        shared.array(site).enclosure.spoil(&store, offset);
+        shared.ledger().pair_spoiled(&twins.device(at).name, track.0);
+    }
+    Ok(true)
+}
+
+/// Both halves of a pair that is ready, as the committed tables have them.
+struct Twins {
+    id: PairId,
+    found: [Rc<Committed>; 2],
+}
+
+/// Those that there are.
+fn twins(shared: &Shared) -> Result<Vec<Twins>, Violation> {
+    let [a, b] = &shared.arrays[..] else { return Ok(Vec::new()) };
+    let (Some(first), Some(second)) = (committed(a)?, committed(b)?) else { return Ok(Vec::new()) };
+    let ready = |found: &Committed, id| found.tables.pair(id).is_some_and(|half| half.stage == Stage::Ready);
+    let both = first.tables.pairs().map(|(id, _)| id).filter(|id| ready(&first, *id) && ready(&second, *id));
+    Ok(both.map(|id| Twins { id, found: [first.clone(), second.clone()] }).collect())
+}
+
+impl Twins {
+    fn record(&self, at: usize) -> &PairRecord {
+        self.found[at].tables.pair(self.id).expect("both have it")
+    }
+
+    fn device(&self, at: usize) -> &DeviceRecord {
+        self.found[at].tables.device(self.record(at).device).expect("a half has its volume")
+    }
+
+    fn tracks(&self) -> impl Iterator<Item = TrackNo> {
+        let tracks = self.found[0].tables.geometry().tracks(self.device(0).size_bytes);
+        (0..tracks).map(TrackNo)
+    }
+
+    /// Whether a half notes that a track may differ.
+    fn is_noted(&self, track: TrackNo) -> bool {
+        self.found.iter().any(|found| {
+            let tables = &found.tables;
+            let regions = tables.regions(self.id);
+            let marked = regions.is_some_and(|r| r.marked().any(|at| at == RegionNo::of(track)));
+            marked || tables.is_owed(self.id, track) || tables.is_lacked(self.id, track)
+        })
+    }
+
+    /// What each array holds of a track.
+    fn content(&self, shared: &Shared, track: TrackNo) -> [Vec<u8>; 2] {
+        [0, 1].map(|at| {
+            let enclosure = &shared.arrays[at].enclosure;
+            content(enclosure, &self.found[at].tables, self.record(at).device, track)
+        })
+    }
+}
+
+/// Where a physical track lies: the store, and the offset in it.
+fn place_of(tables: &Tables, track: PhysicalTrack) -> Option<(String, u64)> {
+    let (store, index) = tables.locate(track)?;
+    let record = tables.store(store)?;
+    let layout = StoreLayout::with_tracks(tables.geometry(), record.tracks);
+    Some((record.name.clone(), layout.track_offset(index)))
+}
 /// What a track of a standard device holds.
 fn content(enclosure: &Enclosure, tables: &Tables, device: DeviceId, track: TrackNo) -> Vec<u8> {
     let geometry = tables.geometry();
@@ -131,13 +214,10 @@ fn content(enclosure: &Enclosure, tables: &Tables, device: DeviceId, track: Trac
     let size_bytes = tables.device(device).map_or(0, |device| device.size_bytes);
     let Some(entry) = tables.entry(Place { owner: Owner::Device(device), track }) else { return bytes };
     for (block, out) in bytes.chunks_mut(BLOCK_BYTES as usize).enumerate() {
-        let Some((store, index)) = entry.place_of(block as u32).and_then(|track| tables.locate(track)) else {
-            continue;
-        };
-        let Some(record) = tables.store(store) else { continue };
-        let layout = StoreLayout::with_tracks(geometry, record.tracks);
-        let offset = layout.track_offset(index) + block as u64 * u64::from(BLOCK_BYTES);
-        out.copy_from_slice(&enclosure.peek(&record.name, offset, out.len() as u64).unwrap_or_default());
+        let place = entry.place_of(block as u32).and_then(|track| place_of(tables, track));
+        let Some((store, offset)) = place else { continue };
+        let offset = offset + block as u64 * u64::from(BLOCK_BYTES);
+        out.copy_from_slice(&enclosure.peek(&store, offset, out.len() as u64).unwrap_or_default());
     }
     // What lies behind the device's end is nobody's.
     let begin = u64::from(track.0) * bytes.len() as u64;

@@ -13,6 +13,9 @@ use crate::dice::Dice;
 use crate::note;
 use crate::timeline::Timeline;
 
+/// More operations than that in one ms of simulated time are a program that goes round in circles.
+const OPERATIONS_MAX: u64 = 5_000;
+
 /// How long disk operations take, in ms of simulated time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
@@ -90,6 +93,8 @@ struct State {
     /// The disk, and how many more operations of it are done before the power goes.
     cut_at: Option<(String, u64)>,
     stats: DiskStats,
+    /// Operations in the present ms.
+    busy: (u64, u64),
     /// The disks that were opened, one after the other, and by which boot.
     opens: Vec<(u64, String)>,
     dice: Dice,
@@ -114,6 +119,7 @@ impl Enclosure {
                 slow: None,
                 cut_at: None,
                 stats: DiskStats::default(),
+                busy: (0, 0),
                 opens: Vec::new(),
                 dice: Dice::new(seed, "disks"),
                 timeline,
@@ -200,6 +206,22 @@ impl Enclosure {
     pub fn length(&self, disk: &str) -> u64 {
         let state = self.state();
         state.disks.iter().find(|(name, _)| name == disk).map_or(0, |(_, platter)| platter.length())
+    }
+
+    /// Changes a sector of a disk behind the array's back.
+    pub fn spoil(&self, disk: &str, offset: u64) {
+        let mut state = self.state();
+        let state = &mut *state;
+        note!(state.timeline, "disk", "{disk} spoiled {offset}");
+        let spoiled = state.disks.iter_mut().find(|(name, _)| name == disk);
+        if let Some((_, platter)) = spoiled {
+            platter.spoil(offset);
+        }
+    }
+
+    /// What has decayed on any disk can be read again.
+    pub fn mend(&self) {
+        self.state().disks.iter_mut().for_each(|(_, platter)| platter.mend());
     }
 
     /// Ends all faults but decay.
@@ -307,6 +329,12 @@ impl State {
             return Err(dead());
         }
         self.stats.operations += 1;
+        let now_ms = self.timeline.now_ms();
+        self.busy = if self.busy.0 == now_ms { (now_ms, self.busy.1 + 1) } else { (now_ms, 1) };
+        assert!(
+            self.busy.1 < OPERATIONS_MAX,
+            "the array goes round in circles: {name} {what}, again and again"
+        );
         let count_down = |left: &mut u64| {
             let now = *left == 0;
             *left = left.saturating_sub(1);
@@ -343,9 +371,21 @@ impl DiskHandle {
         self.enclosure.state().disks[self.index].1.length()
     }
 
+    /// Waits for ever if the power is off: to a program that is gone nothing comes back.
+    async fn alive(&self) {
+        let alive = {
+            let state = self.enclosure.state();
+            state.power.is_on() && state.boot == self.boot
+        };
+        if !alive {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Reads, taking time.
     pub async fn read(&self, offset: u64, length: u32) -> io::Result<Bytes> {
         self.enclosure.take_time().await;
+        self.alive().await;
         let mut out = vec![0; length as usize];
         self.read_now(offset, &mut out)?;
         Ok(out.into())
@@ -353,6 +393,7 @@ impl DiskHandle {
 
     /// Writes, taking time. If the future is dropped the write ends at once.
     pub async fn write(&self, offset: u64, data: Vec<Bytes>) -> io::Result<()> {
+        self.alive().await;
         let length: usize = data.iter().map(Bytes::len).sum();
         let ticket =
             self.on(format_args!("write {offset}+{length}"), |platter, _| platter.begin_write(offset, data))?;
@@ -362,12 +403,14 @@ impl DiskHandle {
             Some(time) => tokio::time::sleep(time).await,
             None => self.enclosure.take_time().await,
         }
+        self.alive().await;
         landing.land()
     }
 
     /// Gives room back, taking time.
     pub async fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
         self.enclosure.take_time().await;
+        self.alive().await;
         self.on(format_args!("discard {offset}+{length}"), |platter, dice| {
             platter.discard(offset, length, dice)
         })
@@ -375,8 +418,10 @@ impl DiskHandle {
 
     /// Syncs, taking time.
     pub async fn sync(&self) -> io::Result<()> {
+        self.alive().await;
         let mark = self.on(format_args!("sync"), |platter, _| Ok(platter.begin_sync()))?;
         self.enclosure.take_time().await;
+        self.alive().await;
         self.on(format_args!("synced"), |platter, dice| platter.end_sync(mark, dice))
     }
 

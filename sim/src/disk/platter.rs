@@ -176,6 +176,19 @@ impl Platter {
         self.now.read(offset, out);
     }
 
+    /// Changes a sector, and tells nobody.
+    pub fn spoil(&mut self, offset: u64) {
+        self.clock += 1;
+        let sector = offset / SECTOR_BYTES;
+        let spoiled: Vec<u8> = self.sector(sector).iter().map(|byte| byte ^ 0x5a).collect();
+        self.now.write(sector * SECTOR_BYTES, &spoiled);
+    }
+
+    /// What had decayed can be read again.
+    pub fn mend(&mut self) {
+        self.decayed.clear();
+    }
+
     /// Begins a write; [`Self::end_write`] ends it. A power cut in between leaves any part of it.
     pub fn begin_write(&mut self, offset: u64, data: Vec<Bytes>) -> io::Result<u64> {
         self.check(offset, data.iter().map(|piece| piece.len() as u64).sum())?;

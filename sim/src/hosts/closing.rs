@@ -26,6 +26,7 @@ impl Host {
     /// Checks everything.
     pub(super) async fn close(&self) {
         self.heal().await;
+        self.verify_pairs().await;
         self.compare_each().await;
         let (kill, whole) = (self.dice.borrow_mut().chance(400), !self.is_large());
         if kill {
@@ -113,6 +114,7 @@ impl Host {
             }
             self.read_device(&mut connections, &client, &name).await;
         }
+        self.read_handles(flush).await;
     }
 
     async fn read_device(&self, connections: &mut Connections, client: &NbdClient, name: &str) {

@@ -6,10 +6,10 @@ use tokio::time::sleep;
 use twintrack_host::manage::{PairCause, PairRole};
 
 use super::Host;
-use super::pairs::Views;
+use super::looks::Views;
 use crate::inspect;
 use crate::ledger::Maybe;
-use crate::oracle::{Halves, check_answered_in_time, check_created};
+use crate::oracle::{Halves, Progress, check_answered_in_time, check_created};
 use crate::plan::{Act, Op, PairAct};
 use crate::site::Site;
 
@@ -37,8 +37,20 @@ impl Host {
         }
     }
 
+    /// Both halves of all pairs are compared; what differs is copied again.
+    pub(super) async fn verify_pairs(&self) {
+        let names: Vec<String> = self.shared.ledger().pairs.keys().cloned().collect();
+        for name in &names {
+            self.verify_quiet(name).await;
+        }
+        if !names.is_empty() && !self.is_over() {
+            self.heal().await;
+        }
+    }
+
     async fn heal_pair(&self, name: &str) {
         let since_ms = self.shared.timeline.now_ms();
+        let mut progress = Progress::new(since_ms);
         let mut last = String::from("not both arrays answer");
         loop {
             if self.end_what_is_open(name).await
@@ -48,7 +60,13 @@ impl Host {
                     return;
                 }
                 last = views.tell();
-                self.decide(name, &views, self.shared.timeline.now_ms() - since_ms).await;
+                let now_ms = self.shared.timeline.now_ms();
+                let (left_bytes, copying) = views.left();
+                let checked = progress.seen(name, left_bytes, copying, now_ms);
+                self.shared.ledger().hold(checked);
+                if self.decide(name, &views, now_ms - since_ms).await {
+                    progress = Progress::new(now_ms);
+                }
             }
             let bound_ms = self.shared.deadlines.pair_ms;
             let what = format!("pair {name} ({last})");
@@ -94,14 +112,15 @@ impl Host {
         same
     }
 
-    /// What an operator would do.
-    async fn decide(&self, name: &str, views: &Views, waited_ms: u64) {
+    /// Does what an operator would do. Whether that was something.
+    async fn decide(&self, name: &str, views: &Views, waited_ms: u64) -> bool {
         let causes = Site::ALL.map(|site| views.at(site).map(|info| info.cause));
         if causes.contains(&Some(PairCause::Diverged)) {
             let keep = if self.dice.borrow_mut().chance(500) { Site::A } else { Site::B };
             self.at(keep).resolve(name).await;
-            return;
+            return true;
         }
+        let mut done = false;
         for site in Site::ALL {
             let halted = views.at(site).is_some_and(|info| {
                 info.role == PairRole::Owner && !matches!(info.cause, PairCause::Moving | PairCause::Link)
@@ -109,17 +128,24 @@ impl Host {
             if halted {
                 let op = Op { array: site, ..Op::now(Act::Pair(PairAct::Resume { pair: name.into() })) };
                 self.at(site).manage(&op).await;
+                done = true;
             }
         }
         let nobody = Site::ALL.iter().all(|site| !views.serves(*site));
         if nobody && waited_ms > PATIENCE_MS {
             let to = self.shared.ledger().pairs.get(name).map_or(Site::A, |pair| *pair.serves.latest());
             self.at(to).fail_over(name, false).await;
+            done = true;
         }
+        done
     }
 
     /// After a flush everything is on the disks of both arrays.
     async fn flush_pair(&self, name: &str) {
+        if self.shared.plan.is_handled(name) {
+            self.use_handle(name, &Op::now(Act::Flush { device: name.into() })).await;
+            return;
+        }
         let device = {
             let ledger = self.shared.ledger();
             let Some(pair) = ledger.pairs.get(name).filter(|pair| pair.exists.surely(&true)) else { return };

@@ -177,6 +177,7 @@ impl Io {
         if let (End::Done(()), Some(first)) = (end, writes.first()) {
             self.host.note(format_args!("#{} done", first.0));
             self.check_owner("a write");
+            self.host.shared.ledger().pair_wrote(&self.device, self.call, &format!("write #{}", first.0));
             let mut ledger = self.host.shared.ledger();
             for write in writes {
                 let ended = ledger.history.end_write(*write);

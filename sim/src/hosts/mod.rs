@@ -1,15 +1,18 @@
 //! The hosts of a world: they do what the plan says, over the host library, and note in the ledger what they did.
 
+mod choosing;
 mod closing;
+mod handles;
 mod healing;
 mod io;
+mod looks;
 mod operator;
 mod pairs;
 mod reports;
 mod settle;
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -27,6 +30,8 @@ use crate::oracle::{Deadlines, check_answered_in_time};
 use crate::plan::{Act, Op, Plan, Task};
 use crate::site::Site;
 use crate::timeline::Timeline;
+
+pub use handles::Handle;
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +59,8 @@ pub struct Shared {
     pub commands: Cell<u64>,
     /// What those on sessions are called.
     pub titles: RefCell<BTreeSet<String>>,
+    /// Volumes that hosts use through a handle over both arrays, by their pairs.
+    pub handles: RefCell<BTreeMap<String, Rc<Handle>>>,
     /// When the tasks began, ms.
     pub began_ms: Cell<u64>,
     /// When the faults stopped, ms.
@@ -211,6 +218,10 @@ impl Host {
             }
             if !self.shared.in_phase(Phase::Safety) {
                 break;
+            }
+            if let Some(pair) = op.act.device().filter(|name| self.shared.plan.is_handled(name)) {
+                self.use_handle(pair, &op).await;
+                continue;
             }
             if let Act::Read { .. }
             | Act::Write { .. }

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use twintrack_host::manage::{
-    Answer, Command, NewDevice, PairData, PairHalf, PairMode, PairPolicy, PairRole, PairStatusInfo,
-    RefusalCode, RemoteInfo,
-};
+use twintrack_host::manage::{Command, NewDevice, PairHalf, PairMode, PairPolicy};
 
 use super::operator::Told;
 use super::{Host, Phase};
@@ -21,47 +18,6 @@ const TRIES: u32 = 40;
 const UNDER_WAY_TRIES: u32 = 24;
 /// Between two tries, ms.
 const TRY_MS: u64 = 500;
-
-/// A pair as each of its arrays has it.
-pub(super) struct Views {
-    pub(super) views: [Option<RemoteInfo>; 2],
-}
-
-impl Views {
-    pub(super) fn at(&self, site: Site) -> Option<&RemoteInfo> {
-        self.views[site.index()].as_ref()
-    }
-
-    pub(super) fn serves(&self, site: Site) -> bool {
-        self.at(site).is_some_and(|info| info.role == PairRole::Owner)
-    }
-
-    /// The one array whose half serves, while the other's stands by, and will not come back with what it has.
-    pub(super) fn owner(&self) -> Option<Site> {
-        if self.views.iter().flatten().any(|info| info.data == PairData::Diverged) {
-            return None;
-        }
-        let stands_by = |site: Site| self.at(site).is_some_and(|info| info.role == PairRole::Standby);
-        Site::ALL.into_iter().find(|site| self.serves(*site) && stands_by(site.other()))
-    }
-
-    /// How both arrays say that it is, and why.
-    pub(super) fn tell(&self) -> String {
-        let told = |site: Site| match self.at(site) {
-            Some(info) => format!("{} at {}: {:?}, {}", info.device, site.name(), info.status, info.why),
-            None => format!("{} does not have it", site.name()),
-        };
-        Site::ALL.map(told).join("; ")
-    }
-
-    /// Both halves have the same, but for writes under way.
-    pub(super) fn is_synchronized(&self) -> bool {
-        let same = |info: &RemoteInfo| {
-            matches!(info.status, PairStatusInfo::Synchronized | PairStatusInfo::R1Updated)
-        };
-        self.views.iter().all(|view| view.as_ref().is_some_and(same))
-    }
-}
 
 impl Host {
     /// Makes the arrays known to each other: one of them dials, or both.
@@ -113,6 +69,7 @@ impl Host {
             PairAct::Failover { force, .. } => self.fail_over(name, *force).await,
             PairAct::Resolve { keep, .. } => self.at(*keep).resolve(name).await,
             PairAct::Delete { force, .. } => self.delete_pair(name, *force).await,
+            PairAct::Verify { mark, .. } => drop(self.verify(name, *mark).await),
             PairAct::Show { .. } => drop(self.look(name).await),
         }
     }
@@ -187,51 +144,6 @@ impl Host {
         true
     }
 
-    /// Asks both arrays; `None`: one of them did not answer.
-    pub(super) async fn look(&self, name: &str) -> Option<Views> {
-        let changes = self.shared.ledger().changes;
-        let call = self.shared.ledger().history.tick();
-        let (mut views, mut silent) = ([None, None], false);
-        for site in Site::ALL {
-            let host = self.at(site);
-            let command = Command::RemoteShow { device: host.pair_device(name) };
-            match host.ask(host.array.call(&command)).await {
-                Told::Done(Answer::Remote(info)) => {
-                    let RemoteInfo { status, role, link, data, cause, owed_bytes, lacked_bytes, .. } = &*info;
-                    host.note(format_args!(
-                        "{name} at {}: {status:?} {role:?} {link:?} {data:?} {cause:?} {owed_bytes} {lacked_bytes}",
-                        site.name()
-                    ));
-                    views[site.index()] = Some(*info);
-                }
-                Told::Refused(RefusalCode::NotFound) => {}
-                _ => silent = true,
-            }
-        }
-        let views = Views { views };
-        let mut ledger = self.shared.ledger();
-        if changes == ledger.changes {
-            // Both have to say so: the one that serves does not know at once that the other has crashed, and lost what was
-            // not flushed.
-            let same = Site::ALL.into_iter().all(|site| views.at(site).is_some_and(is_same));
-            for site in Site::ALL.into_iter().filter(|site| views.serves(*site)) {
-                let serves = ledger.pairs.get(name).is_some_and(|p| p.serves.surely(&site) && !p.forked);
-                if serves {
-                    ledger.pair_seen(name, call, same);
-                }
-            }
-            let gone = !silent && views.views.iter().all(Option::is_none);
-            if let Some(pair) = ledger.pairs.get_mut(name).filter(|pair| gone && pair.fading) {
-                pair.fading = false;
-            }
-            if let (Some(owner), false) = (views.owner(), silent) {
-                ledger.reunited(name, owner);
-            }
-        }
-        drop(ledger);
-        (!silent).then_some(views)
-    }
-
     /// The half on the host's array is to serve.
     pub(super) async fn fail_over(&self, name: &str, force: bool) {
         let names = {
@@ -250,6 +162,9 @@ impl Host {
             names.into_iter().filter(away).collect::<Vec<_>>()
         };
         let away = !names.is_empty();
+        if force {
+            self.shared.ledger().force_begins(name);
+        }
         if away {
             self.shared.ledger().failover_begins(&names, self.site, force);
         }
@@ -299,15 +214,6 @@ impl Host {
         false
     }
 
-    /// The half on the host's array is the one that stays.
-    pub(super) async fn resolve(&self, name: &str) {
-        let keep = if self.site == Site::A { PairHalf::R1 } else { PairHalf::R2 };
-        self.shared.ledger().pair_changes(name);
-        self.tell(Command::RemoteResolve { device: self.pair_device(name), keep }).await;
-        self.shared.ledger().pair_changed(name, |_| {});
-        self.look(name).await;
-    }
-
     /// Ends a pair.
     pub(super) async fn delete_pair(&self, name: &str, force: bool) {
         let (settled, losing) = {
@@ -336,10 +242,4 @@ impl Host {
     pub(super) fn is_over(&self) -> bool {
         !self.shared.ledger().violations.is_empty()
     }
-}
-
-/// Whether a half says that both are the same, and stay so.
-fn is_same(info: &RemoteInfo) -> bool {
-    let same = matches!(info.status, PairStatusInfo::Synchronized | PairStatusInfo::R1Updated);
-    same && info.mode == PairMode::Synchronous
 }

@@ -2,17 +2,19 @@
 //! share one ledger. What they cannot know, because an answer was lost, it holds open until a listing tells.
 
 mod compare;
+mod looks;
 mod pairs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use twintrack_link::manage::{RefusalCode, WhenFull};
 
 use crate::note;
-use crate::oracle::{CutId, Ending, History, Moment, Origin, Span, Violation, VolumeId, kept_track};
+use crate::oracle::{CutId, Ending, History, Listing, Moment, Origin, Span, Violation, VolumeId, kept_track};
 use crate::site::Site;
 use crate::timeline::Timeline;
 
+pub use looks::is_same;
 pub use pairs::Pair;
 
 /// Something of which more than one value may be true.
@@ -193,6 +195,10 @@ pub struct Ledger {
     pub groups: BTreeMap<String, u32>,
     /// By the plan's names.
     pub pairs: BTreeMap<String, Pair>,
+    /// How each array last listed the pairs of each group.
+    pub listed: BTreeMap<(Site, String), Listing>,
+    /// Devices that hosts use through a handle only, which has a check of its own.
+    pub handled: BTreeSet<String>,
     /// What was found.
     pub violations: Vec<Violation>,
     /// What was done.
@@ -216,6 +222,8 @@ impl Ledger {
             sessions: BTreeMap::new(),
             groups: BTreeMap::new(),
             pairs: BTreeMap::new(),
+            listed: BTreeMap::new(),
+            handled: BTreeSet::new(),
             violations: Vec::new(),
             counts: Counts::default(),
             changes: 0,
@@ -387,7 +395,7 @@ impl Ledger {
     pub fn volume(&self, device: &str) -> Option<VolumeId> {
         // Whether it is its own or the other half's is not known.
         let open = |pair: &Pair| pair.exists.known().is_none() && pair.spec.device(pair.spec.from) != device;
-        if self.pair_of(device).is_some_and(open) {
+        if self.pair_of(device).is_some_and(open) || self.handled.contains(device) {
             return None;
         }
         let device = self.devices.get(device)?;

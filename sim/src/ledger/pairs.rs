@@ -1,8 +1,10 @@
 //! Pairs: which half serves, what a failover takes along, and what each device shows. A device that stands by has as its
 //! volume the *heir* of the one that serves: nobody reads it before it takes over.
 
+use std::collections::BTreeSet;
+
 use super::{Ledger, Maybe};
-use crate::oracle::{CutId, Moment, VolumeId};
+use crate::oracle::{CutId, Frozen, Moment, Origin, Split, VolumeId};
 use crate::plan::PairSpec;
 use crate::site::Site;
 
@@ -39,6 +41,12 @@ pub struct Pair {
     pub changed: Moment,
     /// Nothing is wrong with it any more, so that errors count.
     pub calm: bool,
+    /// Each half, while it says that it is frozen.
+    pub frozen: [Option<Frozen>; 2],
+    /// What is known of its split brains.
+    pub split: Split,
+    /// Tracks that somebody changed behind an array's back.
+    pub spoiled: BTreeSet<u32>,
 }
 
 impl Ledger {
@@ -69,6 +77,9 @@ impl Ledger {
             busy: 1,
             changed: 0,
             calm: false,
+            frozen: [None, None],
+            split: Split::default(),
+            spoiled: BTreeSet::new(),
         };
         self.pairs.insert(spec.name.clone(), pair);
         if let Some(pair) = self.pairs.get_mut(&spec.name) {
@@ -159,6 +170,33 @@ impl Ledger {
         self.history.begin_move(&heirs, floor)
     }
 
+    /// Somebody says that the half of a pair, and of all of its group, is to serve, whatever the other array does.
+    pub fn force_begins(&mut self, name: &str) {
+        let group = self.pairs.get(name).and_then(|pair| pair.spec.group.clone());
+        for (other, pair) in &mut self.pairs {
+            if other == name || (group.is_some() && pair.spec.group == group) {
+                pair.split.forced = true;
+            }
+        }
+    }
+
+    /// A person is about to choose one of two halves that were written alone: what will be kept of the other one (F4), from
+    /// the array's call on.
+    pub fn choice_begins(&mut self, name: &str, loser: Site) -> Option<(CutId, VolumeId)> {
+        self.pair_changes(name);
+        let pair = self.pairs.get_mut(name)?;
+        pair.split.chosen();
+        let pair = self.pairs.get(name).filter(|pair| pair.forked && pair.moving.is_none())?;
+        let of = self.devices.get(pair.spec.device(loser))?.standard?;
+        let cut = self.history.begin_cut(loser);
+        Some((cut, self.history.add_volume(loser, &format!("{name}, lost"), Origin::Snapshot(of, cut))))
+    }
+
+    /// It was done (`None`: that is not known).
+    pub fn choice_ended(&mut self, name: &str, done: Option<bool>) {
+        self.pair_changed(name, |pair| pair.split.choosing = done.is_none());
+    }
+
     /// The failover has happened, or not and will not. `down`: the other array is, since its last crash.
     pub fn failover_ended(&mut self, names: &[String], to: Site, force: bool, happened: bool, down: bool) {
         let moved = names.iter().find_map(|name| self.pairs.get(name)?.moving);
@@ -177,27 +215,6 @@ impl Ledger {
             if happened && !force {
                 self.stand_by(name, to.other());
             }
-        }
-    }
-
-    /// Both halves are one again, served by an array: the other one stands by.
-    pub fn reunited(&mut self, name: &str, serves: Site) {
-        let Some(pair) = self.pairs.get_mut(name) else { return };
-        if !std::mem::take(&mut pair.forked) {
-            return;
-        }
-        pair.serves = Maybe::is(serves);
-        pair.changed = self.history.tick();
-        self.stand_by(name, serves.other());
-    }
-
-    /// The half that serves was asked at `call`, and said how it is.
-    pub fn pair_seen(&mut self, name: &str, call: Moment, synchronized: bool) {
-        if let Some(pair) = self.pairs.get_mut(name)
-            && synchronized
-            && pair.busy == 0
-        {
-            pair.floor = Some(call);
         }
     }
 

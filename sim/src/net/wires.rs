@@ -23,6 +23,8 @@ pub struct Wires(Arc<Mutex<State>>);
 struct State {
     wires: BTreeMap<u64, Wire>,
     next: u64,
+    /// Ends of connections between the arrays that there ever were.
+    links: u64,
     arrays: [Array; 2],
     /// What one array sends to the other goes this way: from the first, from the second.
     ways: [Way; 2],
@@ -67,6 +69,8 @@ struct Wire {
     broken: bool,
     /// What was sent to this end was lost on its way once, so nothing comes after it.
     deaf: bool,
+    /// What was and is sent to this end waits until then.
+    stalled_until_ms: u64,
     wakers: [Option<Waker>; 2],
 }
 
@@ -87,6 +91,7 @@ impl Wires {
         Self(Arc::new(Mutex::new(State {
             wires: BTreeMap::new(),
             next: 0,
+            links: 0,
             arrays: powers.map(|power| Array { silent_before: 0, epoch: 0, power }),
             ways: Default::default(),
             chop_bytes,
@@ -100,7 +105,10 @@ impl Wires {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        state.wires.insert(id, Wire { end, broken: false, deaf: false, wakers: [None, None] });
+        state.links += u64::from(matches!(end, End::Link(_)));
+        state
+            .wires
+            .insert(id, Wire { end, broken: false, deaf: false, stalled_until_ms: 0, wakers: [None, None] });
         Line::new(stream, id, self.clone())
     }
 
@@ -132,11 +140,22 @@ impl Wires {
         }
     }
 
+    /// What an array sends to the other on the connections that there are waits until then.
+    pub fn stall(&self, from: Site, until_ms: u64) {
+        let stalled = |wire: &&mut Wire| wire.end == End::Link(from.other());
+        let mut state = self.state();
+        state.wires.values_mut().filter(stalled).for_each(|wire| wire.stalled_until_ms = until_ms);
+    }
+
     /// Ends what was to last until now. With `all`, everything.
     pub fn end_troubles(&self, now_ms: u64, all: bool) {
         let mut state = self.state();
         let state = &mut *state;
         let mut ended = false;
+        let stalls = state.wires.values_mut().map(|wire| &mut wire.stalled_until_ms);
+        for until_ms in stalls.filter(|until_ms| **until_ms > 0 && (all || **until_ms <= now_ms)) {
+            (*until_ms, ended) = (0, true);
+        }
         for way in &mut state.ways {
             ended |= way.end(now_ms, all);
         }
@@ -149,6 +168,11 @@ impl Wires {
     /// Whether one array can connect to the other now: both ways are open.
     pub fn may_dial(&self) -> bool {
         self.state().ways.iter().all(|way| !way.is_cut() && !way.is_held())
+    }
+
+    /// Ends of connections between the arrays that there ever were.
+    pub fn links(&self) -> u64 {
+        self.state().links
     }
 
     /// Breaks the `nth` connection (counted round and round), or all. Returns how many.
@@ -188,7 +212,7 @@ impl Wires {
         let mut later = None;
         if let (End::Link(site), 0) = (wire.end, side) {
             let way = &state.ways[site.other().index()];
-            if wire.deaf || way.is_held() {
+            if wire.deaf || wire.stalled_until_ms > 0 || way.is_held() {
                 return Gate::Silent;
             }
             later = Some(way.delay());

@@ -33,10 +33,9 @@ pub fn fill(write: u64, sector: u64, out: &mut [u8; S]) {
     }
 }
 
-/// Zeros, or the write that its bytes name; `None` if they are neither.
-pub fn parse(bytes: &[u8; S]) -> Option<Value> {
-    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-    let (write, sector) = (word(0), word(8));
+/// Zeros, or the write of this sector that its bytes name; `None` if they are neither.
+pub fn parse(bytes: &[u8; S], sector: u64) -> Option<Value> {
+    let write = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
     let mut expected = [0; S];
     if write != 0 {
         fill(write, sector, &mut expected);
@@ -51,10 +50,11 @@ mod tests {
     #[test]
     fn a_sector_names_its_write_or_none() {
         let mut bytes = [0; S];
-        assert_eq!(parse(&bytes), Some(Value::Zero));
+        assert_eq!(parse(&bytes, 99), Some(Value::Zero));
         fill(7, 99, &mut bytes);
-        assert_eq!(parse(&bytes), Some(Value::Written(7)));
+        assert_eq!(parse(&bytes, 99), Some(Value::Written(7)));
+        assert_eq!(parse(&bytes, 98), None, "it went astray");
         bytes[300] ^= 1;
-        assert_eq!(parse(&bytes), None);
+        assert_eq!(parse(&bytes, 99), None);
     }
 }

@@ -168,7 +168,12 @@ mod tests {
 
     #[test]
     fn what_was_not_flushed_may_go_with_the_power_of_the_heir() {
-        for flushed in [false, true] {
+        for (flushed, how) in [
+            (false, Ending::PowerCut),
+            (true, Ending::PowerCut),
+            (false, Ending::Killed),
+            (true, Ending::Killed),
+        ] {
             let (mut history, volume, heir) = pair();
             write(&mut history, volume, 0);
             if flushed {
@@ -176,7 +181,7 @@ mod tests {
                 history.end_flush(volume, call);
             }
             let floor = history.tick();
-            history.crash(Site::B, Ending::PowerCut);
+            history.crash(Site::B, how);
             let cut = history.begin_move(&[heir], floor).unwrap();
             history.end_move(cut, false);
             assert_eq!(read(&mut history, heir, None).is_err(), flushed);

@@ -213,7 +213,7 @@ impl History {
         let epoch = self.epoch_of(volume, call);
         let span = Span { call, answer: now.min(self.end_of(volume, epoch)) };
         for (sector, bytes) in sectors(offset, bytes.len() as u64).zip(bytes.as_chunks().0) {
-            let value = self.value(bytes);
+            let value = self.value(bytes, sector);
             self.observe(volume, sector, epoch, value, span)?;
         }
         Ok(())
@@ -463,8 +463,8 @@ impl History {
         }
     }
 
-    fn value(&mut self, bytes: &[u8; S]) -> Value {
-        if let Some(value) = parse(bytes) {
+    fn value(&mut self, bytes: &[u8; S], sector: u64) -> Value {
+        if let Some(value) = parse(bytes, sector) {
             return value;
         }
         if let Some(number) = self.torn_numbers.get(bytes) {

@@ -11,14 +11,21 @@ mod creation;
 mod durable;
 mod epochs;
 mod failover;
+mod frozen;
+mod group;
+mod handle;
 mod history;
 mod liveness;
 mod owner;
+mod progress;
 mod register;
 mod room;
 mod snapshot;
 mod space;
+mod split;
 mod tell;
+mod told;
+mod verify;
 
 use std::fmt;
 
@@ -27,12 +34,19 @@ pub use changed::{check_refused_track, check_report};
 pub use content::{Value, fill, parse};
 pub use creation::{Halves, check_created};
 pub use epochs::Ending;
+pub use frozen::Frozen;
+pub use group::{Held, Listing, Member, check_group};
+pub use handle::Told as HandleTold;
 pub use history::{Content, CutId, History, Origin, VolumeId, WriteId};
 pub use liveness::{Deadlines, check_answered_in_time};
 pub use owner::{Half, check_owners, served_by_another};
+pub use progress::Progress;
 pub use register::{Moment, NEVER, Span};
 pub use room::{kept_track, refused_instead};
 pub use space::{Emptied, check_emptied};
+pub use split::Split;
+pub use told::check_told;
+pub use verify::{Differing, check_verified};
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]

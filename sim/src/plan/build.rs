@@ -221,7 +221,7 @@ impl Draft {
         }
     }
 
-    fn io(&mut self, mix: &Mix, only: Option<&(String, u64)>, pause_ms: u64) -> Op {
+    pub(super) fn io(&mut self, mix: &Mix, only: Option<&(String, u64)>, pause_ms: u64) -> Op {
         let (device, size) = only.cloned().unwrap_or_else(|| self.any_device());
         let kind = self.dice.weighted(&mix.weights);
         let mut range = self.range(size);

@@ -8,6 +8,7 @@ mod hot;
 mod operators;
 mod pairs;
 mod remote;
+mod remote_faults;
 mod scenario;
 mod text;
 
@@ -268,6 +269,9 @@ pub enum Fault {
     Slow { at_ms: u64, disk: String, writes: u64, take_ms: u64 },
     /// A disk does something wrong.
     Disk { at_ms: u64, disk: String, fault: DiskFault },
+    /// A sector of a pair's half that stands by becomes another, and no disk notices; the other half has it as it was. Which:
+    /// a random number. Not in plans where that half takes over: who reads there would see it.
+    Spoil { at_ms: u64, pick: u64 },
     /// The link between two arrays does something wrong with what one of them sends.
     Link { at_ms: u64, trouble: LinkTrouble },
 }
@@ -285,6 +289,8 @@ pub enum LinkTrouble {
     Hold { for_ms: u64 },
     /// For that time it takes so much longer.
     Delay { for_ms: u64, by_ms: u64 },
+    /// What is sent on the connections that there are waits for that time; on new ones it does not.
+    Stall { for_ms: u64 },
     /// The connection breaks once so many more bytes were sent.
     Reset { after_bytes: u64 },
 }
@@ -303,6 +309,7 @@ impl LinkTrouble {
             Self::Delay { for_ms, by_ms } => {
                 wires.trouble(from, Trouble::Slow { until_ms: now_ms + for_ms, by_ms });
             }
+            Self::Stall { for_ms } => wires.stall(from, now_ms + for_ms),
             Self::Reset { after_bytes } => wires.trouble(from, Trouble::Reset { after_bytes }),
         }
     }
@@ -371,6 +378,7 @@ impl Fault {
             | Self::Drop { at_ms, .. }
             | Self::Slow { at_ms, .. }
             | Self::Disk { at_ms, .. }
+            | Self::Spoil { at_ms, .. }
             | Self::Link { at_ms, .. } => *at_ms,
         }
     }
@@ -385,6 +393,13 @@ impl Plan {
     /// Whether disks do wrong in it, so that hosts may get I/O errors.
     pub fn has_disk_faults(&self) -> bool {
         self.faults.iter().any(|fault| matches!(fault.fault, Fault::Disk { .. }))
+    }
+
+    /// Whether hosts use a pair through a handle over both arrays.
+    pub fn is_handled(&self, pair: &str) -> bool {
+        let on = |op: &Op| op.act.device() == Some(pair);
+        self.pairs.iter().any(|spec| spec.name == pair)
+            && self.tasks.iter().any(|task| task.ops.iter().any(on))
     }
 
     /// The arrays of its world.

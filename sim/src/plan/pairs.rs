@@ -1,4 +1,5 @@
-//! Pairs of a plan: a volume on each of two arrays, and what operators do with them.
+//! Pairs of a plan: a volume on each of two arrays, and what operators do with them. Host I/O on the name of a pair, not of a
+//! device, goes through a handle over both arrays; then nobody else uses its volumes.
 
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +76,12 @@ pub enum PairAct {
         #[serde(default, skip_serializing_if = "is_false")]
         force: bool,
     },
+    /// Compares both halves, by the array that serves. What differs is copied again, if `mark` says so.
+    Verify {
+        pair: String,
+        #[serde(default, skip_serializing_if = "is_false")]
+        mark: bool,
+    },
     /// Asks both arrays how it is.
     Show { pair: String },
 }
@@ -90,6 +97,7 @@ impl PairAct {
             | Self::Failover { pair, .. }
             | Self::Resolve { pair, .. }
             | Self::Delete { pair, .. }
+            | Self::Verify { pair, .. }
             | Self::Show { pair } => pair,
         }
     }
@@ -103,7 +111,7 @@ impl PairAct {
             Self::Failover { .. } => "failover",
             Self::Resolve { .. } => "resolve",
             Self::Delete { .. } => "delete",
-            Self::Mode { .. } | Self::Show { .. } => return None,
+            Self::Mode { .. } | Self::Verify { .. } | Self::Show { .. } => return None,
         };
         Some(format!("{what} {}", self.pair()))
     }

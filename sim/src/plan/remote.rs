@@ -1,9 +1,8 @@
 //! Plans of two arrays: pairs, their operators, and what goes wrong with the link and with either array.
 
 use super::build::{Draft, Mix};
-use super::{Act, Fault, LinkTrouble, Op, PairAct, PairSpec, Plan, Scenario, Strike, Task};
-use crate::dice::Dice;
-use crate::disk::Survival;
+use super::remote_faults;
+use super::{Act, Op, PairAct, PairSpec, Plan, Scenario, Task};
 use crate::site::Site;
 
 /// How often an operator looks at the pairs, ms.
@@ -14,27 +13,69 @@ pub(super) fn generate(scenario: Scenario, seed: u64) -> Plan {
     let give_ups = draft.dice.chance(350);
     let mix = Mix::draw(scenario, give_ups, &mut draft.dice);
     draft.horizon_ms = draft.dice.between(500, 2500);
-    draft.add_devices();
+    if scenario == Scenario::Pair && draft.dice.chance(300) {
+        add_wide_device(&mut draft);
+    } else {
+        draft.add_devices();
+    }
     let pairs = add_pairs(&mut draft, scenario);
+    let handled = (scenario == Scenario::Failover && draft.dice.chance(300)).then(|| pairs[0].clone());
     let made = |name: &String| pairs.iter().any(|pair| pair.r1 == *name && pair.from == Site::B);
     let first: Vec<_> = draft.standard.iter().filter(|(name, _)| !made(name)).cloned().collect();
     if scenario != Scenario::Pair {
         // Hosts try either half.
         draft.standard.extend(draft.second.clone());
     }
-    draft.add_io_tasks(&mix);
+    if let Some(pair) = &handled {
+        add_handle(&mut draft, pair, &mix);
+        draft.standard.retain(|(name, _)| *name != pair.r1 && *name != pair.r2);
+    }
+    if !draft.standard.is_empty() {
+        draft.add_io_tasks(&mix);
+    }
     draft.standard = first;
     add_operator(&mut draft, scenario, &pairs);
+    if handled.is_some() {
+        never_force(&mut draft);
+    }
     if scenario != Scenario::Create {
         add_looks(&mut draft, &pairs);
     }
-    add_faults(&mut draft, scenario, &pairs);
+    remote_faults::add(&mut draft, scenario, &pairs);
     draft.finish()
+}
+
+/// One device of many regions, so that marks are made all the time (crash rule 5).
+fn add_wide_device(draft: &mut Draft) {
+    draft.track_bytes = 16 << 10;
+    let tracks = draft.dice.between(130, 400);
+    draft.standard.push(("d0".into(), tracks * draft.track_bytes));
+}
+
+/// A host that uses a pair's volume through a handle over both arrays.
+fn add_handle(draft: &mut Draft, pair: &PairSpec, mix: &Mix) {
+    let size = draft.standard.iter().find(|(name, _)| *name == pair.r1).map_or(0, |(_, size)| *size);
+    let volume = (pair.name.clone(), size);
+    let count = draft.dice.between(30, 90);
+    let pause_ms = draft.horizon_ms / count;
+    let ops = (0..count).map(|_| draft.io(mix, Some(&volume), pause_ms)).collect();
+    draft.tasks.push(Task { host: 0, depth: 1, ops });
+}
+
+/// What a forced failover loses nobody can promise.
+fn never_force(draft: &mut Draft) {
+    for op in draft.tasks.iter_mut().flat_map(|task| &mut task.ops) {
+        if let Act::Pair(PairAct::Failover { force, .. }) = &mut op.act {
+            *force = false;
+        }
+    }
 }
 
 /// Pairs of all devices: from the beginning, or to be made.
 fn add_pairs(draft: &mut Draft, scenario: Scenario) -> Vec<PairSpec> {
     let grouped = draft.dice.chance(500).then(|| "g".to_string());
+    // The pairs of a group have one policy.
+    let freeze = draft.dice.chance(250);
     let mut pairs = Vec::new();
     for (n, (r1, size)) in draft.standard.clone().into_iter().enumerate() {
         let (dice, r2) = (&mut draft.dice, format!("e{n}"));
@@ -50,7 +91,7 @@ fn add_pairs(draft: &mut Draft, scenario: Scenario) -> Vec<PairSpec> {
             from,
             makes,
             adaptive: scenario == Scenario::Pair && dice.chance(150),
-            freeze: false,
+            freeze,
             group: grouped.clone(),
         };
         if makes.is_none_or(|(site, _)| site == Site::A) {
@@ -81,6 +122,7 @@ fn add_operator(draft: &mut Draft, scenario: Scenario, pairs: &[PairSpec]) {
                 0..5 => ops.push(op(site, after_ms, PairAct::Failover { pair, force: false })),
                 5..7 => ops.push(op(site, after_ms, PairAct::Failover { pair, force: true })),
                 7 => ops.push(op(site, after_ms, PairAct::Suspend { pair, split: false })),
+                8 => ops.push(op(site, after_ms, PairAct::Verify { pair, mark: false })),
                 _ => ops.push(op(site, after_ms, PairAct::Resume { pair })),
             },
             Scenario::SplitBrain => match dice.below(10) {
@@ -108,8 +150,11 @@ fn add_operator(draft: &mut Draft, scenario: Scenario, pairs: &[PairSpec]) {
                         ops.push(op(Site::A, after_ms, PairAct::Suspend { pair: pair.clone(), split }));
                         ops.push(op(Site::A, dice.below(pause_ms * 2), PairAct::Resume { pair }));
                     }
-                    4..6 => ops.push(op(Site::A, after_ms, PairAct::Mode { pair, adaptive })),
-                    6..8 => ops.push(op(Site::A, after_ms, PairAct::Resume { pair })),
+                    4 => ops.push(op(Site::A, after_ms, PairAct::Mode { pair, adaptive })),
+                    5..7 => ops.push(op(Site::A, after_ms, PairAct::Resume { pair })),
+                    7..9 => {
+                        ops.push(op(Site::A, after_ms, PairAct::Verify { pair, mark: dice.chance(500) }));
+                    }
                     _ => ops.push(op(site, after_ms, PairAct::Show { pair })),
                 }
             }
@@ -126,65 +171,4 @@ fn add_looks(draft: &mut Draft, pairs: &[PairSpec]) {
         ops.push(Op { at_ms, ..Op::now(Act::Pair(PairAct::Show { pair })) });
     }
     draft.tasks.push(Task { host: 1, depth: 1, ops });
-}
-
-fn add_faults(draft: &mut Draft, scenario: Scenario, pairs: &[PairSpec]) {
-    let (horizon_ms, dice) = (draft.horizon_ms, &mut draft.dice);
-    let mut on = |off_per_mille: u32, least: u64, most: u64| {
-        if dice.chance(off_per_mille) { 0 } else { dice.between(least, most) }
-    };
-    let (cuts, crashes, drops) = (on(400, 1, 5), on(500, 1, 4), on(700, 1, 4));
-    let link = if scenario == Scenario::SplitBrain { on(0, 2, 6) } else { on(250, 1, 6) };
-    let command_cuts = if scenario == Scenario::Create { on(150, 1, 5) } else { on(500, 1, 4) };
-    let survivals = match dice.below(3) {
-        0 => vec![Survival::Nothing],
-        1 => vec![Survival::Everything, Survival::Mixed],
-        _ => vec![Survival::Mixed],
-    };
-    let site = |dice: &mut Dice| if dice.chance(500) { Site::A } else { Site::B };
-    let down = |dice: &mut Dice| if dice.chance(500) { dice.between(1, 30) } else { dice.between(30, 1500) };
-    let mut faults = Vec::new();
-    for _ in 0..cuts {
-        let after_ops = dice.below(300);
-        let (at_ms, down_ms, survival) = (dice.below(horizon_ms), down(dice), *dice.pick(&survivals));
-        let fault = Fault::PowerCut { at_ms, after_ops, down_ms, survival };
-        faults.push(Strike { array: site(dice), fault });
-    }
-    for _ in 0..crashes {
-        let (at_ms, down_ms, survival) = (dice.below(horizon_ms), down(dice), *dice.pick(&survivals));
-        faults.push(Strike { array: site(dice), fault: Fault::Crash { at_ms, down_ms, survival } });
-    }
-    for _ in 0..drops {
-        let nth = dice.chance(600).then(|| dice.below(8));
-        faults.push(Fault::Drop { at_ms: dice.below(horizon_ms), nth }.into());
-    }
-    for _ in 0..link {
-        let at_ms = dice.below(horizon_ms);
-        let for_ms = if dice.chance(600) { dice.between(20, 800) } else { dice.between(800, 8000) };
-        let trouble = match dice.below(10) {
-            0..3 => LinkTrouble::Partition { for_ms },
-            3..5 => LinkTrouble::OneWay { for_ms },
-            5..7 => LinkTrouble::Hold { for_ms },
-            7 => LinkTrouble::Delay { for_ms, by_ms: dice.between(5, 300) },
-            _ => {
-                let most = if dice.chance(500) { 200 } else { 200_000 };
-                LinkTrouble::Reset { after_bytes: dice.below(most) }
-            }
-        };
-        faults.push(Strike { array: site(dice), fault: Fault::Link { at_ms, trouble } });
-    }
-    for _ in 0..command_cuts {
-        let what = match scenario {
-            Scenario::Create => *dice.pick(&["create", "create", "create", "delete"]),
-            Scenario::Pair => *dice.pick(&["suspend", "resume"]),
-            _ => *dice.pick(&["failover", "failover", "resume", "resolve"]),
-        };
-        let command = format!("{what} {}", dice.pick(pairs).name);
-        let (after_ops, down_ms, survival) = (dice.below(40), down(dice), *dice.pick(&survivals));
-        faults.push(Strike {
-            array: site(dice),
-            fault: Fault::CommitCut { command, after_ops, down_ms, survival },
-        });
-    }
-    draft.faults.extend(faults);
 }

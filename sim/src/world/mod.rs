@@ -104,13 +104,16 @@ impl World {
         };
         let (command_cuts, timed): (Vec<_>, Vec<_>) =
             plan.faults.iter().cloned().partition(|strike| strike.fault.waits_for_command());
-        let ledger = Ledger::new(u64::from(world.track_bytes), excuses, timeline.clone());
+        let mut ledger = Ledger::new(u64::from(world.track_bytes), excuses, timeline.clone());
+        let handled = plan.pairs.iter().filter(|pair| plan.is_handled(&pair.name));
+        ledger.handled = handled.flat_map(|pair| [pair.r1.clone(), pair.r2.clone()]).collect();
         let shared = Shared {
             plan: plan.clone(),
             ledger: RefCell::new(ledger),
             phase: Cell::new(Phase::Setup),
             commands: Cell::new(0),
             titles: RefCell::default(),
+            handles: RefCell::default(),
             began_ms: Cell::new(0),
             quiet_ms: Cell::new(0),
             finished: Cell::new(0),
@@ -209,7 +212,13 @@ impl World {
         self.command_cuts.clear();
         self.shared.wires.end_troubles(self.now_ms, true);
         for array in &mut self.arrays {
-            self.shared.array(array.site).enclosure.disarm();
+            let enclosure = &self.shared.array(array.site).enclosure;
+            enclosure.disarm();
+            if self.shared.sites().len() > 1 {
+                // A pair whose half that serves cannot read a track that it owes has no end until somebody repairs it: F8
+                // is to come.
+                enclosure.mend();
+            }
             // A store whose sync failed is offline until a restart.
             if self.shared.plan.has_disk_faults() && !array.is_down() {
                 array.crash(sim, self.now_ms, RESPAWN_MS, Survival::Mixed);
@@ -268,6 +277,10 @@ impl World {
             }
             Fault::Disk { disk, fault, .. } => {
                 enclosure.arm(&disk, fault);
+            }
+            Fault::Spoil { pick, .. } => {
+                let spoiled = inspect::spoil(&shared, site, pick);
+                self.faults_done += u64::from(shared.ledger().hold(spoiled).unwrap_or(false));
             }
             Fault::Link { trouble, .. } => {
                 self.faults_done += 1;

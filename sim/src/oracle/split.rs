@@ -1,0 +1,64 @@
+//! **A split brain is none unless somebody forced it, and none ends by itself** (F4): halves are said to have diverged only
+//! after a forced failover; and once both sides say so, it stays until a person has chosen one.
+
+use super::Violation;
+
+/// What is known of a pair's split brains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Split {
+    /// Somebody forced one half since both were last one.
+    pub forced: bool,
+    /// Somebody was asked to choose, and it is not known what came of it.
+    pub choosing: bool,
+    /// Both sides have said that they diverged, and nobody has chosen since.
+    open: bool,
+}
+
+impl Split {
+    /// A person chooses.
+    pub fn chosen(&mut self) {
+        (self.choosing, self.open) = (true, false);
+    }
+
+    /// Both arrays say whether they have diverged; `None`: one of them does not have the pair.
+    pub fn seen(&mut self, pair: &str, diverged: Option<[bool; 2]>) -> Result<(), Violation> {
+        let wrong = |what: &str| Err(Violation::new("split", format_args!("pair {pair}: {what}")));
+        let Some(diverged) = diverged else { return Ok(()) };
+        if diverged.contains(&true) && !self.forced {
+            return wrong("its halves are said to have diverged, and nobody forced one");
+        }
+        if diverged == [false, false] && std::mem::take(&mut self.open) {
+            return wrong("its halves had diverged, and have not any more, though nobody chose one");
+        }
+        self.open |= diverged == [true, true] && !self.choosing;
+        Ok(())
+    }
+
+    /// Both halves are one again.
+    pub fn joined(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_brain_needs_a_person_at_both_ends() {
+        let mut split = Split::default();
+        assert!(split.seen("p", Some([false, false])).is_ok());
+        assert!(split.seen("p", Some([true, false])).is_err());
+        split.forced = true;
+        assert!(split.seen("p", Some([true, false])).is_ok());
+        assert!(split.seen("p", Some([false, false])).is_ok(), "the other side had not said so");
+        assert!(split.seen("p", Some([true, true])).is_ok());
+        assert!(split.seen("p", None).is_ok());
+        assert!(split.seen("p", Some([false, false])).is_err());
+        assert!(split.seen("p", Some([true, true])).is_ok());
+        split.chosen();
+        assert!(split.seen("p", Some([false, false])).is_ok());
+        split.joined();
+        assert!(split.seen("p", Some([true, true])).is_err());
+    }
+}
