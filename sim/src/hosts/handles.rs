@@ -49,7 +49,7 @@ impl Host {
         match op.act {
             Act::Read { offset, length, .. } => {
                 let (offset, length) = clipped(offset, length);
-                let end = self.end(op, handle.volume.read(offset, length as u32)).await;
+                let end = self.end(op, Box::pin(handle.volume.read(offset, length as u32))).await;
                 if let (End::Done(bytes), true) = (end, length > 0) {
                     self.note(format_args!("{pair}: read {offset}+{length}"));
                     let checked = handle.told.borrow_mut().read(pair, offset, &bytes);
@@ -59,18 +59,18 @@ impl Host {
             Act::Write { offset, length, fua, .. } => {
                 let (offset, length) = clipped(offset, length);
                 let (write, bytes) = handle.told.borrow_mut().begin(offset, length);
-                let call = handle.volume.write(offset, Bytes::from(bytes), fua);
+                let call = Box::pin(handle.volume.write(offset, Bytes::from(bytes), fua));
                 self.change(&handle, op, (write, offset, length, false), call).await;
             }
             // Of a trim nothing is promised that both sides would show alike.
             Act::Zero { offset, length, fua, .. } | Act::Trim { offset, length, fua, .. } => {
                 let (offset, length) = clipped(offset, length);
                 let (write, _) = handle.told.borrow_mut().begin(offset, length);
-                let call = handle.volume.write_zeroes(offset, length as u32, false, fua);
+                let call = Box::pin(handle.volume.write_zeroes(offset, length as u32, false, fua));
                 self.change(&handle, op, (write, offset, length, true), call).await;
             }
             Act::Flush { .. } => {
-                if let End::Done(()) = self.end(op, handle.volume.flush()).await {
+                if let End::Done(()) = self.end(op, Box::pin(handle.volume.flush())).await {
                     self.note(format_args!("{pair}: flushed"));
                 }
             }
