@@ -400,6 +400,25 @@ fn modes_change_in_use() {
     assert_eq!(two.content(B, "e"), two.content(A, "d"));
 }
 
+/// Adaptive copy, crash rule 5: a track that is written while a copy of it is on its way is copied once more, wherever the
+/// copy is at that moment. A copy that had been read before the write once paid for it: the pair was called synchronized, and
+/// the halves differed.
+#[test]
+fn what_is_written_behind_its_copy_is_copied_too() {
+    let mut two = Two::synchronized(4);
+    two.command(A, Command::RemoteMode { device: "d".into(), mode: PairMode::Adaptive }).unwrap();
+    for steps in 0..60 {
+        two.write(A, 1, TRACK, 4096, steps);
+        for _ in 0..steps {
+            two.carry_out();
+        }
+        two.write(A, 1, TRACK, 4096, 100 + steps);
+        two.settle();
+        assert_eq!(two.content(B, "e"), two.content(A, "d"), "after {steps} steps");
+        assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    }
+}
+
 /// A comparison finds what differs, and nothing else.
 #[test]
 fn verify_finds_what_differs() {
@@ -426,6 +445,39 @@ fn a_pair_is_deleted() {
         assert_eq!(two.rigs[array].firmware.tables().pairs().count(), 0);
         two.command(array, Command::DeviceDelete { name: name.into() }).unwrap();
     }
+}
+
+/// A9: what only the other array has is not given up by a deletion, whichever array is asked; by force it is, where the force
+/// is used, and the half that lacks it gives errors for it, not zeros.
+#[test]
+fn a_pair_is_not_deleted_while_the_source_lacks_something() {
+    let mut two = Two::linked();
+    two.device(A, "d", 8);
+    two.device(B, "e", 8);
+    two.write(B, 1, 2 * TRACK, 4096, 9);
+    two.detach(B, 1);
+    two.create_from("d", "e", PairHalf::R2).unwrap();
+    for (array, name) in [(A, "d"), (B, "e")] {
+        let refused = two.command(array, Command::RemoteDelete { device: name.into(), force: false });
+        let reason = refused.unwrap_err().reason;
+        assert!(reason.contains("have not been copied"), "{reason}");
+    }
+    two.command(B, Command::RemoteDelete { device: "e".into(), force: true }).unwrap();
+    assert_eq!(two.read(A, 1, 2 * TRACK, 4096), Err(HostError::Io));
+    assert!(two.show(A, "d").why.contains("it was removed there"));
+    two.command(A, Command::RemoteDelete { device: "d".into(), force: true }).unwrap();
+    two.settle();
+    assert!([A, B].iter().all(|array| two.rigs[*array].firmware.tables().pairs().count() == 0));
+    assert_eq!(two.content(B, "e")[2 * 32], 9);
+}
+
+/// A deletion asked for at the half that stands by.
+#[test]
+fn a_pair_is_deleted_at_either_array() {
+    let mut two = Two::synchronized(8);
+    two.command(B, Command::RemoteDelete { device: "e".into(), force: false }).unwrap();
+    two.settle();
+    assert!([A, B].iter().all(|array| two.rigs[*array].firmware.tables().pairs().count() == 0));
 }
 
 /// F2: the same request again gives the same pair.

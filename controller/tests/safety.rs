@@ -315,6 +315,69 @@ fn a_group_goes_back_to_one_instant() {
     assert!(went_back > 20 && one_complete > 0, "{went_back} {one_complete}");
 }
 
+/// R2 lost with its power what a host has flushed since, at R1, and is sent it again: what the host wrote after the flush, to
+/// another volume of the group, does not get there before.
+#[test]
+fn a_group_stays_in_order_after_a_crash_of_r2() {
+    let mut in_between = 0;
+    let orders = [(1, 2), (2, 1)];
+    for (at, (first, then)) in (0..40).step_by(2).flat_map(|at| orders.map(|order| (at, order))) {
+        for more in (0..40).step_by(5) {
+            let mut two = grouped();
+            two.write(A, first, 0, TRACK as usize, 1);
+            two.restart(B);
+            (0..at).for_each(|_| two.step_on());
+            two.flush(A, first);
+            two.rigs[A].write(then, 0, TRACK as usize, 2);
+            (0..more).for_each(|_| two.step_on());
+            two.stop(A);
+            if two.command(B, FORCE("e")).is_err() {
+                two.command(B, GO_BACK("e")).unwrap();
+                in_between += 1;
+            }
+            let [e, g] = [two.content(B, "e")[0], two.content(B, "g")[0]];
+            let has = if first == 1 { [e, g] } else { [g, e] };
+            assert!(has != [0, 2], "{first} flushed after {at} effects, and gone {more} after that");
+        }
+    }
+    assert!(in_between > 20, "{in_between}");
+}
+
+/// So nothing is sent of a volume before R2 keeps what it has of all of its group.
+#[test]
+fn nothing_is_sent_before_r2_keeps_the_whole_group() {
+    let mut behind = 0;
+    for (at, (first, then)) in (0..60).flat_map(|at| [(1, 2), (2, 1)].map(|order| (at, order))) {
+        let mut two = grouped();
+        // Regions are marked, so that nothing is waited for.
+        two.write(A, then, TRACK, 512, 1);
+        two.write(A, first, 0, TRACK as usize, 1);
+        two.restart(B);
+        two.said.clear();
+        (0..at).for_each(|_| two.step_on());
+        two.rigs[A].write(then, TRACK, 512, 2);
+        two.wait(Duration::from_secs(20));
+        let said = |array, what: &str| {
+            let found = |(by, said): &(usize, String)| *by == array && said.contains(what);
+            two.said.iter().position(found)
+        };
+        let answered = |begin: usize| {
+            let number = two.said[begin].1.split(' ').next().unwrap();
+            said(B, &format!("{number} is Done")).unwrap()
+        };
+        let pair = |conn| ["d", "f"][conn as usize - 1];
+        let [first, then] = [first, then].map(|conn| {
+            let tables = two.rigs[A].firmware.tables();
+            tables.pair_of_device(tables.device_named(pair(conn)).unwrap().0).unwrap()
+        });
+        let Some(sent) = said(A, &format!(" write {then}/t1 0+512")) else { continue };
+        behind += 1;
+        let begin = said(A, &format!("Begin {{ pair: {first:?} }}")).unwrap();
+        assert!(answered(begin) < sent, "written after {at} effects: {:?}", two.said);
+    }
+    assert!(behind > 20, "{behind}");
+}
+
 /// What is kept is looked at, and not written; when its pair ends it stays, for a person to remove.
 #[test]
 fn a_pair_that_ends_amid_a_copy_leaves_its_safety_copy() {

@@ -276,6 +276,14 @@ pub enum CommandError {
         /// The pair.
         pair: PairId,
     },
+    /// Two arrays have yet to decide whether there is the point in time.
+    #[error(
+        "{session} is half of a snapshot on two arrays, and whether there is one is decided at the next contact with the other array; if that is lost for good, end the pairs with it first"
+    )]
+    Undecided {
+        /// Which session.
+        session: SessionId,
+    },
     /// The half has no complete copy.
     #[error(
         "{pair}: the copy here was not complete, so it cannot serve alone: bring the peer back, or go back to the session that was kept before the copy began"

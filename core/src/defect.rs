@@ -61,6 +61,7 @@ defects! {
     MarkNotAwaited "mark-not-awaited" "rule 5: a write to a paired device does not wait for its region's mark";
     MarksUntold "marks-untold" "rule 5: a half that stands by and was restarted does not tell its dirty regions";
     OwedNotNoted "owed-not-noted" "rule 5: a halt does not note what its writes under way leave owed";
+    CopyPaysLater "copy-pays-later" "rule 5: a copy on its way pays for what was written after it was read";
     ReplyBeforePeer "reply-before-peer" "pairs: a host has its answer before the peer has the write";
     FlushHereOnly "flush-here-only" "pairs: a flush of a synchronous pair does not reach the peer";
     ServesAfterRelease "serves-after-release" "pairs: who gives a volume up goes on serving it";
@@ -78,6 +79,7 @@ impl Defect {
             Self::MarkNotAwaited
                 | Self::MarksUntold
                 | Self::OwedNotNoted
+                | Self::CopyPaysLater
                 | Self::ReplyBeforePeer
                 | Self::FlushHereOnly
                 | Self::ServesAfterRelease

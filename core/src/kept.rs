@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use crate::command::CommandError;
 use crate::entry::Entry;
 use crate::ids::{DeviceId, Generation, Owner, PairId, Place, SessionId, TrackNo, UnitSeq};
+use crate::joint::NewPoint;
 use crate::pair_records::Records;
-use crate::records::{Change, DeviceKind, DeviceRecord, Pinned, SessionRecord, SessionState};
+use crate::records::{Pinned, SessionRecord, SessionState};
 use crate::remote::{Halt, Kept, Lineage, Role, Stage};
 use crate::tables::Tables;
 
@@ -26,38 +27,21 @@ impl Tables {
     pub fn begin_copy(
         &mut self,
         into: PairId,
-        keep: &[Pinned],
+        keep: &[PairId],
+        pin: fn(PairId) -> Pinned,
         wall_ms: u64,
     ) -> Result<UnitSeq, CommandError> {
         self.known_pair(into)?;
         let mut unit = Records::new(self);
         let (mut changes, mut names) = (Vec::with_capacity(3 * keep.len()), BTreeSet::new());
-        for pinned in keep {
-            let record = self.known_pair(pinned.pair())?;
-            let (standard, lineage) = (record.device, record.lineage.clone());
-            let mut device = self.standard(standard)?.clone();
-            let size_bytes = device.size_bytes;
-            let DeviceKind::Standard { generation, .. } = &mut device.kind else {
-                return Err(CommandError::NotStandard { name: device.name });
-            };
-            let activated = generation.next().ok_or_else(|| too_many_activations(standard))?;
-            *generation = activated;
-            let (shown_by, session) = (DeviceId(unit.take_id()?), SessionId(unit.take_id()?));
-            let (name, kind) = (self.name_kept(&device.name, *pinned, &names), DeviceKind::Virtual);
-            names.insert(name.clone());
-            let shows = DeviceRecord { name, kind, size_bytes, online: false };
-            let state = SessionState::Active { activated };
-            let record = SessionRecord {
-                standard,
-                virtual_device: Some(shown_by),
-                state,
-                activated_ms: wall_ms,
-                pinned: Some(*pinned),
-            };
-            changes.push(Change::Device(standard, Some(device)));
-            changes.push(Change::Device(shown_by, Some(shows)));
-            changes.push(Change::Session(session, Some(record)));
-            unit.record(self, pinned.pair()).kept = Some(Kept { session, lineage, returning: false });
+        for id in keep {
+            let record = self.known_pair(*id)?;
+            let (device, lineage, pinned) = (record.device, record.lineage.clone(), pin(*id));
+            let shown_by = self.name_kept(device, pinned, &names);
+            let point = NewPoint { device, shown_by: shown_by.clone(), online: false };
+            let session = self.point_changes(&point, pinned, wall_ms, &mut unit, &mut changes)?;
+            names.insert(shown_by);
+            unit.record(self, *id).kept = Some(Kept { session, lineage, returning: false });
         }
         unit.record(self, into).complete = false;
         // What a record refers to comes before it.
@@ -92,7 +76,7 @@ impl Tables {
 
     /// The pair that may have to go back to a session.
     pub fn needed_for(&self, session: SessionId) -> Option<PairId> {
-        let pair = self.session(session)?.pinned?.pair();
+        let pair = self.session(session)?.pinned?.pair()?;
         let kept = self.pair(pair)?.kept.as_ref()?;
         (kept.session == session).then_some(pair)
     }
@@ -208,18 +192,16 @@ impl Tables {
     pub(crate) fn is_kept_for(&self, session: SessionId, pair: PairId, device: DeviceId) -> bool {
         self.session(session).is_some_and(|record| {
             record.standard == device
-                && record.pinned.is_some_and(|pinned| pinned.pair() == pair)
+                && record.pinned.and_then(Pinned::pair) == Some(pair)
                 && matches!(record.state, SessionState::Active { .. })
         })
     }
 
     /// A name for the virtual device that shows what a device keeps, that no other has.
-    fn name_kept(&self, device: &str, pinned: Pinned, taken: &BTreeSet<String>) -> String {
-        let what = match pinned {
-            Pinned::SafetyCopy(_) => "safe",
-            Pinned::Loser(_) => "lost",
-        };
-        let mut names = (1u32..).map(|n| format!("{device:.48}.{what}-{n}"));
+    fn name_kept(&self, device: DeviceId, pinned: Pinned, taken: &BTreeSet<String>) -> String {
+        let name = self.device(device).map_or("", |device| &device.name);
+        let what = if matches!(pinned, Pinned::Loser(_)) { "lost" } else { "safe" };
+        let mut names = (1u32..).map(|n| format!("{name:.48}.{what}-{n}"));
         let free = names.find(|name| !taken.contains(name) && self.device_named(name).is_none());
         free.unwrap_or_default()
     }
@@ -252,8 +234,4 @@ impl Tables {
         }
         (changed, Some(at))
     }
-}
-
-fn too_many_activations(device: DeviceId) -> CommandError {
-    CommandError::Limit { what: format!("the number of activations on {device}"), most: u32::MAX as usize }
 }

@@ -11,6 +11,7 @@ mod device;
 mod entry;
 pub mod geometry;
 mod ids;
+mod joint;
 mod kept;
 pub mod layout;
 mod load;
@@ -38,11 +39,12 @@ pub use ids::{
     DeviceId, Generation, GroupId, Owner, PairGeneration, PairId, PeerId, PhysicalTrack, Place, PoolId,
     RegionNo, SessionId, StoreId, TrackNo, UnitSeq,
 };
+pub use joint::NewPoint;
 pub use load::LoadError;
 pub use mask::BlockMask;
 pub use pair::PairDevice;
 pub use records::{
-    Change, DEVICES_MAX, DeviceKind, DeviceRecord, GROUPS_MAX, NAME_BYTES_MAX, Pinned, PoolRecord,
+    Change, DEVICES_MAX, Decision, DeviceKind, DeviceRecord, GROUPS_MAX, NAME_BYTES_MAX, Pinned, PoolRecord,
     SESSIONS_PER_DEVICE_MAX, SessionRecord, SessionState, StoreRecord,
 };
 pub use remote::axes::{Cause, DataState, LinkState, PairStatus, Serving};

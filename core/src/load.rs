@@ -8,7 +8,7 @@ use crate::defect::{Defect, planted};
 use crate::geometry::{Geometry, GeometryError};
 use crate::ids::{DeviceId, PairId, RegionNo, StoreId, TrackNo};
 use crate::records::{Change, DeviceKind, SessionState};
-use crate::remote::PairRecord;
+use crate::remote::{PairRecord, SagaOutcome, SagaResult};
 use crate::space::Space;
 use crate::tables::{Device, Tables, change_entry};
 use crate::unit::UnitLog;
@@ -167,6 +167,11 @@ impl Tables {
                 self.check_words(*id, *region, *word)?;
             }
             Change::Dirty(id, region, _) => self.check_words(*id, *region, 1)?,
+            Change::Saga(request, Some(SagaOutcome { result: SagaResult::Untold { peer }, .. }))
+                if !self.peers.contains_key(peer) =>
+            {
+                return dangling(format!("request {request}"), peer.to_string());
+            }
             _ => {}
         }
         Ok(())

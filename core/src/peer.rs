@@ -66,7 +66,13 @@ impl Tables {
         if pairs > 0 {
             return Err(CommandError::HasPairs { name: record.name.clone(), pairs });
         }
-        Ok(self.put(vec![Change::Peer(id, None)], &[]))
+        let mut changes = vec![Change::Peer(id, None)];
+        for request in self.untold_to(id) {
+            // Nobody is left to hear of it.
+            let order = self.sagas[&request].order;
+            changes.push(Change::Saga(request, Some(SagaOutcome { order, result: SagaResult::Done })));
+        }
+        Ok(self.put(changes, &[]))
     }
 
     /// Pins a peer to the serial of the array that answered; refused if it is pinned to another. `None`: it was
@@ -87,8 +93,13 @@ impl Tables {
         self.sagas.get(&request)
     }
 
-    /// Keeps how such a request ended; of more than [`SAGAS_MAX`] the oldest is forgotten.
-    pub fn finish_saga(&mut self, request: u64, mut result: SagaResult) -> UnitSeq {
+    /// Keeps how such a request ended; of more than [`SAGAS_MAX`] the oldest is forgotten of which no peer has yet to hear.
+    pub fn finish_saga(&mut self, request: u64, result: SagaResult) -> UnitSeq {
+        let changes = self.saga_changes(request, result);
+        self.put(changes, &[])
+    }
+
+    pub(crate) fn saga_changes(&self, request: u64, mut result: SagaResult) -> Vec<Change> {
         if let SagaResult::Refused { reason, .. } = &mut result {
             reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
         }
@@ -96,10 +107,12 @@ impl Tables {
         let outcome = SagaOutcome { order: newest.saturating_add(1), result };
         let mut changes = vec![Change::Saga(request, Some(outcome))];
         if self.sagas.len() >= SAGAS_MAX && !self.sagas.contains_key(&request) {
-            let oldest = self.sagas.iter().min_by_key(|(_, saga)| saga.order);
+            let told =
+                self.sagas.iter().filter(|(_, saga)| !matches!(saga.result, SagaResult::Untold { .. }));
+            let oldest = told.min_by_key(|(_, saga)| saga.order);
             changes.extend(oldest.map(|(request, _)| Change::Saga(*request, None)));
         }
-        self.put(changes, &[])
+        changes
     }
 
     pub(crate) fn known_peer(&self, id: PeerId) -> Result<&PeerRecord, CommandError> {

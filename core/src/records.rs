@@ -58,21 +58,34 @@ pub struct SessionRecord {
     pub pinned: Option<Pinned>,
 }
 
-/// What a session is kept for that is not failed when room runs out. The array makes it itself, on a device of the pair,
-/// and nobody writes through its virtual device.
+/// What a session is kept for that is not failed when room runs out. The array makes it itself, with the virtual device that
+/// shows it, on a device of a pair, and nobody writes through that device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pinned {
     /// The last state of a half before a copy into it began. Removed when the copy is complete.
     SafetyCopy(PairId),
     /// What the half that was given up had after both were written alone (F4).
     Loser(PairId),
+    /// A point in time on two arrays (F3) of which it is not decided whether both have it. Then it is a session like any
+    /// other, or gone.
+    Undecided(Decision),
+}
+
+/// Who decides whether two arrays have a point in time, and by which request it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Decision {
+    /// The array that does; `None`: this one.
+    pub by: Option<PeerId>,
+    /// The request (F2).
+    pub request: u64,
 }
 
 impl Pinned {
-    /// The pair.
-    pub fn pair(self) -> PairId {
+    /// The pair that it is for.
+    pub fn pair(self) -> Option<PairId> {
         match self {
-            Self::SafetyCopy(pair) | Self::Loser(pair) => pair,
+            Self::SafetyCopy(pair) | Self::Loser(pair) => Some(pair),
+            Self::Undecided(_) => None,
         }
     }
 }
@@ -132,6 +145,7 @@ impl fmt::Display for Pinned {
         match self {
             Self::SafetyCopy(pair) => write!(f, "the safety copy of {pair}"),
             Self::Loser(pair) => write!(f, "what was given up of {pair}"),
+            Self::Undecided(decision) => write!(f, "half of request {}, undecided", decision.request),
         }
     }
 }

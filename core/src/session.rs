@@ -2,7 +2,9 @@
 
 use crate::command::CommandError;
 use crate::ids::{DeviceId, Generation, GroupId, SessionId, TrackNo, UnitSeq};
-use crate::records::{Change, DeviceKind, GROUPS_MAX, SESSIONS_PER_DEVICE_MAX, SessionRecord, SessionState};
+use crate::records::{
+    Change, Decision, DeviceKind, GROUPS_MAX, Pinned, SESSIONS_PER_DEVICE_MAX, SessionRecord, SessionState,
+};
 use crate::tables::Tables;
 
 /// One session to activate, and what becomes of its virtual device (D9).
@@ -275,7 +277,19 @@ impl Tables {
     }
 
     fn check_not_needed(&self, session: SessionId) -> Result<(), CommandError> {
-        self.needed_for(session).map_or(Ok(()), |pair| Err(CommandError::Needed { session, pair }))
+        if let Some(pair) = self.needed_for(session) {
+            return Err(CommandError::Needed { session, pair });
+        }
+        match self.session(session).and_then(|record| record.pinned) {
+            // Once its pairs have ended, a person may give it up.
+            Some(Pinned::Undecided(Decision { by: Some(peer), .. }))
+                if self.pairs_of_peer(peer).next().is_none() =>
+            {
+                Ok(())
+            }
+            Some(Pinned::Undecided(_)) => Err(CommandError::Undecided { session }),
+            _ => Ok(()),
+        }
     }
 
     fn end_session(&mut self, session: SessionId, state: SessionState) -> UnitSeq {

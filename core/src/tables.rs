@@ -11,7 +11,7 @@ use crate::ids::{
 };
 use crate::pair::Pair;
 use crate::records::{
-    Change, DeviceKind, DeviceRecord, PoolRecord, SessionRecord, SessionState, StoreRecord,
+    Change, DeviceKind, DeviceRecord, Pinned, PoolRecord, SessionRecord, SessionState, StoreRecord,
 };
 use crate::remote::{PeerRecord, SagaOutcome};
 use crate::space::{PoolSpace, Space};
@@ -152,6 +152,11 @@ impl Tables {
     /// Sessions on a standard device, in whatever state.
     pub fn sessions_of(&self, device: DeviceId) -> impl Iterator<Item = SessionId> {
         self.devices.get(&device).into_iter().flat_map(|device| device.sessions.iter().copied())
+    }
+
+    /// Whether a session is a point in time of two arrays that is not decided: nobody reads it.
+    pub fn is_undecided(&self, id: SessionId) -> bool {
+        self.session(id).is_some_and(|record| matches!(record.pinned, Some(Pinned::Undecided(_))))
     }
 
     /// Whether a session of a device is pinned: what it keeps takes room until a person or the array removes it.

@@ -25,7 +25,7 @@ fn only_session(t: &Tables) -> SessionId {
 fn what_is_needed_stays() {
     let (mut t, mut durable, there) = array();
     let (id, device) = pair(&mut t, standby(there), "db", 10);
-    t.begin_copy(id, &[Pinned::SafetyCopy(id)], 77).unwrap();
+    t.begin_copy(id, &[id], Pinned::SafetyCopy, 77).unwrap();
     let session = only_session(&t);
     assert!(!t.pair(id).unwrap().complete && t.has_pinned(device));
     let shown_by = t.session(session).unwrap().virtual_device.unwrap();
@@ -56,8 +56,8 @@ fn what_nobody_needs_a_person_removes() {
     let (mut t, _, there) = array();
     let (loser, _) = pair(&mut t, standby(there), "a", 10);
     let (ended, _) = pair(&mut t, standby(there), "b", 10);
-    t.begin_copy(loser, &[Pinned::Loser(loser)], 0).unwrap();
-    t.begin_copy(ended, &[Pinned::SafetyCopy(ended)], 0).unwrap();
+    t.begin_copy(loser, &[loser], Pinned::Loser, 0).unwrap();
+    t.begin_copy(ended, &[ended], Pinned::SafetyCopy, 0).unwrap();
     let lineage = t.pair(loser).unwrap().lineage.clone();
     t.end_copy(loser, &lineage, &[loser]).unwrap();
     t.end_pair(ended).unwrap();
@@ -101,7 +101,7 @@ fn who_goes_back_has_diverged() {
     let (id, _) = pair(&mut t, standby(there), "db", 10);
     let theirs = t.pair(id).unwrap().lineage.clone();
     assert!(matches!(t.check_go_back(&[id]), Err(CommandError::PairState { .. })), "nothing was kept");
-    t.begin_copy(id, &[Pinned::SafetyCopy(id)], 0).unwrap();
+    t.begin_copy(id, &[id], Pinned::SafetyCopy, 0).unwrap();
     assert_eq!(t.set_roles(&[id], Role::Owner, true), Err(CommandError::Incomplete { pair: id }));
     t.go_back(&[id], 1).unwrap();
     assert!(matches!(t.go_back(&[id], 1), Err(CommandError::PairState { .. })), "it is on its way");
@@ -131,7 +131,7 @@ fn a_group_goes_back_together() {
     let (a, _) = pair(&mut t, member(), "a", 10);
     let (b, _) = pair(&mut t, member(), "b", 10);
     let (new, _) = pair(&mut t, PairRecord { complete: false, ..member() }, "new", 10);
-    t.begin_copy(a, &[Pinned::SafetyCopy(a), Pinned::SafetyCopy(b)], 0).unwrap();
+    t.begin_copy(a, &[a, b], Pinned::SafetyCopy, 0).unwrap();
     let generations: Vec<_> = t
         .sessions()
         .map(|(_, session)| match session.state {
@@ -168,7 +168,7 @@ fn a_large_half_goes_back_in_steps() {
         (0..TRACKS).map(|track| t.entry(place(track)).unwrap()).collect::<Vec<_>>()
     };
     let before = write_all(&mut t);
-    t.begin_copy(id, &[Pinned::SafetyCopy(id)], 0).unwrap();
+    t.begin_copy(id, &[id], Pinned::SafetyCopy, 0).unwrap();
     assert!(write_all(&mut t).iter().zip(&before).all(|(now, then)| now != then));
     t.go_back(&[id], 1).unwrap();
     assert!(!t.go_back_step(id));

@@ -120,7 +120,7 @@ pub use dial::{Dial, Socket, TokioDial};
 pub use establish::{EstablishError, EstablishStep, Leftover, Pair, establish};
 pub use multipath::{MultipathError, MultipathOptions, MultipathVolume, NbdPath};
 pub use nbd::{Lost, NbdClient, NbdError, NbdOptions, describe_export, list_exports};
-pub use remote::NewRemote;
+pub use remote::{NewRemote, NewSnapshot};
 #[cfg(feature = "tls")]
 pub use tls::{ClientTls, ClientTlsError, TlsDial};
 pub use tls_failure::TlsFailure;

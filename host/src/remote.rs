@@ -2,7 +2,7 @@
 
 use twintrack_link::manage::{
     Answer, Command, LinkInfo, LinkTestInfo, NewDevice, PairHalf, PairMode, PairPolicy, RemoteInfo,
-    VerifyInfo,
+    RemoteSnapshotInfo, VerifyInfo,
 };
 
 use crate::array::{ArrayClient, ArrayError};
@@ -53,6 +53,29 @@ impl NewRemote {
             policy: PairPolicy::Continue,
             group: None,
         }
+    }
+}
+
+/// A point in time to make, of volumes here and of their other halves (F3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSnapshot {
+    /// The call's own number, chosen at random: with the same number it is done once at most, and answered the same (F2).
+    pub request: u64,
+    /// The volumes here.
+    pub devices: Vec<String>,
+    /// With all volumes of their consistency groups.
+    pub whole_group: bool,
+    /// What the virtual devices that show it are called on either array: the volume's name, a dot, and this.
+    pub name: String,
+    /// Keeps hosts off the virtual devices.
+    pub offline: bool,
+}
+
+impl NewSnapshot {
+    /// Of one volume; hosts may use it.
+    pub fn new(request: u64, device: &str, name: &str) -> Self {
+        let devices = vec![device.to_owned()];
+        Self { request, devices, whole_group: false, name: name.to_owned(), offline: false }
     }
 }
 
@@ -145,6 +168,13 @@ impl<D: Dial> ArrayClient<D> {
     /// consistency group: the other array is out of order, as a person says, and the copy was not complete.
     pub async fn remote_go_back(&self, device: &str) -> Result<Vec<RemoteInfo>, ArrayError> {
         ask!(self, Command::RemoteGoBack { device: device.to_owned() }, Remotes)
+    }
+
+    /// One point in time of volumes on both arrays, which this one serves (F3): both have the same snapshot, or none. If the
+    /// outcome is not known, the same call tells it.
+    pub async fn remote_snapshot(&self, new: &NewSnapshot) -> Result<Vec<RemoteSnapshotInfo>, ArrayError> {
+        let NewSnapshot { request, devices, whole_group, name, offline } = new.clone();
+        ask!(self, Command::RemoteSnapshot { request, devices, whole_group, name, offline }, RemoteSnapshots)
     }
 
     /// Ends a split brain (F4), at the array whose half is kept.

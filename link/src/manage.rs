@@ -12,7 +12,7 @@ use thiserror::Error;
 pub use remote::{
     DivergedInfo, LINK_TEST_BYTES_MAX, LinkInfo, LinkInfoState, LinkTestInfo, NewDevice, PairCause, PairData,
     PairHalf, PairLink, PairMode, PairPolicy, PairRole, PairStatusInfo, PinnedKind, RemoteInfo,
-    SafetyCopyInfo, VerifyInfo, parse_serial, show_serial,
+    RemoteSnapshotInfo, SafetyCopyInfo, VerifyInfo, parse_serial, show_serial,
 };
 
 /// The path that takes commands.
@@ -246,6 +246,22 @@ pub enum Command {
         /// The volume here.
         device: String,
     },
+    /// One point in time of volumes on both arrays (F3): a session of each half, at the same instant, byte for byte the same.
+    /// Asked of the array that serves them. [`Answer::RemoteSnapshots`]; if it fails, neither array has anything of it.
+    RemoteSnapshot {
+        /// The command's own name, chosen by the caller: asked again, it gives the same result (F2).
+        request: u64,
+        /// The volumes here, each synchronized.
+        devices: Vec<String>,
+        /// With all volumes of their consistency groups.
+        #[serde(default)]
+        whole_group: bool,
+        /// What the virtual devices that show it are called on either array: the volume's name, a dot, and this.
+        name: String,
+        /// Keeps hosts off the virtual devices.
+        #[serde(default)]
+        offline: bool,
+    },
     /// Ends a split brain; what is given up is kept as a session first (F4): [`Answer::Remote`].
     RemoteResolve {
         /// The volume here.
@@ -328,6 +344,8 @@ pub enum Answer {
     Remote(Box<RemoteInfo>),
     /// Pairs, by the name of the volume here.
     Remotes(Vec<RemoteInfo>),
+    /// A point in time on both arrays, volume by volume.
+    RemoteSnapshots(Vec<RemoteSnapshotInfo>),
     /// What comparing found.
     Verified(VerifyInfo),
 }
@@ -461,6 +479,8 @@ pub enum SessionInfoState {
     Registered,
     /// Has its virtual device.
     Related,
+    /// Half of a point in time on two arrays, until it is decided whether both have it.
+    Prepared,
     /// A point in time.
     Active,
     /// A set of changed tracks (D15).

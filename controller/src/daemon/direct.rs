@@ -22,6 +22,9 @@ const USUAL_UNIT_BYTES: u32 = 4096;
 const UNIT_BYTES_MAX: u32 = 64 << 10;
 /// What is written at a time.
 const BUFFER_BYTES: usize = 256 << 10;
+/// What is written comes from memory that is aligned to the blocks of file systems, too, though the disk asks for less: from
+/// any other ext4 takes a write to room that was not written before for one that fills a block in part, and does it alone.
+const BLOCK_BYTES: usize = 4096;
 /// Writes of one store under way at a time; more wait.
 const BUFFERS_MAX: usize = 64;
 /// AlignedBuffers that are kept for the next write.
@@ -198,7 +201,7 @@ struct AlignedBuffers {
 impl AlignedBuffers {
     fn take(&self) -> AlignedBuffer {
         let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.unwrap_or_else(|| AlignedBuffer::new(BUFFER_BYTES, self.unit))
+        kept.unwrap_or_else(|| AlignedBuffer::new(BUFFER_BYTES, self.unit.max(BLOCK_BYTES)))
     }
 
     fn give_back(&self, buffer: AlignedBuffer) {

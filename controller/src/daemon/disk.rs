@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::buffers::Buffers;
 use super::direct::Direct;
+use super::room::RoomAhead;
 use super::settings::StoreIo;
 use crate::shell::{Disk, Thin};
 
@@ -34,6 +35,8 @@ pub struct FileDisk {
     size: u64,
     /// `None`: through the page cache.
     direct: Option<Direct>,
+    /// Of a file that is written directly.
+    room_ahead: Option<Arc<RoomAhead>>,
     /// A block device is left as it is: what `discard` leaves behind is undefined anyway.
     punches_holes: bool,
     /// Whether the file system can read, and write, only what it can at once.
@@ -88,10 +91,12 @@ impl FileDisk {
         if let Some(direct) = &direct {
             size -= size % direct.unit();
         }
+        let room_ahead = (direct.is_some() && !is_device).then(|| Arc::new(RoomAhead::new(size)));
         Ok(Self {
             file: Arc::new(file),
             size,
             direct,
+            room_ahead,
             punches_holes: !is_device,
             reads_nowait: AtomicBool::new(true),
             writes_nowait: AtomicBool::new(true),
@@ -196,8 +201,16 @@ impl Disk for FileDisk {
 
     async fn write(&self, offset: u64, data: Vec<Bytes>) -> io::Result<()> {
         if let Some(direct) = &self.direct {
-            let turn = direct.turn(offset, data.iter().map(Bytes::len).sum()).await?;
-            return self.blocking(move |file| turn.write(file, offset, &data)).await;
+            let length = data.iter().map(Bytes::len).sum();
+            let turn = direct.turn(offset, length).await?;
+            let room_ahead = self.room_ahead.clone();
+            let write = move |file: &File| {
+                if let Some(room) = room_ahead {
+                    room.take(file, offset, length as u64);
+                }
+                turn.write(file, offset, &data)
+            };
+            return self.blocking(write).await;
         }
         let Some(done) = self.write_cached(offset, &data)? else { return Ok(()) };
         self.blocking(move |file| write_rest(file, offset, &data, done)).await
@@ -215,7 +228,11 @@ impl Disk for FileDisk {
                 Err(error) => Err(error.into()),
             }
         };
-        self.blocking(punch).await
+        self.blocking(punch).await?;
+        if let Some(room) = &self.room_ahead {
+            room.given_back(offset, length);
+        }
+        Ok(())
     }
 
     async fn sync(&self) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! - `settings`: the file `twintrack.toml`; `folder`: the array's folder, what may be in it, and who has it;
 //!   `metadata_look`: a look that changes nothing.
-//! - `disk` (and `direct`), `metadata_file`, `net`, `env`: the shell's seams, given real things.
+//! - `disk` (and `direct`, `room`), `metadata_file`, `net`, `env`: the shell's seams, given real things.
 //! - `tls`, `token_file`: what keeps others out where they can reach a socket.
 //! - `report`: what `--check` prints. `supervisor`: what systemd is told.
 
@@ -15,6 +15,7 @@ mod metadata_file;
 mod metadata_look;
 mod net;
 mod report;
+mod room;
 mod settings;
 mod supervisor;
 mod tls;

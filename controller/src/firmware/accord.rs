@@ -192,6 +192,9 @@ impl Firmware {
             }
         }
         self.commit_accord(link, settled);
+        if let Some(peer) = self.peer_of(link) {
+            self.settle_joints(peer, fx);
+        }
     }
 
     /// Does what follows for one pair; `true`: nothing more has to come from the other side before it is made durable.
@@ -394,6 +397,8 @@ impl Firmware {
         }
         let Some(record) = self.tables.pair(pair) else { return };
         let (role, halt) = (record.role, record.halt);
+        // Of a group each half is completed once: until all are, the other array keeps what it had of all of them.
+        let whole = whole && record.group.is_empty();
         if role == Role::Standby && halt != Some(Halt::Diverged) {
             // The other side has it durably now.
             self.tables.forget_owed(pair);

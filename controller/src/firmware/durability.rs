@@ -57,6 +57,8 @@ pub(super) enum Waiter {
     Taken(CallId, Vec<PairId>),
     /// What this array has stays, and what the other one wrote alone is given up.
     Resolved(CallId, PairId),
+    /// That there is a point in time on both arrays, as this one has decided.
+    Joint(u64),
     /// Nobody: what was dropped is to become free, or the log has become long.
     Background,
 }

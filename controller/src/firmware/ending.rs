@@ -1,7 +1,8 @@
 //! How a pair ends: `remote delete`, and the undoing of a creation that failed (A7).
 //!
 //! A deletion is the serving half's: the other half has it asked ([`Request::End`]), for only the one that serves knows
-//! whether it has all that its hosts were promised. It goes: this half is over, durably, but for a note → the other half
+//! whether it has all that its hosts were promised; and so it is the half's whose command made the pair, until both know that
+//! it is made. It goes: this half is over, durably, but for a note → the other half
 //! goes ([`Request::Destroy`]) → the note goes. A crash or a lost link in between leaves the note, and the next contact goes
 //! on from it ([`super::accord`]). By force a half ends alone; the other one hears of it at the next contact.
 
@@ -39,7 +40,9 @@ impl Firmware {
                     self.links.why(peer)
                 )));
             }
-            if stage == Stage::Ready && role != Role::Owner && !self.is_lost(pair) {
+            // A half that is being made for the other array's command does not know whether that has been answered.
+            let theirs = stage == Stage::Creating && pair.serial != self.identity.serial;
+            if theirs || stage == Stage::Ready && role != Role::Owner && !self.is_lost(pair) {
                 self.ask(peer, Request::End { pair }, Asked::End(call), fx);
                 return Ok(());
             }
@@ -103,7 +106,7 @@ impl Firmware {
         fx: &mut Vec<Effect>,
     ) -> Result<(), PeerError> {
         let record = self.tables.pair(pair).ok_or_else(|| not_found(pair))?;
-        if record.stage == Stage::Ready && record.role != Role::Owner {
+        if record.stage == Stage::Ready && record.role == Role::Released {
             return Err(peer_wrong_state(format!("a failover of {pair} is under way: ask again")));
         }
         if let Some(reason) = self.keeps_alive(pair) {
@@ -134,8 +137,8 @@ impl Firmware {
             return Err(returning(pair));
         }
         if self.keeps_alive(pair).is_some() {
+            self.expect_nothing(pair);
             self.strike(&[pair], Halt::Peer);
-            self.standing(pair).agreed = None;
             self.forget_state(served.link, pair);
         } else if self.tables.pair(pair).is_some() {
             self.drop_pair(pair);

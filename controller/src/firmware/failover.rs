@@ -169,7 +169,7 @@ impl Firmware {
         }
         if !yielded {
             let wall_ms = self.wall_ms();
-            self.tables.begin_copy(pair, &[Pinned::Loser(pair)], wall_ms).map_err(|error| refused(&error))?;
+            self.tables.begin_copy(pair, &[pair], Pinned::Loser, wall_ms).map_err(|error| refused(&error))?;
         }
         if role == Role::Owner {
             self.tables.set_roles(&[pair], Role::Standby, false).map_err(|error| refused(&error))?;

@@ -100,7 +100,9 @@ impl Firmware {
         }
         let session = self.tables.session_shown_by(device).ok_or(HostError::Gone)?;
         match self.tables.session(session).map(|session| session.state) {
-            Some(SessionState::Active { .. }) => Ok((Owner::Session(session), record.size_bytes)),
+            Some(SessionState::Active { .. }) if !self.tables.is_undecided(session) => {
+                Ok((Owner::Session(session), record.size_bytes))
+            }
             _ => Err(HostError::Gone),
         }
     }

@@ -22,6 +22,7 @@ use super::hosts::RequestId;
 use super::links::Served;
 use super::mirror::{OpLeg, Turn};
 use super::reads::{ReadId, runs};
+use super::resync::CopyNo;
 use super::starving::Waits;
 use super::tracks::Access;
 use super::{Firmware, Work};
@@ -99,7 +100,7 @@ pub(super) enum Parent {
     /// The peer.
     Peer(Served),
     /// The job that copies to a peer.
-    Copy(PairId, TrackNo),
+    Copy(PairId, TrackNo, CopyNo),
     /// The job that fetches from a peer.
     Fetch(PairId, TrackNo),
     /// A host's read of what has to be fetched first.
@@ -392,7 +393,7 @@ impl Firmware {
         match parent {
             Parent::Host(request) => self.host_op_done(request, result),
             Parent::Merge => self.jobs.merged(),
-            Parent::Copy(pair, track) => self.copy_sent(pair, track, result),
+            Parent::Copy(pair, track, number) => self.copy_sent(pair, track, number, result),
             Parent::Fetch(pair, track) => self.fetch_over(pair, track, result),
             Parent::Peer(served) => self.work.push_back(Work::Served(served, result)),
             Parent::Verify(pair) => self.work.push_back(Work::Compared(pair)),

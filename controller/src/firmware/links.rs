@@ -18,6 +18,7 @@ use super::event::{CallId, Effect, LinkId};
 use super::hosts::RequestId;
 use super::io::OpId;
 use super::mirror::LegId;
+use super::resync::CopyNo;
 use super::{Firmware, Work};
 
 /// Whom an answer of the peer is for.
@@ -27,8 +28,8 @@ pub(super) enum Asked {
     Leg(LegId),
     /// A host's flush.
     Flush(RequestId, PairId),
-    /// A frame of a copy, and in which run of it.
-    Copy(PairId, TrackNo, u32),
+    /// A frame of a copy.
+    Copy(PairId, TrackNo, CopyNo),
     /// A track that is lacked.
     Fetch(OpId),
     /// The begin of a copy, and its number.
@@ -51,6 +52,10 @@ pub(super) enum Asked {
     Clean(PairId),
     /// The other side is to give up what it wrote alone.
     Yield(CallId, PairId),
+    /// The other part of a point in time on both arrays.
+    Prepare(u64),
+    /// What was decided of such points.
+    Settle(Vec<u64>),
     /// A track's check sums.
     Sums(OpId),
     /// A measurement of the link.
@@ -460,7 +465,7 @@ impl Firmware {
         match asked {
             Asked::Leg(leg) => self.leg_answered(leg, result, fx),
             Asked::Flush(request, pair) => self.peer_flushed(request, pair, result, fx),
-            Asked::Copy(pair, track, run) => self.copy_answered(pair, track, run, result, fx),
+            Asked::Copy(pair, track, number) => self.copy_answered(pair, track, number, result, fx),
             Asked::Fetch(op) => self.fetch_answered(op, result),
             Asked::Begin(pair, run) => self.begin_answered(pair, run, result, fx),
             Asked::Complete(pair, generation, run) => {
@@ -474,6 +479,8 @@ impl Firmware {
             Asked::Taken(pair) => self.taken_answered(pair, result, fx),
             Asked::Clean(pair) => self.clean_flushed(pair, result.is_ok()),
             Asked::Yield(call, pair) => self.yield_answered(call, pair, result, fx),
+            Asked::Prepare(request) => self.prepare_answered(request, result, fx),
+            Asked::Settle(decided) => self.settle_answered(decided, result, fx),
             Asked::Sums(op) => self.sums_answered(op, result),
             Asked::Echo(call) => self.echo_answered(call, result, fx),
             Asked::Nobody => {}

@@ -303,6 +303,7 @@ impl Firmware {
         let state = match record.state {
             SessionState::Registered { .. } => SessionInfoState::Registered,
             SessionState::Related { .. } => SessionInfoState::Related,
+            SessionState::Active { .. } if self.tables.is_undecided(id) => SessionInfoState::Prepared,
             SessionState::Active { .. } => SessionInfoState::Active,
             SessionState::Deactivated { .. } => SessionInfoState::Deactivated,
             SessionState::Failed => SessionInfoState::Failed,
@@ -315,7 +316,7 @@ impl Firmware {
             state,
             group: record.state.group().map(|group| group.0),
             activated_ms: (record.activated_ms > 0).then_some(record.activated_ms),
-            pinned: record.pinned.map(|pinned| self.pinned_info(id, pinned)),
+            pinned: record.pinned.and_then(|pinned| self.pinned_info(id, pinned)),
         })
     }
 
@@ -394,6 +395,7 @@ fn is_remote(command: &Command) -> bool {
             | Command::RemoteMode { .. }
             | Command::RemoteFailover { .. }
             | Command::RemoteGoBack { .. }
+            | Command::RemoteSnapshot { .. }
             | Command::RemoteResolve { .. }
             | Command::RemoteVerify { .. }
             | Command::RemoteDelete { .. }
@@ -442,6 +444,7 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::Incomplete { .. }
         | CommandError::Pinned { .. }
         | CommandError::Needed { .. }
+        | CommandError::Undecided { .. }
         | CommandError::Filling { .. } => RefusalCode::WrongState,
     };
     Refusal { code, reason: error.to_string() }

@@ -12,7 +12,7 @@ use twintrack_core::{FlushNo, PairId, PeerId, RegionNo, Role};
 use twintrack_link::remote::Request;
 
 use super::durability::Waiter;
-use super::event::Effect;
+use super::event::{Effect, HostError};
 use super::io::OpId;
 use super::links::Asked;
 use super::{Firmware, Work};
@@ -65,7 +65,7 @@ impl Firmware {
         self.marks.note(self.now);
         self.marks.waiting.push(op);
         if !self.durability.wait(&self.tables, Waiter::Marks) {
-            self.marks_over();
+            self.marks_failed();
         }
     }
 
@@ -83,7 +83,15 @@ impl Firmware {
         }
     }
 
-    /// A commit that somebody waited for has ended, or will not come.
+    /// What was marked could not be made durable: who waits for it has an error. Would it be tried again at once, a store
+    /// that fails at once would keep the array at nothing else.
+    pub(super) fn marks_failed(&mut self) {
+        for op in std::mem::take(&mut self.marks.waiting) {
+            self.end_op(op, Err(HostError::Io));
+        }
+    }
+
+    /// A commit that somebody waited for has ended.
     pub(super) fn marks_over(&mut self) {
         self.work.extend(std::mem::take(&mut self.marks.waiting).into_iter().map(Work::Op));
     }

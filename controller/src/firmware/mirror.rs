@@ -227,8 +227,12 @@ impl Firmware {
         if waiting {
             self.halt(pair, Halt::Link, fx);
         }
-        self.tables.owe(pair, place.track);
-        self.look_at_copy(pair);
+        // A copy of the track that is on its way has not this write.
+        if planted(Defect::CopyPaysLater) {
+            self.tables.owe(pair, place.track);
+        } else {
+            self.copy_anew(pair, place.track);
+        }
         if self.may_answer_alone(pair) {
             return OpLeg::Entered(pair);
         }
@@ -395,6 +399,11 @@ impl Firmware {
             .legs
             .values()
             .any(|leg| leg.pair == pair && leg.track == track && leg.remote == Remote::Asked)
+    }
+
+    /// Whether the peer has yet to answer a write of one of these pairs, or that it lacks one is not durable.
+    pub(super) fn has_legs(&self, pairs: &[PairId]) -> bool {
+        self.mirror.legs.values().any(|leg| leg.remote != Remote::Over && pairs.contains(&leg.pair))
     }
 
     /// An operation comes again when a peer has answered something.

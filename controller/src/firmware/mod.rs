@@ -10,6 +10,7 @@
 //! - `points`: activate, deactivate and remove, which wait for writes in flight;
 //! - `manage`: the other commands; `jobs`: reclaim, discard, merge; `policy`: what a pool does when it is full;
 //!   `starving`: who waits for room, and who is failed for it;
+//! - `joint`: points in time on both arrays;
 //! - `safety`: what a half goes back to while a copy into it is under way;
 //! - `links`: connections to other arrays; `accord`: how both agree on their pairs; `mirror`: the remote leg of a write;
 //!   `standby`: its other end; `marks`: dirty regions; `resync`: what is owed or lacked is copied; `creation` and
@@ -27,6 +28,7 @@ mod hosts;
 mod infos;
 mod io;
 mod jobs;
+mod joint;
 mod link_test;
 mod links;
 mod manage;
@@ -116,6 +118,7 @@ pub struct Firmware {
     pairs: pairs::Pairs,
     verifies: verify::Verifies,
     returns: safety::Returns,
+    joints: joint::Joints,
     /// Wall time at an instant, as last told.
     wall: (Duration, u64),
     /// Measurements of links under way.
@@ -187,6 +190,7 @@ impl Firmware {
             pairs: pairs::Pairs::default(),
             verifies: verify::Verifies::default(),
             returns: safety::Returns::default(),
+            joints: joint::Joints::default(),
             wall: (Duration::ZERO, 0),
             tests: BTreeMap::new(),
             work: VecDeque::new(),
@@ -199,6 +203,7 @@ impl Firmware {
         };
         firmware.look_at_peers();
         firmware.remove_safety_copies(firmware.tables.left_safety_copies());
+        firmware.give_up_undecided();
         firmware
     }
 

@@ -20,6 +20,7 @@ use super::creation::not_made;
 use super::durability::Waiter;
 use super::event::{CallId, Effect, LinkId};
 use super::failover::Release;
+use super::joint::Preparation;
 use super::links::{Asked, Served};
 use super::manage;
 use super::mirror::{not_found, wrong_state};
@@ -82,6 +83,10 @@ impl Firmware {
                 self.answer_durable(served, PeerAnswer::Done)
             }
             Request::Release { pairs } => self.serve_release(served, &pairs),
+            Request::Prepare { request, pairs, name, online } => {
+                self.serve_prepare(served, Preparation::new(request, pairs, name, online))
+            }
+            Request::Settle { decided, open } => self.serve_settle(served, &decided, &open),
             Request::Taken { pair } => self.serve_taken(served, pair),
             Request::Yield { pair, lineage } => self.serve_yield(served, pair, &lineage, fx),
         };

@@ -1,17 +1,21 @@
 //! Points in time and what ends them: activate, deactivate, remove; what a half is before a copy, and the way back to it. Each
 //! waits for the writes in flight (Fig. 19A).
 //!
-//! One at a time: the gates of the owners it concerns are closed, the writes that are inside land, the command changes
-//! everything in one unit, the gates open. Hosts wait for the drain, not for the disk; the caller is told after a
-//! sync and a commit that began after the cut (crash rule 2a).
+//! The gates of the owners it concerns are closed, the writes that are inside land, the command changes everything in one unit, the
+//! gates open. Hosts wait for the drain, not for the disk; the caller is told after a sync and a commit that began after
+//! the cut (crash rule 2a).
+//!
+//! What this array's operators ask for goes one at a time. What the other array asks for, or what waits for it, goes beside
+//! them: behind one that waits for writes which wait for the other array, both arrays could wait for each other.
 
 use std::collections::VecDeque;
 
 use twintrack_core::{ActivateSession, CommandError, GroupId, Owner, PairId, SessionId};
 use twintrack_link::manage::Answer;
-use twintrack_link::remote::Answer as PeerAnswer;
+use twintrack_link::remote::{Answer as PeerAnswer, PreparedPoint};
 
 use super::event::{CallId, Effect};
+use super::joint::Preparation;
 use super::links::Served;
 use super::pairs::refused;
 use super::{Firmware, Work, manage};
@@ -22,6 +26,8 @@ pub(super) struct Points {
     queue: VecDeque<Point>,
     /// The gates that the first one has closed.
     closed: Option<Vec<Owner>>,
+    /// Those that wait for nobody but the writes in flight, each with the gates that it has closed.
+    beside: Vec<(Point, Vec<Owner>)>,
 }
 
 /// One of them.
@@ -57,6 +63,10 @@ pub(super) enum What {
     GoBack(Vec<PairId>),
     /// Some more tracks of a half go back.
     GoBackStep(PairId),
+    /// A point in time on both arrays, of that request: this array's part, and then the other one is asked for its own.
+    Joint(u64),
+    /// This array's part of one that a peer asks for, and what has come of it.
+    Prepare(Preparation, Vec<PreparedPoint>),
 }
 
 impl Firmware {
@@ -64,8 +74,48 @@ impl Firmware {
         self.points.queue.push_back(point);
     }
 
-    /// Goes on with the first command; `false`: it waits, or there is none.
+    /// One that does not wait for those before it: its gates are closed now.
+    pub(super) fn start_beside(&mut self, point: Point) -> Result<(), CommandError> {
+        let owners = self.owners_of(&point)?;
+        owners.iter().for_each(|owner| self.tracks.close(*owner));
+        self.points.beside.push((point, owners));
+        Ok(())
+    }
+
+    /// Goes on with one of the commands; `false`: they wait, or there is none.
     pub(super) fn advance_points(&mut self, fx: &mut Vec<Effect>) -> bool {
+        self.advance_beside(fx) || self.advance_queue(fx)
+    }
+
+    fn advance_beside(&mut self, fx: &mut Vec<Effect>) -> bool {
+        let ready = |(point, owners): &(Point, Vec<Owner>)| {
+            owners.iter().all(|owner| self.tracks.is_drained(*owner)) && self.has_landed_there(point)
+        };
+        let Some(at) = self.points.beside.iter().position(ready) else { return false };
+        let (mut point, owners) = self.points.beside.swap_remove(at);
+        let result = self.cut(&mut point, &owners, fx);
+        self.command_unit = self.tables.last_unit();
+        self.open_gates(owners);
+        self.end_point(point, result, fx);
+        true
+    }
+
+    fn open_gates(&mut self, owners: Vec<Owner>) {
+        for owner in owners {
+            let granted = self.tracks.open(owner);
+            self.work.extend(granted.into_iter().map(Work::Op));
+        }
+    }
+
+    /// What is to be on both arrays at that instant is on the other one, too.
+    fn has_landed_there(&self, point: &Point) -> bool {
+        match &point.what {
+            What::Joint(request) => self.has_no_legs(*request),
+            _ => true,
+        }
+    }
+
+    fn advance_queue(&mut self, fx: &mut Vec<Effect>) -> bool {
         let Some(point) = self.points.queue.front() else { return false };
         let Some(owners) = self.points.closed.clone() else {
             match self.owners_of(point) {
@@ -73,7 +123,11 @@ impl Firmware {
                     owners.iter().for_each(|owner| self.tracks.close(*owner));
                     self.points.closed = Some(owners);
                 }
-                Err(error) => self.end_point(Err(error), fx),
+                Err(error) => {
+                    if let Some(point) = self.points.queue.pop_front() {
+                        self.end_point(point, Err(error), fx);
+                    }
+                }
             }
             return true;
         };
@@ -84,14 +138,13 @@ impl Firmware {
         let result = self.cut(&mut point, &owners, fx);
         // Of one by one, some may have been activated before one was refused.
         self.command_unit = self.tables.last_unit();
-        for owner in self.points.closed.take().unwrap_or_default() {
-            let granted = self.tracks.open(owner);
-            self.work.extend(granted.into_iter().map(Work::Op));
-        }
+        let closed = self.points.closed.take().unwrap_or_default();
+        self.open_gates(closed);
         let more = matches!(&point.what, What::Activate { lists, .. } if !lists.is_empty());
-        self.points.queue.push_front(point);
-        if !more || result.is_err() {
-            self.end_point(result, fx);
+        if more && result.is_ok() {
+            self.points.queue.push_front(point);
+        } else {
+            self.end_point(point, result, fx);
         }
         true
     }
@@ -113,6 +166,8 @@ impl Firmware {
                 let device = self.tables.pair(*pair).map(|record| record.device);
                 Ok(device.into_iter().map(Owner::Device).collect())
             }
+            What::Joint(request) => self.joint_owners(*request),
+            What::Prepare(preparation, _) => self.preparation_owners(preparation),
         }
     }
 
@@ -134,24 +189,32 @@ impl Firmware {
             What::BeginCopy(pair) => self.begin_copy(point.caller, *pair, closed)?,
             What::GoBack(pairs) => self.go_back(pairs)?,
             What::GoBackStep(pair) => self.go_back_step(*pair, fx),
+            What::Joint(request) => self.cut_joint(*request, point.wall_ms, fx)?,
+            What::Prepare(preparation, made) => {
+                *made = self.cut_prepared(point.caller, preparation, point.wall_ms)?;
+            }
         }
         Ok(())
     }
 
-    /// The first command is over: refused, or to be told of once it is durable.
-    fn end_point(&mut self, result: Result<(), CommandError>, fx: &mut Vec<Effect>) {
-        let Some(point) = self.points.queue.pop_front() else { return };
+    /// A command is over: refused, or to be told of once it is durable.
+    fn end_point(&mut self, point: Point, result: Result<(), CommandError>, fx: &mut Vec<Effect>) {
         match point.caller {
             Caller::Nobody => {}
             Caller::Peer(served) => {
+                let answer = match point.what {
+                    What::Prepare(_, points) => PeerAnswer::Prepared { points },
+                    _ => PeerAnswer::Done,
+                };
                 let told = result.map_err(|error| refused(&error));
-                if let Err(error) = told.and_then(|()| self.answer_durable(served, PeerAnswer::Done)) {
+                if let Err(error) = told.and_then(|()| self.answer_durable(served, answer)) {
                     self.answer_peer(served, Err(error), fx);
                 }
             }
-            Caller::Call(call) => match result.map_err(|error| manage::refusal(&error)) {
-                Ok(()) => self.point_made(call, point.what, fx),
-                Err(refusal) => self.answer(call, Err(refusal), fx),
+            Caller::Call(call) => match (result.map_err(|error| manage::refusal(&error)), point.what) {
+                (Ok(()), what) => self.point_made(call, what, fx),
+                (Err(refusal), What::Joint(request)) => self.fail_joint(request, refusal, fx),
+                (Err(refusal), _) => self.answer(call, Err(refusal), fx),
             },
         }
     }
@@ -164,7 +227,9 @@ impl Firmware {
             What::Deactivate(session) => self.session_info(session).map_or(Answer::Done, Answer::Session),
             // The way has only begun.
             What::GoBack(pairs) => return self.await_return(call, pairs),
-            What::Remove(_) | What::BeginCopy(_) | What::GoBackStep(_) => Answer::Done,
+            // So has this.
+            What::Joint(_) => return,
+            What::Remove(_) | What::BeginCopy(_) | What::GoBackStep(_) | What::Prepare(..) => Answer::Done,
         };
         self.answer(call, Ok(answer), fx);
     }

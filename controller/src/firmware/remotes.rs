@@ -6,6 +6,7 @@ use twintrack_link::remote::{Note, Request};
 
 use super::creation::NewPair;
 use super::event::{CallId, Effect};
+use super::joint::NewSnapshot;
 use super::links::Asked;
 use super::{Firmware, manage};
 
@@ -126,6 +127,10 @@ impl Firmware {
                 return self.answer_remote(call, pair, fx);
             }
             Command::RemoteFailover { device, force } => return self.fail_over(call, &device, force, fx),
+            Command::RemoteSnapshot { request, devices, whole_group, name, offline } => {
+                let new = NewSnapshot { request, devices, whole_group, name, offline };
+                return self.begin_snapshot(call, new, fx);
+            }
             Command::RemoteGoBack { device } => return self.begin_going_back(call, &device),
             Command::RemoteResolve { device, keep } => return self.resolve(call, &device, keep, fx),
             Command::RemoteVerify { device, mark } => return self.verify(call, &device, mark, fx),
@@ -215,7 +220,7 @@ impl Firmware {
         }
     }
 
-    fn device_name(&self, pair: PairId) -> String {
+    pub(super) fn device_name(&self, pair: PairId) -> String {
         let device = self.tables.pair(pair).and_then(|record| self.tables.device(record.device));
         device.map(|device| device.name.clone()).unwrap_or_default()
     }

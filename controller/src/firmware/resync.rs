@@ -49,14 +49,16 @@ pub(super) struct Standing {
     pub(super) vouched: bool,
     /// Raised when copying stops: which answers count.
     run: u32,
-    begun: Begun,
-    /// Tracks that are copied now, and their frames that are not answered.
-    copying: BTreeMap<TrackNo, u32>,
+    pub(super) begun: Begun,
+    /// Tracks that are copied now.
+    copying: BTreeMap<TrackNo, Copying>,
     completing: bool,
     /// The generation of which the peer has said that its half has it whole.
     pub(super) whole: Option<PairGeneration>,
     /// A copy into the half here was completed since both have agreed.
     pub(super) settled: bool,
+    /// The peer has been told of all of the group since then.
+    pub(super) group_told: bool,
     /// Tracks could not be read: when to try again.
     pub(super) retry_at: Option<Duration>,
     /// When a pair that the arrays have halted themselves is tried again.
@@ -66,9 +68,20 @@ pub(super) struct Standing {
     pub(super) rate: Rate,
 }
 
+/// One copy of one track: only its own answers count, for the track may have been written since, and be copied anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CopyNo(u64);
+
+#[derive(Debug)]
+struct Copying {
+    number: CopyNo,
+    /// Frames that are not answered.
+    frames: u32,
+}
+
 /// Whether the peer has been told that a copy into its half begins.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Begun {
+pub(super) enum Begun {
     #[default]
     No,
     Asked,
@@ -84,6 +97,7 @@ impl Standing {
         self.completing = false;
         self.whole = None;
         self.settled = false;
+        self.group_told = false;
         self.retry_at = None;
     }
 }
@@ -109,6 +123,12 @@ impl Firmware {
         self.standing(pair).agrees_until = until;
     }
 
+    /// The other half is no more: nobody will agree, nor answer what a host wants of it.
+    pub(super) fn expect_nothing(&mut self, pair: PairId) {
+        let standing = self.standing(pair);
+        (standing.agreed, standing.agrees_until) = (None, Duration::ZERO);
+    }
+
     fn agrees_soon(&self, pair: PairId) -> bool {
         self.standings.get(&pair).is_some_and(|standing| self.now < standing.agrees_until)
     }
@@ -122,12 +142,6 @@ impl Firmware {
     pub(super) fn is_whole(&self, pair: PairId) -> bool {
         let whole = self.standings.get(&pair).and_then(|standing| standing.whole);
         whole.is_some() && whole == self.tables.pair(pair).map(|record| record.lineage.current())
-    }
-
-    /// Whether the peer has been told that what comes may be of a state that it has not: only then it gets anything, for it
-    /// keeps what it has first ([`super::safety`]).
-    pub(super) fn is_told(&self, pair: PairId) -> bool {
-        self.is_whole(pair) || self.standings.get(&pair).is_some_and(|standing| standing.begun == Begun::Yes)
     }
 
     /// Owed, and not on its way: a write to it need not be sent, for the copy comes after it.
@@ -196,11 +210,22 @@ impl Firmware {
             if self.standing(pair).copying.contains_key(&track) || self.tables.is_lacked(pair, track) {
                 continue;
             }
-            // One frame too many, until it has been read.
-            self.standing(pair).copying.insert(track, 1);
+            let number = self.begin_copying(pair, track);
             let place = Place { owner: Owner::Device(device), track };
-            self.start_op(place, 0, whole, Change::Copy, Parent::Copy(pair, track));
+            self.start_op(place, 0, whole, Change::Copy, Parent::Copy(pair, track, number));
         }
+    }
+
+    fn begin_copying(&mut self, pair: PairId, track: TrackNo) -> CopyNo {
+        let number = CopyNo(self.next_number());
+        // One frame too many, until it has been read.
+        self.standing(pair).copying.insert(track, Copying { number, frames: 1 });
+        number
+    }
+
+    fn is_copying(&self, pair: PairId, track: TrackNo, number: CopyNo) -> bool {
+        let copying = self.standings.get(&pair).and_then(|standing| standing.copying.get(&track));
+        copying.is_some_and(|copying| copying.number == number)
     }
 
     /// Whether another track may be copied beside those that are: few enough of them, and the link has room beside what
@@ -214,19 +239,20 @@ impl Firmware {
     /// A copy has its track to itself: it reads it.
     pub(super) fn run_copy(&mut self, id: OpId, fx: &mut Vec<Effect>) {
         let Some(op) = self.ops.get(&id) else { return };
-        let place = op.place;
-        let (Some(pair), Some(entry)) = (self.pair_of(place.owner), self.tables.entry(place)) else {
+        let (place, parent) = (op.place, op.parent);
+        let Parent::Copy(pair, track, number) = parent else { return };
+        let Some(entry) = self.tables.entry(place) else {
             self.end_op(id, Err(HostError::Gone));
             return;
         };
         // What is lacked lies at the peer alone, whatever else is known of the track: nothing here may go over it.
         let here = !self.tables.is_lacked(pair, place.track);
-        if !self.moves(pair) || !self.standing(pair).copying.contains_key(&place.track) {
+        if !self.moves(pair) || !self.is_copying(pair, track, number) {
             self.end_op(id, Ok(()));
         } else if !here {
             self.end_op(id, Err(HostError::Gone));
         } else if entry.is_zeros() {
-            self.send_copy(pair, place.track, Request::Clear { pair, track: place.track, count: 1 }, fx);
+            self.send_copy(pair, track, number, Request::Clear { pair, track, count: 1 }, fx);
             self.end_op(id, Ok(()));
         } else {
             let length = self.bytes_of(place);
@@ -242,12 +268,11 @@ impl Firmware {
         fx: &mut Vec<Effect>,
     ) {
         let Some(op) = self.ops.get(&id) else { return };
-        let (track, pair) = (op.place.track, self.pair_of(op.place.owner));
-        let ended = match (result, pair) {
-            (Err(error), _) => Err(error),
-            (Ok(_), None) => Ok(()),
-            (Ok(segments), Some(pair)) => {
-                if self.moves(pair) && self.standing(pair).copying.contains_key(&track) {
+        let Parent::Copy(pair, track, number) = op.parent else { return };
+        let ended = match result {
+            Err(error) => Err(error),
+            Ok(segments) => {
+                if self.moves(pair) && self.is_copying(pair, track, number) {
                     let mut within = 0;
                     for segment in segments {
                         let length = segment.len();
@@ -255,7 +280,7 @@ impl Firmware {
                             Segment::Bytes(data) => Request::Write { pair, track, within, data },
                             Segment::Zeros(length) => Request::Zeros { pair, track, within, length },
                         };
-                        self.send_copy(pair, track, what, fx);
+                        self.send_copy(pair, track, number, what, fx);
                         within += length;
                     }
                 }
@@ -265,19 +290,36 @@ impl Firmware {
         self.end_op(id, ended);
     }
 
-    fn send_copy(&mut self, pair: PairId, track: TrackNo, what: Request, fx: &mut Vec<Effect>) {
+    fn send_copy(
+        &mut self,
+        pair: PairId,
+        track: TrackNo,
+        number: CopyNo,
+        what: Request,
+        fx: &mut Vec<Effect>,
+    ) {
         let Some(peer) = self.tables.pair(pair).map(|record| record.peer) else { return };
         let now = self.now;
         let standing = self.standing(pair);
         standing.copied_bytes += u64::from(what.payload_bytes());
         standing.rate.add(now, what.payload_bytes().into());
-        *standing.copying.entry(track).or_default() += 1;
-        let run = standing.run;
-        self.ask(peer, what, Asked::Copy(pair, track, run), fx);
+        if let Some(copying) = standing.copying.get_mut(&track) {
+            copying.frames += 1;
+        }
+        self.ask(peer, what, Asked::Copy(pair, track, number), fx);
     }
 
     /// A copy has sent what it had to.
-    pub(super) fn copy_sent(&mut self, pair: PairId, track: TrackNo, result: Result<(), HostError>) {
+    pub(super) fn copy_sent(
+        &mut self,
+        pair: PairId,
+        track: TrackNo,
+        number: CopyNo,
+        result: Result<(), HostError>,
+    ) {
+        if !self.is_copying(pair, track, number) {
+            return;
+        }
         if result.is_err() {
             // It cannot be read here: it stays owed, and the others go on meanwhile.
             let retry_at = self.now + RETRY_AFTER;
@@ -295,11 +337,11 @@ impl Firmware {
         &mut self,
         pair: PairId,
         track: TrackNo,
-        run: u32,
+        number: CopyNo,
         result: Result<Answer, PeerError>,
         fx: &mut Vec<Effect>,
     ) {
-        if self.standing(pair).run != run {
+        if !self.is_copying(pair, track, number) {
             return;
         }
         match result {
@@ -309,9 +351,9 @@ impl Firmware {
     }
 
     fn frame_over(&mut self, pair: PairId, track: TrackNo) {
-        let Some(left) = self.standing(pair).copying.get_mut(&track) else { return };
-        *left -= 1;
-        if *left == 0 {
+        let Some(copying) = self.standing(pair).copying.get_mut(&track) else { return };
+        copying.frames -= 1;
+        if copying.frames == 0 {
             self.standing(pair).copying.remove(&track);
             self.tables.pay(pair, track);
             self.look_at_copy(pair);
@@ -405,7 +447,7 @@ impl Firmware {
             if self.standing(pair).copying.contains_key(&track) {
                 continue;
             }
-            self.standing(pair).copying.insert(track, 1);
+            self.begin_copying(pair, track);
             let place = Place { owner: Owner::Device(device), track };
             self.start_op(place, 0, whole, Change::Fetch, Parent::Fetch(pair, track));
         }
@@ -514,7 +556,7 @@ impl Firmware {
         self.copies_at(at);
     }
 
-    /// A track is not as the peer has it, whatever is on its way: it is copied once more.
+    /// A track is not as the peer has it, whatever is on its way: it is copied, once more if it is copied now.
     pub(super) fn copy_anew(&mut self, pair: PairId, track: TrackNo) {
         self.standing(pair).copying.remove(&track);
         self.tables.owe(pair, track);

@@ -233,6 +233,7 @@ impl Firmware {
             Waiter::Complete(pair, generation, run) => self.complete_ready(pair, generation, run, fx),
             Waiter::Taken(call, pairs) => self.taken(call, pairs, fx),
             Waiter::Resolved(call, pair) => self.resolved(call, pair, fx),
+            Waiter::Joint(request) => self.joint_durable(request, fx),
             Waiter::Call(call, answer) => fx.push(Effect::Answer { call, result: *answer }),
             Waiter::Stop => fx.push(Effect::Stopped { result: Ok(()) }),
             Waiter::Background => {}
@@ -242,7 +243,7 @@ impl Firmware {
     pub(super) fn not_durable(&mut self, waiter: Waiter, fx: &mut Vec<Effect>) {
         match waiter {
             Waiter::Host(request) => self.flushed(request, Err(HostError::Io), fx),
-            Waiter::Marks => self.marks_over(),
+            Waiter::Marks => self.marks_failed(),
             Waiter::Leg(leg) => self.leg_committed(leg, Err(HostError::Io)),
             Waiter::Peer(served, _) => self.answer_peer(served, Err(pairs::unavailable()), fx),
             Waiter::Clean(pair) => self.clean_flushed(pair, false),
@@ -257,6 +258,7 @@ impl Firmware {
             Waiter::Taken(call, _) | Waiter::Resolved(call, _) => {
                 fx.push(Effect::Answer { call, result: Err(unavailable()) });
             }
+            Waiter::Joint(request) => self.joint_not_durable(request, fx),
             Waiter::Call(call, _) => fx.push(Effect::Answer { call, result: Err(unavailable()) }),
             Waiter::Stop => fx.push(Effect::Stopped { result: Err(DiskError::Failed) }),
             Waiter::Background => {}

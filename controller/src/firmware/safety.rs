@@ -31,6 +31,7 @@ use super::links::Served;
 use super::pairs::refused;
 use super::points::{Caller, Point, What};
 use super::remotes::{gone, refusal, wrong_state};
+use super::resync::Begun;
 use super::rounds;
 
 /// Halves on their way back.
@@ -43,6 +44,34 @@ pub(super) struct Returns {
 }
 
 impl Firmware {
+    /// Whether a write may go to the peer, for the array that serves: the peer has been told that what comes may be of a
+    /// state that it has not, and so of all of the group, for it keeps all of them first. On the link there is no order
+    /// between that and a write.
+    pub(super) fn is_told(&mut self, pair: PairId) -> bool {
+        if !self.is_told_itself(pair) {
+            return false;
+        }
+        let Some(record) = self.tables.pair(pair).filter(|record| !record.group.is_empty()) else {
+            return true;
+        };
+        if self.standings.get(&pair).is_some_and(|standing| standing.group_told) {
+            return true;
+        }
+        let waits = |(id, other): (PairId, &PairRecord)| {
+            let member = other.peer == record.peer && other.group == record.group;
+            let moves = other.is_owner() && other.halt.is_none() && other.mode == Mode::Synchronous;
+            member && moves && !self.is_told_itself(id)
+        };
+        let told = !self.tables.pairs().any(waits);
+        self.standing(pair).group_told = told;
+        told
+    }
+
+    fn is_told_itself(&self, pair: PairId) -> bool {
+        let begun = self.standings.get(&pair).is_some_and(|standing| standing.begun == Begun::Yes);
+        begun || self.is_whole(pair) && self.tables.owed(pair).is_some_and(|owed| owed.is_empty())
+    }
+
     /// A copy into this half begins. It is durable that it is no point of the lineage any more, and what it was is kept,
     /// before the sender hears of it.
     pub(super) fn serve_begin(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
@@ -53,8 +82,8 @@ impl Firmware {
             return self.answer_durable(served, PeerAnswer::Done);
         }
         let wall_ms = self.wall_ms();
-        self.start_point(Point { caller: Caller::Peer(served), wall_ms, what: What::BeginCopy(pair) });
-        Ok(())
+        let point = Point { caller: Caller::Peer(served), wall_ms, what: What::BeginCopy(pair) };
+        self.start_beside(point).map_err(|error| refused(&error))
     }
 
     /// The devices of the halves that are kept before a copy.
@@ -78,9 +107,9 @@ impl Firmware {
         let drained = |pair: &PairId| {
             self.tables.pair(*pair).is_some_and(|record| closed.contains(&Owner::Device(record.device)))
         };
-        let keep: Vec<_> = self.kept_for(into).into_iter().filter(drained).map(Pinned::SafetyCopy).collect();
+        let keep: Vec<_> = self.kept_for(into).into_iter().filter(drained).collect();
         let wall_ms = self.wall_ms();
-        self.tables.begin_copy(into, &keep, wall_ms).map(drop)
+        self.tables.begin_copy(into, &keep, Pinned::SafetyCopy, wall_ms).map(drop)
     }
 
     /// The halves that are kept before a copy into one.
@@ -289,13 +318,14 @@ impl Firmware {
         })
     }
 
-    pub(super) fn pinned_info(&self, session: SessionId, pinned: Pinned) -> PinnedInfo {
+    pub(super) fn pinned_info(&self, session: SessionId, pinned: Pinned) -> Option<PinnedInfo> {
         let what = match pinned {
             Pinned::SafetyCopy(_) => PinnedKind::SafetyCopy,
             Pinned::Loser(_) => PinnedKind::Loser,
+            Pinned::Undecided(_) => return None,
         };
         let needed = self.tables.needed_for(session).is_some();
-        PinnedInfo { what, pair: pinned.pair().to_string(), needed }
+        Some(PinnedInfo { what, pair: pinned.pair()?.to_string(), needed })
     }
 }
 

@@ -35,8 +35,16 @@ pub(super) struct Tracks {
     busy: BTreeMap<Place, Busy>,
     /// Operations let in and not finished, by owner.
     inside: BTreeMap<Owner, u32>,
-    /// Operations that came after the gate was closed.
-    gates: BTreeMap<Owner, VecDeque<(OpId, Place, Access)>>,
+    gates: BTreeMap<Owner, Gate>,
+}
+
+/// A gate that is closed.
+#[derive(Debug, Default)]
+struct Gate {
+    /// How often: it opens when as many have opened it.
+    closed: u32,
+    /// Operations that came since.
+    waiting: VecDeque<(OpId, Place, Access)>,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +57,7 @@ impl Tracks {
     /// An operation comes. `true`: it may go; otherwise a later call returns it.
     pub(super) fn admit(&mut self, op: OpId, place: Place, access: Access) -> bool {
         if let Some(gate) = self.gates.get_mut(&place.owner) {
-            gate.push_back((op, place, access));
+            gate.waiting.push_back((op, place, access));
             return false;
         }
         self.enter(op, place, access)
@@ -99,9 +107,9 @@ impl Tracks {
         granted
     }
 
-    /// Operations of this owner that come from now on wait until [`Self::open`].
+    /// Operations of this owner that come from now on wait until [`Self::open`], as often as this.
     pub(super) fn close(&mut self, owner: Owner) {
-        self.gates.entry(owner).or_default();
+        self.gates.entry(owner).or_default().closed += 1;
     }
 
     /// Whether nothing of this owner is under way.
@@ -111,7 +119,12 @@ impl Tracks {
 
     /// Lets go what waited. Who may go now.
     pub(super) fn open(&mut self, owner: Owner) -> Vec<OpId> {
-        let waiting = self.gates.remove(&owner).unwrap_or_default();
+        let Some(gate) = self.gates.get_mut(&owner) else { return Vec::new() };
+        gate.closed -= 1;
+        if gate.closed > 0 {
+            return Vec::new();
+        }
+        let waiting = self.gates.remove(&owner).unwrap_or_default().waiting;
         waiting
             .into_iter()
             .filter(|(op, place, access)| self.enter(*op, *place, *access))
@@ -195,6 +208,8 @@ mod tests {
         assert!(!tracks.is_drained(OWNER));
         tracks.finish(OpId(2), PLACE);
         assert!(tracks.is_drained(OWNER));
+        tracks.close(OWNER);
+        assert_eq!(tracks.open(OWNER), []);
         assert_eq!(tracks.open(OWNER), [OpId(3)]);
         assert!(!tracks.is_drained(OWNER));
     }

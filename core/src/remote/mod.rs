@@ -246,6 +246,11 @@ pub struct SagaOutcome {
 pub enum SagaResult {
     /// It was done.
     Done,
+    /// It was done, and the peer has yet to hear of it: until then it is not forgotten.
+    Untold {
+        /// Which.
+        peer: PeerId,
+    },
     /// It was refused or undone.
     Refused {
         /// The class of the refusal, in the numbering of management.

@@ -159,13 +159,13 @@ impl World {
     pub fn begin_copy(&mut self, id: PairId) {
         let fit =
             |id: &PairId| self.t.pair(*id).is_some_and(|record| record.complete && record.kept.is_none());
-        let keep: Vec<_> = self.group(id).into_iter().filter(fit).map(Pinned::SafetyCopy).collect();
-        self.t.begin_copy(id, &keep, self.last_value).expect("nothing is in the way");
-        for pinned in keep {
-            let record = self.t.pair(pinned.pair()).expect("it is there");
+        let keep: Vec<_> = self.group(id).into_iter().filter(fit).collect();
+        self.t.begin_copy(id, &keep, Pinned::SafetyCopy, self.last_value).expect("nothing is in the way");
+        for id in keep {
+            let record = self.t.pair(id).expect("it is there");
             let session = record.kept.as_ref().expect("it was just kept").session;
             self.then.insert(session, self.now[&record.device].clone());
-            self.say(format!("{session} is {pinned}"));
+            self.say(format!("{session} keeps {id}"));
         }
     }
 

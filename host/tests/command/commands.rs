@@ -17,7 +17,7 @@ fn virtual_device(name: &str) -> DeviceInfo {
     DeviceInfo { id: 2, name: name.to_owned(), size_bytes: 0, kind, online: true }
 }
 
-fn session(id: u32, state: SessionInfoState) -> SessionInfo {
+pub fn session(id: u32, state: SessionInfoState) -> SessionInfo {
     let is_related = state != SessionInfoState::Registered;
     SessionInfo {
         id,

@@ -2,11 +2,12 @@
 
 use twintrack_host::manage::{
     Answer, LinkInfo, LinkInfoState, LinkTestInfo, PairCause, PairData, PairHalf, PairLink, PairMode,
-    PairPolicy, PairRole, PairStatusInfo, RefusalCode, RemoteInfo, SafetyCopyInfo, VerifyInfo,
+    PairPolicy, PairRole, PairStatusInfo, RefusalCode, RemoteInfo, RemoteSnapshotInfo, SafetyCopyInfo,
+    SessionInfo, SessionInfoState, VerifyInfo,
 };
 
 use crate::array::{Act, Array, Asked, Ended};
-use crate::commands::{device, run};
+use crate::commands::{device, run, session};
 
 fn link() -> LinkInfo {
     LinkInfo {
@@ -201,6 +202,37 @@ fn a_failover_to_the_safety_copy_is_sent() {
     let (_, shown) = run("remote show db", &[Answer::Remote(Box::new(copying))]);
     let line = shown.lines().find(|line| line.starts_with("safety copy")).unwrap();
     assert_eq!(line, "safety copy  ses-9 (db.safe-1), of 2025-12-31T23:59:59.001Z");
+}
+
+/// F3: one command, and what it made on both arrays.
+#[test]
+fn a_snapshot_on_both_arrays_is_sent() {
+    let here = SessionInfo { id: 4, standard: "db".to_owned(), ..session(4, SessionInfoState::Active) };
+    let made = RemoteSnapshotInfo {
+        here,
+        peer: "tokyo".to_owned(),
+        there: Some(7),
+        virtual_device_there: "db-copy.monday".to_owned(),
+        shown_there: true,
+    };
+    let later = RemoteSnapshotInfo { there: None, shown_there: false, ..made.clone() };
+    let answer = [Answer::RemoteSnapshots(vec![made, later])];
+    let line = "remote snapshot db log --name monday --whole-group --request 77";
+    let (mut asked, shown) = run(line, &answer);
+    assert_eq!(
+        asked.pop().unwrap(),
+        r#"{"command":"remote-snapshot","request":77,"devices":["db","log"],"whole_group":true,"name":"monday","offline":false}"#
+    );
+    insta::assert_snapshot!(shown, @r#"
+    DEVICE  SESSION  VIRTUAL    OTHER ARRAY  SESSION  VIRTUAL         SHOWN THERE
+    db      ses-4    db-monday  tokyo        ses-7    db-copy.monday  yes
+    db      ses-4    db-monday  tokyo        -        db-copy.monday  at the next contact
+    "#);
+    let array = Array::answers([]);
+    let Ended { code, stderr, .. } = array.run("remote snapshot db --name monday --request 77");
+    assert_eq!(code, Some(3));
+    assert!(stderr.contains("once more with --request 77"), "{stderr}");
+    assert_eq!(array.run("remote snapshot --name monday").code, Some(2));
 }
 
 #[test]

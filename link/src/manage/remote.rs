@@ -155,6 +155,21 @@ pub struct DivergedInfo {
     pub since_ms: u64,
 }
 
+/// A point in time of one volume on both arrays (F3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteSnapshotInfo {
+    /// The session here.
+    pub here: super::SessionInfo,
+    /// The other array's name here.
+    pub peer: String,
+    /// The session there; `None`: the request was made before, and only the other array knows.
+    pub there: Option<u32>,
+    /// The virtual device that shows it there, as far as it is known here.
+    pub virtual_device_there: String,
+    /// Whether it is known to be shown there; otherwise it is at the next contact.
+    pub shown_there: bool,
+}
+
 /// What comparing both sides found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyInfo {

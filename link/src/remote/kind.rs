@@ -8,7 +8,8 @@ use twintrack_core::remote::{Halt, Lineage, Mode};
 use twintrack_core::{PairId, TrackNo};
 
 use super::message::{
-    Answer, CreateHalf, Hello, Marks, Message, Note, PairState, PeerError, Refused, Request, RequestNo,
+    Answer, CreateHalf, Hello, Marks, Message, Note, PairState, PeerError, PreparedPoint, Refused, Request,
+    RequestNo,
 };
 use super::wire::{EncodeError, Field, Malformed, Reader};
 
@@ -120,6 +121,10 @@ kinds! {
     33 Yield: [Message::Request { id, what: Request::Yield { pair, lineage } }]
         { id: RequestNo, pair: PairId, lineage: Lineage };
     34 End: [Message::Request { id, what: Request::End { pair } }] { id: RequestNo, pair: PairId };
+    35 Prepare: [Message::Request { id, what: Request::Prepare { request, pairs, name, online } }]
+        { id: RequestNo, request: u64, pairs: Vec<PairId>, name: String, online: bool };
+    36 Settle: [Message::Request { id, what: Request::Settle { decided, open } }]
+        { id: RequestNo, decided: Vec<u64>, open: Vec<u64> };
 
     64 Done: [Message::Answer { id, result: Ok(Answer::Done) }] { id: RequestNo };
     65 Data: [Message::Answer { id, result: Ok(Answer::Data(data)) }] { id: RequestNo } payload data;
@@ -130,6 +135,8 @@ kinds! {
     69 Released: [Message::Answer { id, result: Ok(Answer::Released { pairs }) }]
         { id: RequestNo, pairs: Vec<(PairId, Lineage)> };
     70 Failed: [Message::Answer { id, result: Err(error) }] { id: RequestNo, error: PeerError };
+    71 Prepared: [Message::Answer { id, result: Ok(Answer::Prepared { points }) }]
+        { id: RequestNo, points: Vec<PreparedPoint> };
 
     96 Halted: [Message::Note(Note::Halted { pairs, halt })] { pairs: Vec<PairId>, halt: Halt };
     97 Leaving: [Message::Note(Note::Leaving)] {};

@@ -17,7 +17,9 @@ use twintrack_core::{PairGeneration, PairId, RegionNo, TrackNo};
 ///
 /// - 1: the first one. Nothing in it is asynchronous yet: numbered sets will be requests of their own, and
 ///   [`PairState`] will tell the last one.
-pub const VERSION: u16 = 1;
+/// - 2: points in time on both arrays ([`Request::Prepare`], [`Request::Settle`]); [`Request::End`]. Before [`Request::Begin`] is answered
+///   nothing of the pair is sent, for the receiver keeps what it has first.
+pub const VERSION: u16 = 2;
 
 /// The largest payload of a message in bytes: the largest track.
 pub const PAYLOAD_BYTES_MAX: u32 = 1 << 20;
@@ -31,6 +33,10 @@ pub const STATES_MAX: usize = 64;
 pub const MARKS_MAX: usize = 4096;
 /// The most check sums of one [`Answer::Sums`]: one for each block of the largest track.
 pub const SUMS_MAX: usize = 256;
+/// The most volumes of one [`Request::Prepare`].
+pub const POINTS_MAX: usize = SUMS_MAX;
+/// The most requests that one [`Request::Settle`] names.
+pub const SETTLED_MAX: usize = remote::SAGAS_MAX;
 /// The longest name of an array, device, pool or group in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 /// The longest reason of a refusal in bytes; what is longer is cut when it is sent.
@@ -327,6 +333,27 @@ pub enum Request {
         /// The sender's lineage.
         lineage: Lineage,
     },
+    /// The receiver's part of a point in time on both arrays (F3): all that was sent before it is in, nothing that is sent
+    /// after it. [`Answer::Prepared`] once that is durable; nobody reads it before a [`Request::Settle`].
+    Prepare {
+        /// The sender's request, by which it goes.
+        request: u64,
+        /// What it is of, at most [`POINTS_MAX`], at one instant.
+        pairs: Vec<PairId>,
+        /// What the virtual devices that show it are called, behind the names of the volumes and a dot.
+        name: String,
+        /// Whether hosts may use them.
+        online: bool,
+    },
+    /// What became of the sender's points in time: those decided are shown from now on, those open may be yet, and all others
+    /// of it that the receiver has prepared go. The first request of an epoch, and one after each decision.
+    /// [`Answer::Done`] once that is durable.
+    Settle {
+        /// There is the point in time, durably: at most [`SETTLED_MAX`].
+        decided: Vec<u64>,
+        /// It is not decided: at most [`SETTLED_MAX`].
+        open: Vec<u64>,
+    },
     /// A person chose the sender's data of a pair that diverged: the receiver keeps its own as a session, lacks from then
     /// on whatever may differ, and serves no more (F4). [`Answer::Done`] once that is durable.
     Yield {
@@ -335,6 +362,15 @@ pub enum Request {
         /// The sender's lineage.
         lineage: Lineage,
     },
+}
+
+/// One volume of a point in time, prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreparedPoint {
+    /// The number of its session.
+    pub session: u32,
+    /// The name of the virtual device that shows it.
+    pub shown_by: String,
 }
 
 /// The half of a pair that the receiver is to make.
@@ -391,6 +427,11 @@ pub enum Answer {
         /// Its lineage.
         lineage: Lineage,
     },
+    /// All of the point in time, in the order asked for.
+    Prepared {
+        /// At most [`POINTS_MAX`].
+        points: Vec<PreparedPoint>,
+    },
     /// The answering side serves these no more; their lineages, in the order asked for.
     Released {
         /// At most [`PAIRS_MAX`].
@@ -444,7 +485,7 @@ pub enum Note {
 }
 
 impl Request {
-    /// The pairs that it is a command for; none, if it is I/O.
+    /// The pairs that it is a command for; none, if it is I/O or about no pair.
     pub fn commanded(&self) -> &[PairId] {
         match self {
             Self::Ready { pair }
@@ -456,13 +497,17 @@ impl Request {
             | Self::Yield { pair, .. }
             | Self::Complete { pair, .. } => std::slice::from_ref(pair),
             Self::Create(half) => std::slice::from_ref(&half.pair),
-            Self::Halt { pairs, .. } | Self::Resume { pairs } | Self::Release { pairs } => pairs,
+            Self::Halt { pairs, .. }
+            | Self::Resume { pairs }
+            | Self::Release { pairs }
+            | Self::Prepare { pairs, .. } => pairs,
             Self::Write { .. }
             | Self::Zeros { .. }
             | Self::Clear { .. }
             | Self::Fetch { .. }
             | Self::Flush { .. }
             | Self::Sums { .. }
+            | Self::Settle { .. }
             | Self::Echo { .. } => &[],
         }
     }

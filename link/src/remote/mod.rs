@@ -22,8 +22,8 @@ pub use connection::{Connection, Happening, Reset, SendError};
 pub use frame::{Decoder, Encoder, FrameError, HEADER_BYTES};
 pub use message::{
     Answer, CreateDevice, CreateHalf, Hello, LinkRefusal, MARKS_MAX, MarkSet, Marks, Message, NAME_BYTES_MAX,
-    Note, PAIRS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_UNIT_BYTES, PairState, PeerError, PeerErrorCode,
-    REASON_BYTES_MAX, Refused, Request, RequestNo, STATES_MAX, SUMS_MAX, VERSION,
+    Note, PAIRS_MAX, PAYLOAD_BYTES_MAX, PAYLOAD_UNIT_BYTES, POINTS_MAX, PairState, PeerError, PeerErrorCode,
+    PreparedPoint, REASON_BYTES_MAX, Refused, Request, RequestNo, SETTLED_MAX, STATES_MAX, SUMS_MAX, VERSION,
 };
 pub use timing::{Redial, Timing};
 pub use window::{COPY_BYTES_MAX, COPY_BYTES_MIN, REQUESTS_MAX, REQUESTS_RESERVED, WINDOW_BYTES_MAX};

@@ -74,6 +74,7 @@ enum Wants {
     Sums,
     Created,
     Released { pairs: usize },
+    Prepared { pairs: usize },
 }
 
 /// What the peer has said.
@@ -250,6 +251,7 @@ impl Wants {
             Request::Sums { .. } => Self::Sums,
             Request::Create(_) => Self::Created,
             Request::Release { pairs } => Self::Released { pairs: pairs.len() },
+            Request::Prepare { pairs, .. } => Self::Prepared { pairs: pairs.len() },
             _ => Self::Done,
         }
     }
@@ -260,6 +262,7 @@ impl Wants {
                 data.len() == length as usize
             }
             (Self::Released { pairs: asked }, Answer::Released { pairs }) => pairs.len() == asked,
+            (Self::Prepared { pairs }, Answer::Prepared { points }) => points.len() == pairs,
             (Self::Done, Answer::Done)
             | (Self::Fetched { .. }, Answer::Zeros)
             | (Self::Sums, Answer::Sums(_))

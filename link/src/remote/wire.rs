@@ -7,7 +7,8 @@ use twintrack_core::{PairGeneration, PairId, RegionNo, TrackNo};
 
 use super::message::{
     CreateDevice, CreateHalf, Hello, LinkRefusal, MARKS_MAX, MarkSet, Marks, NAME_BYTES_MAX, PAIRS_MAX,
-    PairState, PeerError, PeerErrorCode, REASON_BYTES_MAX, Refused, RequestNo, STATES_MAX, SUMS_MAX,
+    POINTS_MAX, PairState, PeerError, PeerErrorCode, PreparedPoint, REASON_BYTES_MAX, Refused, RequestNo,
+    SETTLED_MAX, STATES_MAX, SUMS_MAX,
 };
 
 /// Something that a message cannot carry.
@@ -140,6 +141,7 @@ records! {
         lineage: Lineage
     }
     CreateDevice { pool: Option<String> }
+    PreparedPoint { session: u32, shown_by: String }
 }
 
 macro_rules! codes {
@@ -275,6 +277,8 @@ items! {
     (PairId, Lineage): PAIRS_MAX, "a list of lineages";
     (RegionNo, u64): MARKS_MAX, "a list of marks";
     u32: SUMS_MAX, "a list of check sums";
+    u64: SETTLED_MAX, "a list of requests";
+    PreparedPoint: POINTS_MAX, "a point in time";
 }
 
 /// A name.

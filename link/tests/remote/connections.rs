@@ -66,7 +66,7 @@ fn refusals_are_told_to_the_other_side() {
         assert!(!by.reason.is_empty());
         (refuser, by.serial, by.code)
     };
-    let another_version = Hello { version: 2, ..array(2) };
+    let another_version = Hello { version: twintrack_link::remote::VERSION + 1, ..array(2) };
     assert_eq!(refused([array(1), another_version.clone()], None, None), (1, 2, LinkRefusal::Version));
     assert_eq!(refused([another_version, array(1)], None, None), (1, 1, LinkRefusal::Version));
     let other_tracks = Hello { track_bytes: 16384, ..array(2) };
@@ -316,6 +316,13 @@ fn an_answer_has_to_fit_its_request() {
     assert!(tell(echo(), data(512)) && !tell(echo(), Answer::Zeros));
     assert!(!tell(release(1), Answer::Released { pairs: Vec::new() }));
     assert!(tell(release(0), Answer::Released { pairs: Vec::new() }));
+    let prepare = |pairs: usize| {
+        let (request, name, online) = (1, "now".to_owned(), true);
+        Request::Prepare { request, pairs: vec![PAIR; pairs], name, online }
+    };
+    assert!(!tell(prepare(0), Answer::Done));
+    assert!(!tell(prepare(1), Answer::Prepared { points: Vec::new() }));
+    assert!(tell(prepare(0), Answer::Prepared { points: Vec::new() }));
     assert!(tell(Request::Sums { pair: PAIR, track: TrackNo(0) }, Answer::Sums(vec![1])));
 }
 

@@ -8,7 +8,7 @@ use twintrack_core::remote::{Half, Halt, Lineage, Mode, Policy, Role, Stage};
 use twintrack_core::{PairGeneration, PairId, RegionNo, TrackNo};
 use twintrack_link::remote::{
     Answer, CreateDevice, CreateHalf, Hello, LinkRefusal, MarkSet, Marks, Message, Note, PairState,
-    PeerError, PeerErrorCode, Refused, Request, RequestNo,
+    PeerError, PeerErrorCode, PreparedPoint, Refused, Request, RequestNo,
 };
 
 /// A message of any kind.
@@ -60,6 +60,10 @@ pub fn request() -> impl Strategy<Value = Request> {
         pair().prop_map(|pair| Request::Taken { pair }),
         (pair(), lineage()).prop_map(|(pair, lineage)| Request::Complete { pair, lineage }),
         (pair(), lineage()).prop_map(|(pair, lineage)| Request::Yield { pair, lineage }),
+        (any::<u64>(), pairs(), name(), any::<bool>())
+            .prop_map(|(request, pairs, name, online)| Request::Prepare { request, pairs, name, online }),
+        (vec(any::<u64>(), 0..4), vec(any::<u64>(), 0..4))
+            .prop_map(|(decided, open)| Request::Settle { decided, open }),
     ]
 }
 
@@ -72,6 +76,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         (any::<bool>(), lineage())
             .prop_map(|(made_device, lineage)| Answer::Created { made_device, lineage }),
         vec((pair(), lineage()), 0..4).prop_map(|pairs| Answer::Released { pairs }),
+        vec(point(), 0..4).prop_map(|points| Answer::Prepared { points }),
     ]
 }
 
@@ -164,6 +169,10 @@ fn create() -> impl Strategy<Value = CreateHalf> {
             }
         },
     )
+}
+
+fn point() -> impl Strategy<Value = PreparedPoint> {
+    (any::<u32>(), name()).prop_map(|(session, shown_by)| PreparedPoint { session, shown_by })
 }
 
 fn lineage() -> impl Strategy<Value = Lineage> {

@@ -215,7 +215,8 @@ impl Ledger {
 fn stage(state: SessionInfoState) -> Stage {
     match state {
         SessionInfoState::Registered => Stage::Registered,
-        SessionInfoState::Related => Stage::Related,
+        // Of a snapshot on both arrays that is not decided: it is not active yet.
+        SessionInfoState::Related | SessionInfoState::Prepared => Stage::Related,
         SessionInfoState::Active => Stage::Active,
         SessionInfoState::Deactivated => Stage::Deactivated,
         SessionInfoState::Failed => Stage::Failed,

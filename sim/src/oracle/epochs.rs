@@ -49,10 +49,9 @@ impl Epochs {
         self.endings.get(epoch as usize).copied()
     }
 
-    /// Whether the power went between two moments.
-    pub(super) fn lost_power(&self, from: Moment, until: Moment) -> bool {
-        let crashes = self.crashes.iter().zip(&self.endings);
-        crashes.filter(|(at, _)| (from..until).contains(at)).any(|(_, how)| *how == Ending::PowerCut)
+    /// Whether it crashed between two moments: even of a program that only died, what it had not committed is gone.
+    pub(super) fn crashed(&self, from: Moment, until: Moment) -> bool {
+        self.crashes.iter().any(|at| (from..until).contains(at))
     }
 
     /// The one in which a moment lies.

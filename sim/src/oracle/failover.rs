@@ -1,7 +1,7 @@
 //! **After a failover no write is missing that was flushed, or acknowledged while the pair was synchronized** and the half
 //! that takes over has not crashed since. It shows the volume as it was at one instant, of all volumes that move
 //! together: of a planned failover one between its call and its answer, of a forced one at the earliest the last moment
-//! at which the owner said that the pair is synchronized. What that half had and did not flush it may lose with its power:
+//! at which the owner said that the pair is synchronized. What that half had and did not flush it may lose with its power, or with its program's end:
 //! then each sector is as it was at some instant since the last flush before that moment.
 
 use super::Violation;
@@ -57,8 +57,8 @@ impl History {
     fn has_lost(&self, heir: VolumeId, floor: Moment) -> bool {
         let volume = &self.volumes[heir.0 as usize];
         let epochs = &self.epochs[volume.site.index()];
-        epochs.lost_power(floor, volume.moved)
-            || (self.flushed(heir, volume.birth) == 0 && epochs.lost_power(volume.moved, NEVER))
+        epochs.crashed(floor, volume.moved)
+            || (self.flushed(heir, volume.birth) == 0 && epochs.crashed(volume.moved, NEVER))
     }
 }
 

@@ -15,7 +15,8 @@
 //!            u16 n, n bytes name of the peer's device, u16 n, n bytes group,
 //!            if it can go back: u32 session, generation of then, u8 n, n generations before it
 //! word       u64: bit i is the i-th track of the region; never 0
-//! saga       u64 order, u8 result (0 done, 1 refused), if refused: u16 code, u16 n, n bytes reason
+//! saga       u64 order, u8 result (0 done, 1 refused, 2 done and not told), if refused: u16 code, u16 n, n bytes reason,
+//!            if not told: u32 peer
 //! ```
 
 use twintrack_core::remote::{
@@ -171,6 +172,10 @@ pub(super) fn put_saga(outcome: &SagaOutcome) -> Vec<u8> {
     let mut out = outcome.order.to_le_bytes().to_vec();
     match &outcome.result {
         SagaResult::Done => out.push(0),
+        SagaResult::Untold { peer } => {
+            out.push(2);
+            out.extend(peer.0.to_le_bytes());
+        }
         SagaResult::Refused { code, reason } => {
             out.push(1);
             out.extend(code.to_le_bytes());
@@ -186,6 +191,7 @@ pub(super) fn get_saga(bytes: &[u8]) -> Result<SagaOutcome, Damaged> {
     let result = match fields.u8()? {
         0 => SagaResult::Done,
         1 => SagaResult::Refused { code: fields.u16()?, reason: fields.name()? },
+        2 => SagaResult::Untold { peer: PeerId(fields.u32()?) },
         _ => return Err(Damaged),
     };
     fields.end(SagaOutcome { order, result })
@@ -287,7 +293,8 @@ pub(super) mod tests {
     fn sagas() -> impl Strategy<Value = SagaOutcome> {
         let refused =
             (any::<u16>(), ".{0,200}").prop_map(|(code, reason)| SagaResult::Refused { code, reason });
-        (any::<u64>(), prop_oneof![Just(SagaResult::Done), refused])
+        let untold = any::<u32>().prop_map(|peer| SagaResult::Untold { peer: PeerId(peer) });
+        (any::<u64>(), prop_oneof![Just(SagaResult::Done), refused, untold])
             .prop_map(|(order, result)| SagaOutcome { order, result })
     }
 

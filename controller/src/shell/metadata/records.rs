@@ -10,7 +10,8 @@
 //!            u8 flags (bit 0 has a virtual device, bit 1 has a group, bit 2 is pinned), u16 0, u32 standard device,
 //!            u32 virtual device or 0, u32 group or 0, u32 generation activated or 0, u32 generation until or 0,
 //!            u64 wall time of activation in ms,
-//!            if it is pinned: u8 what for (0 safety copy, 1 loser), u64 serial, u32 number of the pair
+//!            if it is pinned: u8 what for (0 safety copy, 1 loser, 2 undecided), u64 serial, u32 number of the pair;
+//!            undecided: u64 request, u32 peer that decides or 0
 //! group      nothing
 //! entry      u32 base or 0, u32 overlay or 0, m bytes mask     (m: a bit a block, at least one byte)
 //! chunk      256 × u32 base or 0,
@@ -21,8 +22,8 @@
 
 use twintrack_core::layout::{get_mask, mask_bytes, put_mask};
 use twintrack_core::{
-    DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, GroupId, Overlay, PairId, PhysicalTrack,
-    Pinned, PoolId, PoolRecord, SessionRecord, SessionState, StoreRecord,
+    Decision, DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, GroupId, Overlay, PairId,
+    PeerId, PhysicalTrack, Pinned, PoolId, PoolRecord, SessionRecord, SessionState, StoreRecord,
 };
 
 /// Tracks of a chunk.
@@ -129,13 +130,14 @@ pub(super) fn put_session(record: &SessionRecord) -> Vec<u8> {
     out.extend(until.to_le_bytes());
     out.extend(record.activated_ms.to_le_bytes());
     if let Some(pinned) = record.pinned {
-        let (kind, pair) = match pinned {
-            Pinned::SafetyCopy(pair) => (0, pair),
-            Pinned::Loser(pair) => (1, pair),
+        let (kind, long, short): (u8, u64, u32) = match pinned {
+            Pinned::SafetyCopy(pair) => (0, pair.serial, pair.number),
+            Pinned::Loser(pair) => (1, pair.serial, pair.number),
+            Pinned::Undecided(Decision { by, request }) => (2, request, by.map_or(0, |peer| peer.0)),
         };
         out.push(kind);
-        out.extend(pair.serial.to_le_bytes());
-        out.extend(pair.number.to_le_bytes());
+        out.extend(long.to_le_bytes());
+        out.extend(short.to_le_bytes());
     }
     out
 }
@@ -167,11 +169,13 @@ pub(super) fn get_session(bytes: &[u8]) -> Result<SessionRecord, Damaged> {
 }
 
 fn get_pinned(fields: &mut Fields<'_>) -> Result<Pinned, Damaged> {
-    let kind = fields.u8()?;
-    let pair = PairId { serial: fields.u64()?, number: fields.u32()? };
+    let (kind, long, short) = (fields.u8()?, fields.u64()?, fields.u32()?);
+    let pair = PairId { serial: long, number: short };
+    let by = Some(PeerId(short)).filter(|peer| peer.0 != 0);
     match kind {
         0 => Ok(Pinned::SafetyCopy(pair)),
         1 => Ok(Pinned::Loser(pair)),
+        2 => Ok(Pinned::Undecided(Decision { by, request: long })),
         _ => Err(Damaged),
     }
 }
@@ -376,11 +380,17 @@ pub(super) mod tests {
                     _ => SessionState::Removing,
                 }
             });
-        let pinned = any::<Option<(bool, u64, u32)>>().prop_map(|pinned| {
-            pinned.map(|(loser, serial, number)| {
-                let pair = PairId { serial, number };
-                if loser { Pinned::Loser(pair) } else { Pinned::SafetyCopy(pair) }
-            })
+        let pinned = (0..4, any::<u64>(), 1..=u32::MAX).prop_map(|(kind, serial, number)| {
+            let pair = PairId { serial, number };
+            match kind {
+                0 => None,
+                1 => Some(Pinned::Loser(pair)),
+                2 => Some(Pinned::SafetyCopy(pair)),
+                _ => {
+                    let by = Some(PeerId(number)).filter(|_| serial % 2 == 0);
+                    Some(Pinned::Undecided(Decision { by, request: serial }))
+                }
+            }
         });
         (any::<u32>(), any::<Option<u32>>(), state, any::<u64>(), pinned).prop_map(
             |(standard, virtual_device, state, activated_ms, pinned)| SessionRecord {

@@ -31,7 +31,7 @@ pub enum Failure {
         /// What could not be undone.
         leftovers: Vec<Leftover>,
     },
-    /// It is not known whether a pair was made.
+    /// It is not known whether what spans two arrays was made: a pair, or a snapshot on both.
     Create {
         /// Why.
         cause: ArrayError,

@@ -221,6 +221,7 @@ fn state(state: SessionInfoState) -> &'static str {
     match state {
         SessionInfoState::Registered => "registered",
         SessionInfoState::Related => "related",
+        SessionInfoState::Prepared => "prepared",
         SessionInfoState::Active => "active",
         SessionInfoState::Deactivated => "deactivated",
         SessionInfoState::Failed => "failed",

@@ -158,7 +158,7 @@ async fn check_size(context: &Context, device: &str, size_bytes: u64) -> Result<
 }
 
 /// A number that nobody has used.
-fn random() -> Result<u64, Failure> {
+pub fn random() -> Result<u64, Failure> {
     let mut bytes = [0; 8];
     let random = rustls::crypto::ring::default_provider().secure_random;
     random.fill(&mut bytes).map_err(|_| Failure::Runtime(std::io::ErrorKind::Unsupported.into()))?;

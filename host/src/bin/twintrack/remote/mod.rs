@@ -2,6 +2,7 @@
 
 mod create;
 mod show;
+mod snapshot;
 mod watch;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::failure::Failure;
 use crate::output::Waiting;
 
 use create::CreateArgs;
+use snapshot::SnapshotArgs;
 
 /// Commands on remote pairs.
 #[derive(Debug, Subcommand)]
@@ -97,6 +99,8 @@ pub enum RemoteCommand {
         #[arg(long, value_parser = args::half)]
         keep: PairHalf,
     },
+    /// Makes the same snapshot of volumes on both arrays, at one instant
+    Snapshot(SnapshotArgs),
     /// Compares both sides while hosts write; exit code 1 if they differ
     Verify {
         /// The volume on this array, which serves it
@@ -124,6 +128,10 @@ impl RemoteCommand {
                 return Advice::new("remote create", &things, &["remote list", "device list"]);
             }
             Self::List => return Advice::new("remote list", &["remote list"], &["remote list"]),
+            Self::Snapshot(_) => {
+                let things = ["remote list", "device list"];
+                return Advice::new("remote snapshot", &things, &["remote list", "session list"]);
+            }
             Self::Show { device } => ("remote show", device),
             Self::Watch { device, .. } => ("remote watch", device),
             Self::Suspend { device, .. } => ("remote suspend", device),
@@ -163,6 +171,7 @@ impl RemoteCommand {
                 return fail_over(context, &device, false).await;
             }
             Self::Resolve { device, keep } => array.remote_resolve(&device, keep).await?,
+            Self::Snapshot(args) => return snapshot::run(context, args).await,
             Self::Verify { device, mark } => return verify(context, &device, mark).await,
             Self::Delete { device, force } => {
                 array.remote_delete(&device, force).await?;
