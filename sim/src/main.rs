@@ -21,15 +21,15 @@ fn main() -> ExitCode {
     };
     if argument == "list" {
         let scenarios: Vec<_> = Scenario::ALL.iter().map(|scenario| scenario.name()).collect();
-        let settled: Vec<_> = Scenario::ALL
+        let of_pairs: Vec<_> = Scenario::ALL
             .iter()
-            .filter(|scenario| scenario.is_settled())
+            .filter(|scenario| scenario.is_remote())
             .map(|scenario| scenario.name())
             .collect();
         let all = if cfg!(debug_assertions) { Defect::ALL } else { &[] };
         let defects: Vec<_> =
             all.iter().map(|defect| json!({ "name": defect.name(), "breaks": defect.describe(), "of_pairs": defect.is_of_pairs() })).collect();
-        println!("{}", json!({ "scenarios": scenarios, "settled": settled, "defects": defects }));
+        println!("{}", json!({ "scenarios": scenarios, "of_pairs": of_pairs, "defects": defects }));
         return ExitCode::SUCCESS;
     }
     let done = serde_json::from_str::<Job>(&argument).map_err(JobError::from).and_then(|job| work(&job));

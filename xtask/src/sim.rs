@@ -14,7 +14,7 @@ use crate::process;
 use crate::table::{Totals, time};
 
 /// Seeds of each scenario that a run without options takes.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 120;
 /// Seeds of each recorded trace that a run without options takes.
 const TRACE_SEEDS: u64 = 40;
 /// Seeds that a planted defect may need.
@@ -87,9 +87,9 @@ fn names(known: &Value) -> Vec<String> {
     strings(&known["scenarios"])
 }
 
-/// The scenarios that are asked for, or those that run without being named.
+/// The scenarios that are asked for, or all.
 fn chosen(known: &Value, options: &Options) -> Vec<String> {
-    if options.scenario.is_empty() { strings(&known["settled"]) } else { options.scenario.clone() }
+    if options.scenario.is_empty() { names(known) } else { options.scenario.clone() }
 }
 
 fn strings(list: &Value) -> Vec<String> {
@@ -282,7 +282,7 @@ fn shrink(simulator: &Path, ran: &Ran) -> Result<(), String> {
 /// Plants defects and looks how soon each is found.
 fn defects(simulator: &Path, known: &Value, only: &str, options: &Options) -> Result<bool, String> {
     let all = known["defects"].as_array().cloned().unwrap_or_default();
-    // Those of pairs are found by the scenarios about two arrays, which are to be named with them.
+    // Those of pairs are to be named: not each of them is found in so few seeds.
     let of_pairs = |defect: &Value| defect["of_pairs"] == true;
     let wanted = |defect: &Value| if only.is_empty() { !of_pairs(defect) } else { defect["name"] == only };
     let chosen: Vec<&Value> = all.iter().filter(|defect| wanted(defect)).collect();
@@ -290,11 +290,13 @@ fn defects(simulator: &Path, known: &Value, only: &str, options: &Options) -> Re
         let names: Vec<_> = all.iter().filter_map(|defect| defect["name"].as_str()).collect();
         return Err(format!("there is no defect {only}; there are: {}", names.join(", ")));
     }
-    let scenarios = if options.scenario.is_empty() && chosen.iter().all(|defect| of_pairs(defect)) {
-        let settled = strings(&known["settled"]);
-        names(known).into_iter().filter(|name| !settled.contains(name)).collect()
+    // Each is looked for where it can show.
+    let pairs = strings(&known["of_pairs"]);
+    let of_two = chosen.iter().all(|defect| of_pairs(defect));
+    let scenarios: Vec<_> = if options.scenario.is_empty() {
+        names(known).into_iter().filter(|name| pairs.contains(name) == of_two).collect()
     } else {
-        self::chosen(known, options)
+        options.scenario.clone()
     };
     let (clock, mut results) = (Clock::start(), Vec::new());
     let width = chosen.iter().filter_map(|defect| defect["name"].as_str()).map(str::len).max().unwrap_or(0);

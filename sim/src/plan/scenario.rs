@@ -89,11 +89,6 @@ impl Scenario {
         Self::ALL.iter().copied().find(|scenario| scenario.name() == name)
     }
 
-    /// Whether it runs without being named. Those about two arrays still find what is not mended: see docs/simulator.md.
-    pub fn is_settled(self) -> bool {
-        !self.is_remote()
-    }
-
     /// Whether it is about two arrays.
     pub fn is_remote(self) -> bool {
         matches!(self, Self::Pair | Self::Failover | Self::SplitBrain | Self::Create)
