@@ -68,6 +68,21 @@ defects! {
     ForcedUnnoted "forced-unnoted" "F4: a forced failover begins no generation, so the halves look alike";
     CreationLeft "creation-left" "A7: half a creation that the other array does not know is left as it is";
     LackedServedHere "lacked-served-here" "A9: a track that is still to come from the peer is read as it is here";
+    HaltsOneByOne "halts-one-by-one" "pairs: what the arrays notice of one pair of a group holds up that one only";
+    PeerFlushedEarly "peer-flushed-early" "rule 1: a flush that the peer asks for is answered without a sync";
+    StaleFrameTaken "stale-frame-taken" "link: what was sent on a link that another has replaced is carried out";
+    StaleAnswerCounts "stale-answer-counts" "link: the answer to a copy of before a write counts for the copy after it";
+    FrozenWrites "frozen-writes" "pairs: a frozen pair takes writes";
+    ReleaseUndrained "release-undrained" "pairs: a volume is given up while writes to it are under way";
+    SplitForgotten "split-forgotten" "F4: halves that have diverged are made the same without asking";
+    LoserNotKept "loser-not-kept" "F4: what lost a split brain is not kept";
+    AloneUnnoted "alone-unnoted" "F4: a half that is written alone begins no generation";
+    CopyUnheld "copy-unheld" "A8: hosts write to a track in place while it is read to be copied";
+    CopyWithoutTail "copy-without-tail" "A8: of the last track only whole blocks are copied";
+    PaidEarly "paid-early" "A8: a track counts as copied when it is sent, not when the peer has it";
+    VerifyUnheld "verify-unheld" "verify: hosts write to a track in place while it is compared";
+    DirtyNotOwed "dirty-not-owed" "rule 5: after a restart a half that serves does not owe its dirty regions";
+    HalfCopiedServes "half-copied-serves" "pairs: a half into which a copy was under way is made to serve";
     TailNotZeroed "tail-not-zeroed" "what lies behind the end of a device is not zeros when it grows";
 }
 
@@ -86,6 +101,21 @@ impl Defect {
                 | Self::ForcedUnnoted
                 | Self::CreationLeft
                 | Self::LackedServedHere
+                | Self::HaltsOneByOne
+                | Self::PeerFlushedEarly
+                | Self::StaleFrameTaken
+                | Self::StaleAnswerCounts
+                | Self::FrozenWrites
+                | Self::ReleaseUndrained
+                | Self::SplitForgotten
+                | Self::LoserNotKept
+                | Self::AloneUnnoted
+                | Self::CopyUnheld
+                | Self::CopyWithoutTail
+                | Self::PaidEarly
+                | Self::VerifyUnheld
+                | Self::DirtyNotOwed
+                | Self::HalfCopiedServes
         )
     }
 

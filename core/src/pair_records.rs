@@ -1,6 +1,7 @@
 //! The records of pairs that one unit changes together, and the generations that begin with it.
 
 use crate::command::CommandError;
+use crate::defect::{Defect, planted};
 use crate::ids::{PairGeneration, PairId};
 use crate::pair::too_many_ids;
 use crate::records::Change;
@@ -29,7 +30,8 @@ impl Records {
     }
 
     pub(crate) fn begin_if_shared(&mut self, tables: &Tables, id: PairId) -> Result<(), CommandError> {
-        if self.record(tables, id).is_alone() { Ok(()) } else { self.begin(tables, id) }
+        let noted = self.record(tables, id).is_alone() || planted(Defect::AloneUnnoted);
+        if noted { Ok(()) } else { self.begin(tables, id) }
     }
 
     pub(crate) fn begin(&mut self, tables: &Tables, id: PairId) -> Result<(), CommandError> {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::defect::{Defect, planted};
 use crate::ids::{PairId, RegionNo, TrackNo, UnitSeq};
 use crate::pair::Pair;
 use crate::records::Change;
@@ -342,7 +343,7 @@ impl Tables {
             pair.lacked.settle_loaded(tracks, pair.record.lacked_from);
             let owner = pair.record.role == Role::Owner;
             pair.regions.settle_loaded(!owner);
-            if owner {
+            if owner && !planted(Defect::DirtyNotOwed) {
                 pair.regions.marked().for_each(|region| pair.owed.insert_marked(region));
             }
         }

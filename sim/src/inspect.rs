@@ -14,7 +14,7 @@ use redb::backends::InMemoryBackend;
 use twintrack_controller::shell::metadata::Metadata;
 use twintrack_core::layout::{Header, StoreLayout};
 use twintrack_core::{
-    BLOCK_BYTES, BlockMask, DeviceId, DeviceRecord, EntryPlace, Kinship, Mode, Owner, PairId, PairRecord,
+    BLOCK_BYTES, BlockMask, DeviceId, DeviceRecord, EntryPlace, Kinship, Owner, PairId, PairRecord,
     PhysicalTrack, Place, RegionNo, Role, Stage, Tables, TrackNo,
 };
 
@@ -86,7 +86,8 @@ pub fn check_births(enclosure: &Enclosure, found: &Committed) -> Result<(), Viol
     Ok(())
 }
 
-/// Holds the halves of all pairs against each other. `equal`: nobody writes, and everything was flushed.
+/// Holds the halves of all pairs against each other. `equal`: nobody writes, everything was flushed, and all of them are
+/// said to be the same.
 pub fn check_pairs(shared: &Shared, equal: bool) -> Result<(), Violation> {
     for twins in twins(shared)? {
         let name = twins.id.to_string();
@@ -106,8 +107,7 @@ pub fn check_pairs(shared: &Shared, equal: bool) -> Result<(), Violation> {
             }
             let content = twins.content(shared, track);
             let twin = Twin { pair: &name, track: track.0, content: [&content[0], &content[1]], noted };
-            let same = equal && here.mode == Mode::Synchronous;
-            if same { check_equal(&twin)? } else { check_covered(&twin)? }
+            if equal { check_equal(&twin)? } else { check_covered(&twin)? }
         }
     }
     Ok(())

@@ -91,6 +91,13 @@ pub(super) fn conclude(mine: &PairState, theirs: Option<&PairState>, began_here:
     match server.compare(other) {
         Kinship::Same | Kinship::Ahead if serve => Verdict::Serve,
         Kinship::Same | Kinship::Ahead => Verdict::Follow,
+        _ if planted(Defect::SplitForgotten) => {
+            if serve {
+                Verdict::Serve
+            } else {
+                Verdict::Follow
+            }
+        }
         Kinship::Behind | Kinship::Diverged => Verdict::Diverged { serve },
     }
 }

@@ -169,7 +169,8 @@ impl Firmware {
         }
         if !yielded {
             let wall_ms = self.wall_ms();
-            self.tables.begin_copy(pair, &[pair], Pinned::Loser, wall_ms).map_err(|error| refused(&error))?;
+            let keep: &[PairId] = if planted(Defect::LoserNotKept) { &[] } else { &[pair] };
+            self.tables.begin_copy(pair, keep, Pinned::Loser, wall_ms).map_err(|error| refused(&error))?;
         }
         if role == Role::Owner {
             self.tables.set_roles(&[pair], Role::Standby, false).map_err(|error| refused(&error))?;
@@ -207,7 +208,9 @@ impl Firmware {
 
     /// Lets pairs go whose last I/O has landed, on both arrays; `false`: there are none.
     pub(super) fn advance_releases(&mut self, fx: &mut Vec<Effect>) -> bool {
-        let ready = |release: &Release| release.pairs.iter().all(|pair| self.is_idle(*pair));
+        let ready = |release: &Release| {
+            planted(Defect::ReleaseUndrained) || release.pairs.iter().all(|pair| self.is_idle(*pair))
+        };
         let Some(at) = self.pairs.releases.iter().position(ready) else { return false };
         let Release { served, pairs } = self.pairs.releases.swap_remove(at);
         // What was under way may have halted it.

@@ -121,6 +121,8 @@ impl Firmware {
             Change::Data(_) | Change::Zeros if self.tables.writes_in_place(place) => {
                 Access::Blocks(BlockMask::touched(within, length))
             }
+            Change::Copy if planted(Defect::CopyUnheld) => Access::Blocks(BlockMask::EMPTY),
+            Change::Compare if planted(Defect::VerifyUnheld) => Access::Blocks(BlockMask::EMPTY),
             _ => Access::Whole,
         };
         let hasty = matches!(what, Change::Clear) && planted(Defect::TrimUndrained);

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{PairGeneration, PairId, PeerId, TrackNo};
 use twintrack_link::manage::LinkInfoState;
 use twintrack_link::remote::{
@@ -294,7 +295,7 @@ impl Firmware {
             (Some(peer), rival) => {
                 link.peer = Some(peer);
                 let happenings = link.connection.welcome(self.now);
-                if let Some((rival, _)) = rival {
+                if let Some((rival, _)) = rival.filter(|_| !planted(Defect::StaleFrameTaken)) {
                     fx.push(Effect::CloseLink { link: rival });
                     self.end_link(rival, "a newer link took its place".into(), fx);
                 }

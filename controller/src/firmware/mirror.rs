@@ -132,7 +132,7 @@ impl Firmware {
             return Turn::Go;
         }
         let forward = matches!(parent, Parent::Host(_));
-        if forward && self.is_frozen(pair) {
+        if forward && self.is_frozen(pair) && !planted(Defect::FrozenWrites) {
             return Turn::Refused(HostError::Io);
         }
         // What it would lie over is the peer's, and could not be fetched; written over what is here, it would pass for it.
@@ -331,8 +331,8 @@ impl Firmware {
     /// Nothing of the pair moves any more, nor of its group: one write of it could not reach the peer, or a person says
     /// so. Whoever waits for the peer waits for the commit of that.
     pub(super) fn halt(&mut self, pair: PairId, cause: Halt, fx: &mut Vec<Effect>) {
-        let group: Vec<PairId> =
-            self.tables.group_of(pair).into_iter().filter(|id| self.is_going(*id)).collect();
+        let group = if planted(Defect::HaltsOneByOne) { vec![pair] } else { self.tables.group_of(pair) };
+        let group: Vec<PairId> = group.into_iter().filter(|id| self.is_going(*id)).collect();
         if group.is_empty() {
             return;
         }

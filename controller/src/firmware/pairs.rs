@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{CommandError, Halt, PairId, Role, Stage};
 use twintrack_link::manage::{Refusal, RefusalCode};
 use twintrack_link::remote::{
@@ -54,6 +55,10 @@ impl Firmware {
             | Request::Fetch { .. }
             | Request::Sums { .. } => {
                 self.serve_io(served, what, fx);
+                return;
+            }
+            Request::Flush { .. } if planted(Defect::PeerFlushedEarly) => {
+                self.answer_peer(served, Ok(PeerAnswer::Done), fx);
                 return;
             }
             Request::Flush { .. } => self.answer_durable(served, PeerAnswer::Done),

@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{DeviceId, Owner, PairGeneration, PairId, PeerId, Place, Role, Stage, TrackNo};
+use twintrack_core::{
+    BLOCK_BYTES, DeviceId, Owner, PairGeneration, PairId, PeerId, Place, Role, Stage, TrackNo,
+};
 use twintrack_link::remote::{Answer, PeerError, REQUESTS_MAX, Request};
 
 use super::durability::Waiter;
@@ -255,7 +257,10 @@ impl Firmware {
             self.send_copy(pair, track, number, Request::Clear { pair, track, count: 1 }, fx);
             self.end_op(id, Ok(()));
         } else {
-            let length = self.bytes_of(place);
+            let mut length = self.bytes_of(place);
+            if planted(Defect::CopyWithoutTail) && length > BLOCK_BYTES {
+                length -= length % BLOCK_BYTES;
+            }
             self.start_read(place.owner, entry, 0..length, Reader::Copy(id), 0, fx);
         }
     }
@@ -329,6 +334,11 @@ impl Firmware {
             self.copies_at(retry_at);
             return;
         }
+        if planted(Defect::PaidEarly)
+            && let Some(copying) = self.standing(pair).copying.get_mut(&track)
+        {
+            copying.frames = 1;
+        }
         self.frame_over(pair, track);
     }
 
@@ -341,7 +351,7 @@ impl Firmware {
         result: Result<Answer, PeerError>,
         fx: &mut Vec<Effect>,
     ) {
-        if !self.is_copying(pair, track, number) {
+        if !self.is_copying(pair, track, number) && !planted(Defect::StaleAnswerCounts) {
             return;
         }
         match result {

@@ -30,8 +30,12 @@ impl Ledger {
         let answer = self.history.tick();
         for pair in self.pairs.values_mut() {
             let here = Site::ALL.into_iter().find(|site| pair.spec.device(*site) == device);
-            if let Some(frozen) = here.and_then(|site| pair.frozen[site.index()].as_mut()) {
+            let Some(site) = here else { continue };
+            if let Some(frozen) = pair.frozen[site.index()].as_mut() {
                 frozen.wrote(call, answer, what);
+            }
+            if pair.forked && pair.busy == 0 && pair.changed < call && pair.serves.surely(&site.other()) {
+                pair.split.wrote_apart();
             }
         }
     }
@@ -40,9 +44,9 @@ impl Ledger {
     /// halves have; `owner`: whose half serves while the other stands by.
     pub fn pair_looked(&mut self, name: &str, diverged: Option<[bool; 2]>, owner: Option<Site>) {
         let Some(pair) = self.pairs.get_mut(name) else { return };
-        let seen = pair.split.seen(name, diverged);
+        let mut seen = pair.split.seen(name, diverged);
         if owner.is_some() && pair.moving.is_none() && pair.busy == 0 {
-            pair.split.joined();
+            seen = seen.and(pair.split.joined(name));
         }
         self.hold(seen);
     }

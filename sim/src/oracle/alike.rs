@@ -1,6 +1,6 @@
-//! **A synchronized pair is equal**, and **what either half notes as owed, lacked or dirty covers every difference**
-//! (crash rule 5): at every instant, also between the disk operations of a crash; for hosts see one half, and only what
-//! is noted is ever sent to the other.
+//! **A pair that is said to be the same is equal**, when nobody writes and all is flushed, adaptive or not; and **what either
+//! half notes as owed, lacked or dirty covers every difference** (crash rule 5): at every instant, also between the disk
+//! operations of a crash; for hosts see one half, and only what is noted is ever sent to the other.
 
 use super::Violation;
 
@@ -30,7 +30,7 @@ pub fn check_covered(twin: &Twin<'_>) -> Result<(), Violation> {
     Err(Violation::new("covered", what))
 }
 
-/// Checks a track of a pair that is synchronized while nobody writes.
+/// Checks a track of a pair that is said to be the same while nobody writes.
 pub fn check_equal(twin: &Twin<'_>) -> Result<(), Violation> {
     if twin.content[0] == twin.content[1] {
         return Ok(());
@@ -39,7 +39,7 @@ pub fn check_equal(twin: &Twin<'_>) -> Result<(), Violation> {
     let at = first_difference(twin);
     Err(Violation::new(
         "equal",
-        format_args!("pair {pair} is synchronized, and track {track} differs from byte {at} on"),
+        format_args!("pair {pair} is said to be the same, and track {track} differs from byte {at} on"),
     ))
 }
 

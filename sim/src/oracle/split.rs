@@ -1,5 +1,6 @@
 //! **A split brain is none unless somebody forced it, and none ends by itself** (F4): halves are said to have diverged only
-//! after a forced failover; and once both sides say so, it stays until a person has chosen one.
+//! after a forced failover; once both sides say so, it stays until a person has chosen one; and what one half wrote after
+//! the other one was forced is given up by nobody else.
 
 use super::Violation;
 
@@ -12,12 +13,19 @@ pub struct Split {
     pub choosing: bool,
     /// Both sides have said that they diverged, and nobody has chosen since.
     open: bool,
+    /// After one half was forced the other one carried out a write, and nobody has chosen since.
+    parted: bool,
 }
 
 impl Split {
     /// A person chooses.
     pub fn chosen(&mut self) {
-        (self.choosing, self.open) = (true, false);
+        (self.choosing, self.open, self.parted) = (true, false, false);
+    }
+
+    /// A write was called after one half was forced, and carried out by the other, while nobody chose.
+    pub fn wrote_apart(&mut self) {
+        self.parted |= !self.choosing;
     }
 
     /// Both arrays say whether they have diverged; `None`: one of them does not have the pair.
@@ -35,8 +43,13 @@ impl Split {
     }
 
     /// Both halves are one again.
-    pub fn joined(&mut self) {
-        *self = Self::default();
+    pub fn joined(&mut self, pair: &str) -> Result<(), Violation> {
+        if !std::mem::take(self).parted {
+            return Ok(());
+        }
+        let what =
+            "one half was forced, the other was written, and they are one again, though nobody chose one";
+        Err(Violation::new("split", format_args!("pair {pair}: {what}")))
     }
 }
 
@@ -58,7 +71,19 @@ mod tests {
         assert!(split.seen("p", Some([true, true])).is_ok());
         split.chosen();
         assert!(split.seen("p", Some([false, false])).is_ok());
-        split.joined();
+        assert!(split.joined("p").is_ok());
         assert!(split.seen("p", Some([true, true])).is_err());
+    }
+
+    #[test]
+    fn what_one_half_wrote_alone_is_not_given_up() {
+        let mut split = Split::default();
+        split.wrote_apart();
+        assert!(split.joined("p").is_err());
+        assert!(split.joined("p").is_ok());
+        split.wrote_apart();
+        split.chosen();
+        split.wrote_apart();
+        assert!(split.joined("p").is_ok(), "somebody was choosing");
     }
 }

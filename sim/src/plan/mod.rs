@@ -8,6 +8,7 @@ mod hot;
 mod operators;
 mod pairs;
 mod remote;
+mod remote_courses;
 mod remote_faults;
 mod scenario;
 mod text;

@@ -1,8 +1,8 @@
 //! Plans of two arrays: pairs, their operators, and what goes wrong with the link and with either array.
 
 use super::build::{Draft, Mix};
-use super::remote_faults;
 use super::{Act, Op, PairAct, PairSpec, Plan, Scenario, Task};
+use super::{remote_courses, remote_faults};
 use crate::site::Site;
 
 /// How often an operator looks at the pairs, ms.
@@ -10,6 +10,9 @@ const LOOK_MS: u64 = 25;
 
 pub(super) fn generate(scenario: Scenario, seed: u64) -> Plan {
     let mut draft = Draft::new(scenario, seed);
+    if remote_courses::add(&mut draft, scenario, seed) {
+        return draft.finish();
+    }
     let give_ups = draft.dice.chance(350);
     let mix = Mix::draw(scenario, give_ups, &mut draft.dice);
     draft.horizon_ms = draft.dice.between(500, 2500);
@@ -105,7 +108,7 @@ fn add_pairs(draft: &mut Draft, scenario: Scenario) -> Vec<PairSpec> {
     pairs
 }
 
-fn op(array: Site, after_ms: u64, act: PairAct) -> Op {
+pub(super) fn op(array: Site, after_ms: u64, act: PairAct) -> Op {
     Op { array, after_ms, ..Op::now(Act::Pair(act)) }
 }
 
@@ -164,7 +167,7 @@ fn add_operator(draft: &mut Draft, scenario: Scenario, pairs: &[PairSpec]) {
 }
 
 /// Somebody looks at the pairs all the time: so it is known what a failover may not lose.
-fn add_looks(draft: &mut Draft, pairs: &[PairSpec]) {
+pub(super) fn add_looks(draft: &mut Draft, pairs: &[PairSpec]) {
     let mut ops = Vec::new();
     for at_ms in (0..draft.horizon_ms).step_by(LOOK_MS as usize) {
         let pair = pairs[(at_ms / LOOK_MS) as usize % pairs.len()].name.clone();
