@@ -471,6 +471,25 @@ fn a_pair_is_not_deleted_while_the_source_lacks_something() {
     assert_eq!(two.content(B, "e")[2 * 32], 9);
 }
 
+/// A3: a write to what becomes the half that stands by, under way when the pair is made, is answered: the other half has it.
+/// It was fetched without it, and the write lost, for nobody waited for it.
+#[test]
+fn what_is_under_way_when_a_pair_is_made_is_copied() {
+    let mut two = Two::linked();
+    two.device(A, "d", 8);
+    two.device(B, "e", 8);
+    let tag = two.rigs[B].write(1, 2 * TRACK, 4096, 9);
+    let slow: Vec<_> = two.rigs[B].pending.drain(..).collect();
+    two.begin_create_from("d", "e", false, PairHalf::R2);
+    two.wait(Duration::from_secs(1));
+    two.rigs[B].pending.extend(slow);
+    two.wait(Duration::from_secs(1));
+    assert!(two.rigs[B].replies[&tag].is_ok());
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    assert_eq!(two.content(A, "d")[2 * 32], 9);
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+}
+
 /// A deletion asked for at the half that stands by.
 #[test]
 fn a_pair_is_deleted_at_either_array() {

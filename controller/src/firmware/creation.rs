@@ -133,8 +133,16 @@ impl Firmware {
         }
     }
 
-    /// This half exists, durably: the other array makes its own (A2).
+    /// This half exists, durably: the other array makes its own (A2), once no host uses what stands by.
     pub(super) fn pair_made(&mut self, pair: PairId, fx: &mut Vec<Effect>) {
+        if self.tables.pair(pair).is_some_and(|record| record.role == Role::Standby) {
+            self.pairs.entering.push((pair, None));
+        } else {
+            self.ask_for_half(pair, fx);
+        }
+    }
+
+    pub(super) fn ask_for_half(&mut self, pair: PairId, fx: &mut Vec<Effect>) {
         let Some(peer) = self.tables.pair(pair).map(|record| record.peer) else { return };
         if let Some(create) = self.pairs.creating.remove(&pair) {
             self.ask(peer, Request::Create(Box::new(create)), Asked::Create(pair), fx);

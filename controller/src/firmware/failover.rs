@@ -238,7 +238,7 @@ impl Firmware {
         self.pairs.releases.retain(|release| release.served.link != link);
     }
 
-    fn is_idle(&self, pair: PairId) -> bool {
+    pub(super) fn is_idle(&self, pair: PairId) -> bool {
         let Some(record) = self.tables.pair(pair) else { return true };
         let owner = Owner::Device(record.device);
         self.tracks.is_drained(owner) && !self.requests.values().any(|request| request.owner == owner)

@@ -132,6 +132,10 @@ impl Firmware {
             return Turn::Go;
         }
         let forward = matches!(parent, Parent::Host(_));
+        if forward && !self.tables.pair(pair).is_some_and(|record| record.role == Role::Owner) {
+            // It came before this half stood by.
+            return Turn::Refused(HostError::Gone);
+        }
         if forward && self.is_frozen(pair) && !planted(Defect::FrozenWrites) {
             return Turn::Refused(HostError::Io);
         }
@@ -166,12 +170,15 @@ impl Firmware {
                 unit
             }
         };
-        if unit > self.tables.committed_unit() && !planted(Defect::MarkNotAwaited) {
+        if unit > self.tables.committed_unit() {
             if self.durability.is_broken() {
                 return Turn::Refused(HostError::Io);
             }
-            self.await_mark(id);
-            return Turn::Wait;
+            if !planted(Defect::MarkNotAwaited) {
+                self.await_mark(id);
+                return Turn::Wait;
+            }
+            self.await_nothing();
         }
         let mut leg = OpLeg::Entered(pair);
         if forward {

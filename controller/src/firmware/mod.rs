@@ -326,6 +326,7 @@ impl Firmware {
                 }
             } else if !self.advance_points(fx)
                 && !self.advance_releases(fx)
+                && !self.advance_entering(fx)
                 && !self.advance_copies(fx)
                 && !self.pump_durability(fx)
             {

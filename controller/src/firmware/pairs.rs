@@ -33,6 +33,9 @@ pub(super) struct Pairs {
     pub(super) callers: BTreeMap<PairId, CallId>,
     /// What the other array is to be asked for, once this half is durable.
     pub(super) creating: BTreeMap<PairId, CreateHalf>,
+    /// New halves that stand by, and wait until what hosts had asked of their volumes before has ended: the other array may
+    /// read them then. Who is told: the other array, or nobody, which is asked for its half.
+    pub(super) entering: Vec<(PairId, Option<Served>)>,
     /// What this array is about to let go. At most one.
     pub(super) releases: Vec<Release>,
 }
@@ -129,9 +132,32 @@ impl Firmware {
             let (record, device) = self.wanted_half(peer, &create)?;
             self.tables.create_pair(pair, record, device).map_err(|error| refused(&error))?;
         }
+        if self.tables.pair(pair).is_some_and(|record| record.role == Role::Standby) {
+            self.pairs.entering.push((pair, Some(served)));
+            return Ok(());
+        }
+        self.answer_created(served, pair)
+    }
+
+    fn answer_created(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
         let record = self.tables.pair(pair).ok_or_else(|| not_found(pair))?;
         let answer = PeerAnswer::Created { made_device: record.made_device, lineage: record.lineage.clone() };
         self.answer_durable(served, answer)
+    }
+
+    /// Goes on with a creation whose volume no host uses any more; `false`: there is none.
+    pub(super) fn advance_entering(&mut self, fx: &mut Vec<Effect>) -> bool {
+        let idle = |(pair, _): &(PairId, _)| self.is_idle(*pair);
+        let Some(at) = self.pairs.entering.iter().position(idle) else { return false };
+        match self.pairs.entering.swap_remove(at) {
+            (pair, None) => self.ask_for_half(pair, fx),
+            (pair, Some(served)) => {
+                if let Err(error) = self.answer_created(served, pair) {
+                    self.answer_peer(served, Err(error), fx);
+                }
+            }
+        }
+        true
     }
 
     /// The other array has both halves: this one is made.
