@@ -69,6 +69,12 @@ impl Firmware {
         }
     }
 
+    /// What was marked becomes durable at some time: an operation does not wait for it, as the planted defect has it.
+    pub(super) fn await_nothing(&mut self) {
+        self.marks.note(self.now);
+        self.durability.wait(&self.tables, Waiter::Marks);
+    }
+
     /// A region is about to be written by what comes from the peer. A copy into the half here goes up through the device:
     /// the marks of the regions that come next are made together, and before it is there, else it would stand still at
     /// each of them for a sync and a commit.

@@ -1,5 +1,6 @@
-//! **Never do two arrays take writes for one volume**, unless a person forced one of them; and then, if both were
-//! written, their lineages show that they diverged. And a half that does not serve answers no host.
+//! **Never do two arrays take writes for one volume**, unless a person forced one of them; that one is then in a generation of
+//! its own, and if both were written, their lineages show that they diverged. And a half that does not serve answers no
+//! host.
 
 use super::Violation;
 
@@ -21,6 +22,12 @@ pub fn check_owners(pair: &str, halves: [Half; 2], diverged: bool) -> Result<(),
     }
     if !halves.iter().any(|half| half.forced) {
         let what = format_args!("pair {pair}: both arrays serve it, and nobody forced one");
+        return Err(Violation::new("owner", what));
+    }
+    if halves.iter().any(|half| half.forced && !half.alone) {
+        let what = format_args!(
+            "pair {pair}: both arrays serve it, and the one that was forced began no generation"
+        );
         return Err(Violation::new("owner", what));
     }
     if halves.iter().all(|half| half.alone) && !diverged {
@@ -52,6 +59,7 @@ mod tests {
         assert!(check_owners("p", [owner, owner], false).is_err());
         let forced = Half { forced: true, alone: true, ..owner };
         assert!(check_owners("p", [owner, forced], false).is_ok(), "the first has not written alone");
+        assert!(check_owners("p", [owner, Half { alone: false, ..forced }], false).is_err());
         let written = Half { alone: true, ..owner };
         assert!(check_owners("p", [written, forced], false).is_err());
         assert!(check_owners("p", [written, forced], true).is_ok());

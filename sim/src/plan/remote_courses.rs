@@ -3,13 +3,13 @@
 
 use super::build::Draft;
 use super::remote::{add_looks, op};
-use super::{Act, Fault, LinkTrouble, METADATA_DISK, Op, PairAct, PairSpec, Scenario, Strike, Task};
+use super::{Act, Fault, LinkTrouble, Op, PairAct, PairSpec, Scenario, Strike, Task};
 use crate::dice::Dice;
 use crate::disk::Survival;
 use crate::site::Site;
 
 /// How many plans of a scenario are courses, per mille.
-const COURSES: u32 = 250;
+const COURSES: u32 = 300;
 /// After so long without a write a region is clean, ms.
 const CLEAN_MS: u64 = 11_000;
 /// When a link is cut for good, or nearly so, ms.
@@ -22,21 +22,20 @@ pub(super) fn add(draft: &mut Draft, scenario: Scenario, seed: u64) -> bool {
     if !dice.chance(COURSES) {
         return false;
     }
-    let first = dice.chance(500);
-    match scenario {
-        Scenario::Pair if first => add_rest(draft),
-        Scenario::Pair => add_late(draft),
-        Scenario::Failover if first => add_heir(draft),
-        Scenario::Failover => add_half_copied(draft),
-        Scenario::SplitBrain => add_apart(draft),
+    let courses: &[fn(&mut Draft)] = match scenario {
+        Scenario::Pair => &[add_rest, add_late, add_behind],
+        Scenario::Failover => &[add_heir, add_half_copied, add_handover],
+        Scenario::SplitBrain => &[add_apart],
+        Scenario::Create => &[add_fetched],
         _ => return false,
-    }
+    };
+    dice.pick(courses)(draft);
     true
 }
 
 /// All that is written is clean again, on both arrays; then it is written in place once more, while the link holds back what
-/// is sent, and the power of the array that serves goes at one of the first disk operations, or its metadata take long. What
-/// differs then has to be noted already (crash rule 5).
+/// is sent, and the power of the array that serves goes at one of the first disk operations. What differs then has to be
+/// noted already (crash rule 5).
 fn add_rest(draft: &mut Draft) {
     let volume = add_pair(draft, 4, 12);
     let mut io: Vec<Op> = whole(&volume).map(Op::now).collect();
@@ -47,44 +46,57 @@ fn add_rest(draft: &mut Draft) {
     io.extend((0..count).map(|_| Op { at_ms: begin_ms, ..Op::now(part(&volume, &volume.r1(), dice)) }));
     let hold = LinkTrouble::Hold { for_ms: dice.between(100, 900) };
     draft.faults.push(Fault::Link { at_ms: begin_ms - 5, trouble: hold }.into());
-    let at_ms = begin_ms - 1;
-    draft.faults.push(
-        if dice.chance(500) {
-            let (disk, writes) = (METADATA_DISK.into(), dice.between(1, 8));
-            Fault::Slow { at_ms, disk, writes, take_ms: dice.between(40, 200) }
-        } else {
-            let (after_ops, down_ms) = (dice.below(8), dice.between(1, 30));
-            let survival = *dice.pick(&[Survival::Everything, Survival::Mixed]);
-            Fault::PowerCut { at_ms, after_ops, down_ms, survival }
-        }
-        .into(),
-    );
+    let (after_ops, down_ms) = (dice.below(16), dice.between(1, 30));
+    let survival = *dice.pick(&[Survival::Everything, Survival::Everything, Survival::Mixed]);
+    let cut = Fault::PowerCut { at_ms: begin_ms - 1, after_ops, down_ms, survival };
+    draft.faults.push(cut.into());
     draft.tasks.push(Task { host: 0, depth: 8, ops: io });
     draft.horizon_ms = begin_ms + 500;
 }
 
 /// What the array that serves sends on a connection stays on its way; meanwhile its power goes, with what it has just written
-/// itself, and it is back at once, on a new connection. Then what was under way arrives.
+/// itself, and it is back at once, on a new connection. Then what was under way arrives, when the other half has been made
+/// what this one is.
 fn add_late(draft: &mut Draft) {
-    const ROUNDS: u64 = 3;
-    const ROUND_MS: u64 = 2600;
+    const STALL_MS: u64 = 400;
     let volume = add_pair(draft, 2, 8);
-    let mut io = Vec::new();
-    for begin_ms in (0..ROUNDS).map(|round| round * ROUND_MS) {
-        let dice = &mut draft.dice;
-        io.extend(whole(&volume).map(|act| Op { at_ms: begin_ms, ..Op::now(act) }));
-        io.push(Op::now(Act::Flush { device: volume.r1() }));
-        let stall_ms = begin_ms + 400;
-        for _ in 0..dice.between(1, 6) {
-            io.push(Op { at_ms: stall_ms + 5, ..Op::now(part(&volume, &volume.r1(), dice)) });
-        }
-        let trouble = LinkTrouble::Stall { for_ms: dice.between(500, 1900) };
-        draft.faults.push(Fault::Link { at_ms: stall_ms, trouble }.into());
-        let (at_ms, down_ms) = (stall_ms + dice.between(8, 40), dice.between(1, 20));
-        draft.faults.push(Fault::Crash { at_ms, down_ms, survival: Survival::Nothing }.into());
-    }
+    let mut io: Vec<Op> = whole(&volume).map(Op::now).collect();
+    io.push(Op { at_ms: STALL_MS - 150, ..Op::now(Act::Flush { device: volume.r1() }) });
+    let dice = &mut draft.dice;
+    let count = dice.between(1, 6);
+    io.extend((0..count).map(|_| Op { at_ms: STALL_MS + 5, ..Op::now(part(&volume, &volume.r1(), dice)) }));
+    let for_ms = dice.between(700, 1900);
+    draft.faults.push(Fault::Link { at_ms: STALL_MS, trouble: LinkTrouble::Stall { for_ms } }.into());
+    let (at_ms, down_ms) = (STALL_MS + dice.between(8, 40), dice.between(1, 20));
+    draft.faults.push(Fault::Crash { at_ms, down_ms, survival: Survival::Nothing }.into());
     draft.tasks.push(Task { host: 0, depth: 8, ops: io });
-    draft.horizon_ms = ROUNDS * ROUND_MS;
+    // Faults last until the tasks are over.
+    draft.horizon_ms = STALL_MS + for_ms + 200;
+    add_looks(draft, std::slice::from_ref(&volume.pair));
+}
+
+/// The other half is told in the background only, over a slow link, and a few tracks are written over and over: a track is
+/// written again while it is copied. Meanwhile both halves are compared, again and again.
+fn add_behind(draft: &mut Draft) {
+    let volume = add_pair(draft, 1, 3);
+    draft.pairs[0].adaptive = true;
+    let mut io: Vec<Op> = whole(&volume).map(Op::now).collect();
+    let dice = &mut draft.dice;
+    let end_ms = dice.between(500, 1500);
+    for site in Site::ALL {
+        let by_ms = if dice.chance(500) { dice.between(1, 6) } else { dice.between(6, 60) };
+        let trouble = LinkTrouble::Delay { for_ms: end_ms, by_ms };
+        draft.faults.push(Strike { array: site, fault: Fault::Link { at_ms: 50, trouble } });
+    }
+    let verify = PairAct::Verify { pair: volume.pair.name.clone(), mark: false };
+    let verifies = (60..end_ms).step_by(70).map(|at_ms| Op { at_ms, ..op(Site::A, 0, verify.clone()) });
+    draft.tasks.push(Task { host: 1, depth: 1, ops: verifies.collect() });
+    let pause_ms = dice.between(4, 60);
+    for at_ms in (60..end_ms).step_by(pause_ms as usize) {
+        io.push(Op { at_ms: at_ms + dice.below(pause_ms), ..Op::now(part(&volume, &volume.r1(), dice)) });
+    }
+    draft.tasks.push(Task { host: 0, depth: *dice.pick(&[1, 2, 4]), ops: io });
+    draft.horizon_ms = end_ms + 100;
 }
 
 /// Hosts write and flush, again and again. Then the link goes, and with it the power of the half that stands by, with all that
@@ -126,6 +138,75 @@ fn add_half_copied(draft: &mut Draft) {
     cut_off(draft, again_ms);
     draft.tasks.push(Task { host: 0, depth: 1, ops: io });
     serve_by_force(draft, &volume, again_ms + 100, Site::B);
+}
+
+/// One half takes over from the other, and back, while hosts write to both, as fast as they can; the link is slow, and breaks
+/// about then.
+fn add_handover(draft: &mut Draft) {
+    const ROUNDS: u64 = 6;
+    let volume = add_pair(draft, 2, 12);
+    let dice = &mut draft.dice;
+    let round_ms = dice.between(150, 400);
+    draft.horizon_ms = (ROUNDS + 1) * round_ms;
+    for site in Site::ALL {
+        let trouble = LinkTrouble::Delay { for_ms: draft.horizon_ms, by_ms: dice.between(1, 30) };
+        draft.faults.push(Strike { array: site, fault: Fault::Link { at_ms: 1, trouble } });
+    }
+    let mut failovers = Vec::new();
+    for (site, round) in [Site::B, Site::A].into_iter().cycle().zip(1..=ROUNDS) {
+        let failover = PairAct::Failover { pair: volume.pair.name.clone(), force: false };
+        let at_ms = round * round_ms + dice.below(round_ms / 3);
+        failovers.push(Op { at_ms, ..op(site, 0, failover) });
+        if dice.chance(500) {
+            draft.faults.push(Fault::Drop { at_ms: at_ms + dice.below(50), nth: Some(dice.below(8)) }.into());
+        }
+    }
+    for (host, device) in [volume.r1(), volume.r2()].into_iter().enumerate() {
+        let mut io = Vec::new();
+        for at_ms in (1..draft.horizon_ms).step_by(20) {
+            let count = dice.between(1, 6);
+            io.extend((0..count).map(|_| Op { at_ms, ..Op::now(part(&volume, &device, dice)) }));
+        }
+        draft.tasks.push(Task { host: host as u8, depth: 8, ops: io });
+    }
+    draft.tasks.push(Task { host: 0, depth: 1, ops: failovers });
+    add_looks(draft, std::slice::from_ref(&volume.pair));
+}
+
+/// A pair is made of what its second half has, over a slow link; hosts use the first half before it has much of it (A3, A9).
+fn add_fetched(draft: &mut Draft) {
+    const MADE_MS: u64 = 200;
+    let volume = add_pair(draft, 4, 24);
+    let (made, mut spec) = (draft.standard.remove(0), draft.pairs.remove(0));
+    let dice = &mut draft.dice;
+    (spec.from, spec.makes) = (Site::B, Some((Site::A, made.1)));
+    spec.asked = if dice.chance(500) { Site::A } else { Site::B };
+    let before = whole(&volume).map(|act| match act {
+        Act::Write { offset, length, fua, .. } => Act::Write { device: volume.r2(), offset, length, fua },
+        act => act,
+    });
+    let before: Vec<Op> = before.map(Op::now).collect();
+    for site in Site::ALL {
+        let trouble = LinkTrouble::Delay { for_ms: 3000, by_ms: dice.between(10, 120) };
+        draft.faults.push(Strike { array: site, fault: Fault::Link { at_ms: MADE_MS - 1, trouble } });
+    }
+    let mut io = Vec::new();
+    for n in 0..dice.between(5, 30) {
+        let (at_ms, device) = (MADE_MS + 250 + n * 15, volume.r1());
+        let act = part(&volume, &device, dice);
+        let act = match act {
+            Act::Write { device, offset, length, .. } if dice.chance(600) => {
+                Act::Read { device, offset, length }
+            }
+            act => act,
+        };
+        io.push(Op { at_ms, ..Op::now(act) });
+    }
+    let create = Op { at_ms: MADE_MS, ..op(spec.asked, 0, PairAct::Create(spec)) };
+    draft.tasks.push(Task { host: 0, depth: 4, ops: before });
+    draft.tasks.push(Task { host: 0, depth: 1, ops: vec![create] });
+    draft.tasks.push(Task { host: 1, depth: 4, ops: io });
+    draft.horizon_ms = 1500;
 }
 
 /// The link goes; one half is forced; one of them is written, or both are, or none. When the link is back, nobody has said
