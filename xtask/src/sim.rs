@@ -282,21 +282,16 @@ fn shrink(simulator: &Path, ran: &Ran) -> Result<(), String> {
 /// Plants defects and looks how soon each is found.
 fn defects(simulator: &Path, known: &Value, only: &str, options: &Options) -> Result<bool, String> {
     let all = known["defects"].as_array().cloned().unwrap_or_default();
-    // Those of pairs are to be named: not each of them is found in so few seeds.
-    let of_pairs = |defect: &Value| defect["of_pairs"] == true;
-    let wanted = |defect: &Value| if only.is_empty() { !of_pairs(defect) } else { defect["name"] == only };
-    let chosen: Vec<&Value> = all.iter().filter(|defect| wanted(defect)).collect();
+    let chosen: Vec<&Value> = all.iter().filter(|defect| only.is_empty() || defect["name"] == only).collect();
     if chosen.is_empty() {
         let names: Vec<_> = all.iter().filter_map(|defect| defect["name"].as_str()).collect();
         return Err(format!("there is no defect {only}; there are: {}", names.join(", ")));
     }
     // Each is looked for where it can show.
     let pairs = strings(&known["of_pairs"]);
-    let of_two = chosen.iter().all(|defect| of_pairs(defect));
-    let scenarios: Vec<_> = if options.scenario.is_empty() {
+    let shows_in = |defect: &Value| {
+        let of_two = defect["of_pairs"] == true;
         names(known).into_iter().filter(|name| pairs.contains(name) == of_two).collect()
-    } else {
-        options.scenario.clone()
     };
     let (clock, mut results) = (Clock::start(), Vec::new());
     let width = chosen.iter().filter_map(|defect| defect["name"].as_str()).map(str::len).max().unwrap_or(0);
@@ -305,6 +300,7 @@ fn defects(simulator: &Path, known: &Value, only: &str, options: &Options) -> Re
     }
     for defect in chosen {
         let name = defect["name"].as_str().unwrap_or("");
+        let scenarios = if options.scenario.is_empty() { shows_in(defect) } else { options.scenario.clone() };
         let found = find(simulator, name, &scenarios);
         let result = match &found {
             Some(ran) => {

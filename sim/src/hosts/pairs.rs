@@ -174,7 +174,12 @@ impl Host {
             return;
         }
         match told {
-            Told::Done(_) => self.end_failover(&names, force, true),
+            Told::Done(_) => {
+                self.end_failover(&names, force, true);
+                if force {
+                    self.shared.ledger().force_answered(&names);
+                }
+            }
             Told::Refused(_) | Told::Unasked | Told::Unknown => {
                 self.settle_failover(&names, force, matches!(told, Told::Unasked)).await;
             }

@@ -180,6 +180,12 @@ impl Ledger {
         }
     }
 
+    /// These pairs were forced, and who did it was told so.
+    pub fn force_answered(&mut self, names: &[String]) {
+        let forced = self.pairs.iter_mut().filter(|(name, _)| names.contains(name));
+        forced.for_each(|(_, pair)| pair.split.force_answered());
+    }
+
     /// A person is about to choose one of two halves that were written alone: what will be kept of the other one (F4), from
     /// the array's call on.
     pub fn choice_begins(&mut self, name: &str, loser: Site) -> Option<(CutId, VolumeId)> {

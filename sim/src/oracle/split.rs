@@ -13,6 +13,8 @@ pub struct Split {
     pub choosing: bool,
     /// Both sides have said that they diverged, and nobody has chosen since.
     open: bool,
+    /// Whoever forced one half was told that it serves: it does after any crash, too.
+    answered: bool,
     /// After one half was forced the other one carried out a write, and nobody has chosen since.
     parted: bool,
 }
@@ -23,9 +25,14 @@ impl Split {
         (self.choosing, self.open, self.parted) = (true, false, false);
     }
 
+    /// One half was forced, and who did it was told so.
+    pub fn force_answered(&mut self) {
+        self.answered = true;
+    }
+
     /// A write was called after one half was forced, and carried out by the other, while nobody chose.
     pub fn wrote_apart(&mut self) {
-        self.parted |= !self.choosing;
+        self.parted |= self.answered && !self.choosing;
     }
 
     /// Both arrays say whether they have diverged; `None`: one of them does not have the pair.
@@ -79,8 +86,12 @@ mod tests {
     fn what_one_half_wrote_alone_is_not_given_up() {
         let mut split = Split::default();
         split.wrote_apart();
+        assert!(split.joined("p").is_ok(), "a crash may have undone the force");
+        split.force_answered();
+        split.wrote_apart();
         assert!(split.joined("p").is_err());
         assert!(split.joined("p").is_ok());
+        split.force_answered();
         split.wrote_apart();
         split.chosen();
         split.wrote_apart();
