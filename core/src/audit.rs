@@ -7,9 +7,9 @@ use thiserror::Error;
 
 use crate::TrackNo;
 use crate::entry::Entry;
-use crate::ids::{DeviceId, Generation, PairId, PhysicalTrack, SessionId};
+use crate::ids::{CopyId, DeviceId, Generation, PairId, PhysicalTrack, SessionId};
 use crate::mask::BlockMask;
-use crate::records::SessionState;
+use crate::records::{Pinned, SessionState};
 use crate::tables::Tables;
 
 /// Where an entry stands in the tables.
@@ -77,6 +77,14 @@ pub enum AuditError {
         /// What is wrong.
         what: &'static str,
     },
+    /// A copy within the array that does not agree with itself.
+    #[error("{copy}: {what}")]
+    Copy {
+        /// Which.
+        copy: CopyId,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// A half of a pair that does not agree with itself.
     #[error("{pair}: {what}")]
     Pair {
@@ -108,6 +116,7 @@ impl Tables {
     /// memory in proportion to what is mapped, owed, lacked and dirty.
     pub fn audit(&self) -> Result<(), AuditError> {
         self.audit_pairs()?;
+        self.audit_copies()?;
         let mut referred: BTreeMap<PhysicalTrack, u32> = self.space.owed_counts();
         for track in &self.flying {
             *referred.entry(*track).or_insert(0) += 1;
@@ -144,8 +153,33 @@ impl Tables {
             if session.record.state == SessionState::Failed {
                 return wrong("it has failed");
             }
-            if !session.own.is_empty() {
+            let written = !session.own.is_empty();
+            if written && !matches!(session.record.pinned, Some(Pinned::Source(_))) {
                 return wrong("it was written through its virtual device");
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to copy and what is unequal is what is noted, and what a copy is made from is there.
+    fn audit_copies(&self) -> Result<(), AuditError> {
+        for (id, copy) in &self.copies {
+            let (record, wrong) = (&copy.record, |what| Err(AuditError::Copy { copy: *id, what }));
+            if !copy.to_copy.is_consistent(record.to_copy_from) {
+                return wrong("what is to copy is not what is noted");
+            }
+            if !copy.unequal.is_consistent(record.unequal_from) {
+                return wrong("what is unequal is not what is noted");
+            }
+            if record.fill.is_none() && !copy.to_copy.set.is_empty() {
+                return wrong("tracks are to come from nowhere");
+            }
+            if let Some(fill) = record.fill
+                && self.session(fill.session).is_none_or(|session| {
+                    session.pinned != Some(Pinned::Source(*id)) || session.state.window().is_none()
+                })
+            {
+                return wrong("what it is made from is not there");
             }
         }
         Ok(())

@@ -3,7 +3,8 @@
 use thiserror::Error;
 
 use crate::geometry::GeometryError;
-use crate::ids::{GroupId, PairId, PoolId, SessionId, TrackNo};
+use crate::ids::{CopyId, GroupId, PairId, PoolId, SessionId, TrackNo};
+use crate::local::{CopyStatus, PairCommand};
 use crate::records::{NAME_BYTES_MAX, SessionState};
 use crate::remote::ENDPOINT_BYTES_MAX;
 
@@ -283,6 +284,80 @@ pub enum CommandError {
     Undecided {
         /// Which session.
         session: SessionId,
+    },
+    /// No such copy.
+    #[error("there is no {copy}: it was deleted, or it has ended")]
+    NoCopy {
+        /// Which.
+        copy: CopyId,
+    },
+    /// The two volumes are no pair.
+    #[error("{primary} and {secondary} are no pair: `twintrack pair list` shows them")]
+    NotPaired {
+        /// The primary that was named.
+        primary: String,
+        /// The secondary that was named.
+        secondary: String,
+    },
+    /// A volume cannot be its own secondary.
+    #[error("{name} cannot be paired with itself: name another volume")]
+    SameVolume {
+        /// Which.
+        name: String,
+    },
+    /// What is copied has the size of what it is copied to.
+    #[error(
+        "{name} has {size_bytes} bytes and {other} has {other_bytes}: both must have the same size (`twintrack device resize`)"
+    )]
+    SizesDiffer {
+        /// The one.
+        name: String,
+        /// Its size.
+        size_bytes: u64,
+        /// The other.
+        other: String,
+        /// Its size.
+        other_bytes: u64,
+    },
+    /// The device has part in a copy within the array.
+    #[error(
+        "device {name} has part in {copy}: wait until it has ended, or delete the pair (`twintrack pair list`)"
+    )]
+    InCopy {
+        /// Which device.
+        name: String,
+        /// The copy.
+        copy: CopyId,
+    },
+    /// The secondary of a pair that is not copied is not there for others.
+    #[error(
+        "device {name} is the secondary of a pair and not copied: copy or delete the pair first (`twintrack pair list`)"
+    )]
+    HeldByPair {
+        /// Which device.
+        name: String,
+    },
+    /// The status of a pair does not allow it (Fig. 8).
+    #[error("{copy} is {state}, and cannot be {verb}: nothing was changed")]
+    CopyState {
+        /// Which.
+        copy: CopyId,
+        /// Its status.
+        state: CopyStatus,
+        /// What was asked for.
+        verb: PairCommand,
+    },
+    /// A copy is made from the session.
+    #[error("{session} is what a copy is made from: wait until that has ended")]
+    InUse {
+        /// Which session.
+        session: SessionId,
+    },
+    /// A device is named twice.
+    #[error("{name} is to become two things at once: name it once")]
+    TwiceInto {
+        /// Which.
+        name: String,
     },
     /// The half has no complete copy.
     #[error(

@@ -83,6 +83,12 @@ defects! {
     VerifyUnheld "verify-unheld" "verify: hosts write to a track in place while it is compared";
     DirtyNotOwed "dirty-not-owed" "rule 5: after a restart a half that serves does not owe its dirty regions";
     HalfCopiedServes "half-copied-serves" "pairs: a half into which a copy was under way is made to serve";
+    FillKeepsNothing "fill-keeps-nothing" "D10: a restore does not keep what older sessions see of a track";
+    FillServedHere "fill-served-here" "D10: a track that is still to come is shown as the target's own table has it";
+    UnequalUnnoted "unequal-unnoted" "C3: a write to a track that was equal does not note that it is not any more";
+    BitNotAwaited "bit-not-awaited" "C3: a track that became unequal is written in place before that is durable";
+    UnpairedEarly "unpaired-early" "rule 3a: a pair counts no more at once, not when the unit that ended it is committed";
+    ResyncForgets "resync-forgets" "C5: re-synchronize forgets what is unequal";
     TailNotZeroed "tail-not-zeroed" "what lies behind the end of a device is not zeros when it grows";
 }
 

@@ -47,6 +47,7 @@ impl Tables {
         self.geometry.check_device_size(to_bytes)?;
         let mut record = self.standard(id)?.clone();
         self.check_unpaired(id)?;
+        self.check_uncopied(id)?;
         if to_bytes < record.size_bytes {
             return Err(CommandError::Shrink { name: record.name, size_bytes: record.size_bytes, to_bytes });
         }
@@ -66,6 +67,7 @@ impl Tables {
     pub fn delete_device(&mut self, id: DeviceId) -> Result<UnitSeq, CommandError> {
         let mut record = self.live_device(id)?.clone();
         self.check_unpaired(id)?;
+        self.check_uncopied(id)?;
         if let Some(session) = self.session_shown_by(id) {
             return Err(CommandError::Shown { name: record.name, session });
         }

@@ -53,6 +53,10 @@ id!(
     Generation, u32, "g"
 );
 id!(
+    /// A copy within the array: a local pair (C3: its number), or a restore. Never used again.
+    CopyId, u32, "copy-"
+);
+id!(
     /// The place of a unit in the order in which units were made. The first is 1.
     UnitSeq, u64, "u"
 );

@@ -15,6 +15,7 @@ mod joint;
 mod kept;
 pub mod layout;
 mod load;
+mod local;
 mod mask;
 mod pair;
 mod pair_records;
@@ -36,11 +37,12 @@ pub use command::CommandError;
 pub use entry::{Entry, Overlay};
 pub use geometry::{BLOCK_BYTES, Geometry, GeometryError, SECTOR_BYTES, TRACKS_PER_CYLINDER};
 pub use ids::{
-    DeviceId, Generation, GroupId, Owner, PairGeneration, PairId, PeerId, PhysicalTrack, Place, PoolId,
-    RegionNo, SessionId, StoreId, TrackNo, UnitSeq,
+    CopyId, DeviceId, Generation, GroupId, Owner, PairGeneration, PairId, PeerId, PhysicalTrack, Place,
+    PoolId, RegionNo, SessionId, StoreId, TrackNo, UnitSeq,
 };
 pub use joint::NewPoint;
 pub use load::LoadError;
+pub use local::{COPIES_MAX, CopyRecord, CopyStatus, Fill, Pace, PairCommand, Purpose, RestoreItem};
 pub use mask::BlockMask;
 pub use pair::PairDevice;
 pub use records::{

@@ -6,8 +6,9 @@ use thiserror::Error;
 
 use crate::defect::{Defect, planted};
 use crate::geometry::{Geometry, GeometryError};
-use crate::ids::{DeviceId, PairId, RegionNo, StoreId, TrackNo};
-use crate::records::{Change, DeviceKind, SessionState};
+use crate::ids::{CopyId, DeviceId, PairId, RegionNo, StoreId, TrackNo};
+use crate::local::{CopyRecord, CopyStatus};
+use crate::records::{Change, DeviceKind, Pinned, SessionState};
 use crate::remote::{PairRecord, SagaOutcome, SagaResult};
 use crate::space::Space;
 use crate::tables::{Device, Tables, change_entry};
@@ -37,6 +38,14 @@ pub enum LoadError {
         device: DeviceId,
         /// Why.
         source: GeometryError,
+    },
+    /// A copy within the array that cannot be.
+    #[error("{copy} {what}: the metadata is damaged")]
+    Copy {
+        /// Which.
+        copy: CopyId,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// A half of a pair that cannot be.
     #[error("{pair} {what}: the metadata is damaged")]
@@ -73,6 +82,10 @@ impl Tables {
             paired: BTreeMap::new(),
             returning: BTreeSet::new(),
             sagas: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            copies_of: BTreeMap::new(),
+            filling: BTreeMap::new(),
+            unpaired: BTreeMap::new(),
         };
         for change in changes {
             tables.check(&change)?;
@@ -82,6 +95,7 @@ impl Tables {
         }
         tables.settle_loaded();
         tables.settle_loaded_pairs();
+        tables.settle_loaded_copies();
         Ok(tables)
     }
 
@@ -163,6 +177,15 @@ impl Tables {
                 return dangling(format!("{change:?}"), id.to_string());
             }
             Change::Pair(id, Some(record)) => self.check_pair(*id, record)?,
+            Change::Copy(id, Some(record)) => self.check_copy(*id, record)?,
+            Change::ToCopy(id, region, word) | Change::Unequal(id, region, word) => {
+                let Some(copy) = self.copies.get(id) else {
+                    return dangling(region.to_string(), id.to_string());
+                };
+                if word & !copy.unequal.set.within(*region) != 0 {
+                    return Err(LoadError::Copy { copy: *id, what: "has tracks beyond its devices" });
+                }
+            }
             Change::Owed(id, region, word) | Change::Lacked(id, region, word) => {
                 self.check_words(*id, *region, *word)?;
             }
@@ -173,6 +196,34 @@ impl Tables {
                 return dangling(format!("request {request}"), peer.to_string());
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn check_copy(&self, id: CopyId, record: &CopyRecord) -> Result<(), LoadError> {
+        let wrong = |what| Err(LoadError::Copy { copy: id, what });
+        let size =
+            |id| self.device(id).filter(|it| it.is_standard() && !it.is_deleting()).map(|it| it.size_bytes);
+        let (Some(first), Some(second)) = (size(record.primary), size(record.secondary)) else {
+            return wrong("has a device that is not there");
+        };
+        let tracks = self.geometry.tracks(second);
+        if record.is_pair() && (first != second || record.primary == record.secondary) {
+            return wrong("pairs what cannot be paired");
+        }
+        if record.to_copy_from.0.max(record.unequal_from.0) > tracks {
+            return wrong("has a copy pointer beyond its devices");
+        }
+        if (record.status == CopyStatus::Copying) < record.fill.is_some() {
+            return wrong("is filled, and not being copied");
+        }
+        if let Some(fill) = record.fill
+            && self.session(fill.session).is_none_or(|session| session.pinned != Some(Pinned::Source(id)))
+        {
+            return wrong("is made from a session that is not there");
+        }
+        if self.filling.get(&record.target()).is_some_and(|other| *other != id && record.fill.is_some()) {
+            return wrong("fills a device that another one fills");
         }
         Ok(())
     }

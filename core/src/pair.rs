@@ -123,6 +123,7 @@ impl Tables {
             PairDevice::Existing(device) => {
                 let size_bytes = self.standard(device)?.size_bytes;
                 self.check_unpaired(device)?;
+                self.check_no_target(device)?;
                 (device, size_bytes)
             }
             PairDevice::New { name, pool, size_bytes } => {

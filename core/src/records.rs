@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::ids::{DeviceId, Generation, GroupId, PairId, PeerId, PoolId, RegionNo, SessionId, StoreId};
+use crate::ids::{
+    CopyId, DeviceId, Generation, GroupId, PairId, PeerId, PoolId, RegionNo, SessionId, StoreId,
+};
+use crate::local::CopyRecord;
 use crate::remote::{PairRecord, PeerRecord, SagaOutcome};
 
 /// Devices of an array.
@@ -69,6 +72,10 @@ pub enum Pinned {
     /// A point in time on two arrays (F3) of which it is not decided whether both have it. Then it is a session like any
     /// other, or gone.
     Undecided(Decision),
+    /// What a device was before a restore, so that it can be undone.
+    Before,
+    /// What a copy within the array goes on from. The array has made it, or a person, who restores it.
+    Source(CopyId),
 }
 
 /// Who decides whether two arrays have a point in time, and by which request it goes.
@@ -85,7 +92,7 @@ impl Pinned {
     pub fn pair(self) -> Option<PairId> {
         match self {
             Self::SafetyCopy(pair) | Self::Loser(pair) => Some(pair),
-            Self::Undecided(_) => None,
+            Self::Undecided(_) | Self::Before | Self::Source(_) => None,
         }
     }
 }
@@ -145,6 +152,8 @@ impl fmt::Display for Pinned {
         match self {
             Self::SafetyCopy(pair) => write!(f, "the safety copy of {pair}"),
             Self::Loser(pair) => write!(f, "what was given up of {pair}"),
+            Self::Before => write!(f, "what its device was before a restore"),
+            Self::Source(copy) => write!(f, "what {copy} is made from"),
             Self::Undecided(decision) => write!(f, "half of request {}, undecided", decision.request),
         }
     }
@@ -214,6 +223,12 @@ pub enum Change {
     Lacked(PairId, RegionNo, u64),
     /// A region is dirty, or clean again (crash rule 5).
     Dirty(PairId, RegionNo, bool),
+    /// A copy within the array; `None`: gone, with its sets of tracks.
+    Copy(CopyId, Option<CopyRecord>),
+    /// Tracks of a region for which it is not as [`CopyRecord::to_copy_from`] says; 0: none.
+    ToCopy(CopyId, RegionNo, u64),
+    /// Tracks of a region for which it is not as [`CopyRecord::unequal_from`] says; 0: none.
+    Unequal(CopyId, RegionNo, u64),
     /// How a request that spanned two arrays ended (F2); `None`: forgotten.
     Saga(u64, Option<SagaOutcome>),
 }

@@ -260,11 +260,12 @@ impl Tables {
             let Some(track) = at else { break };
             let own = found.own.range(track..).next().map(|(track, _)| *track);
             let kept = device.versions.range((track, Generation(0))..).next().map(|((track, _), _)| *track);
-            let Some(next) = own.into_iter().chain(kept).min() else {
+            let coming = self.next_filled_after(session, track);
+            let Some(next) = own.into_iter().chain(kept).chain(coming).min() else {
                 at = None;
                 break;
             };
-            if self.kept(session, next).is_some() {
+            if self.kept(session, next).is_some() || self.differs_by_fill(session, next) {
                 if tracks.len() == most.max(1) {
                     at = Some(next);
                     break;
@@ -281,6 +282,7 @@ impl Tables {
             return Err(CommandError::Needed { session, pair });
         }
         match self.session(session).and_then(|record| record.pinned) {
+            Some(Pinned::Source(_)) => Err(CommandError::InUse { session }),
             // Once its pairs have ended, a person may give it up.
             Some(Pinned::Undecided(Decision { by: Some(peer), .. }))
                 if self.pairs_of_peer(peer).next().is_none() =>
@@ -293,24 +295,37 @@ impl Tables {
     }
 
     fn end_session(&mut self, session: SessionId, state: SessionState) -> UnitSeq {
-        let found = &self.sessions[&session];
+        let mut lapses = Vec::new();
+        let pinned = self.session(session).and_then(|record| record.pinned);
+        let changes = self.end_changes(session, state, pinned, &mut lapses);
+        let standard = self.session(session).map(|record| record.standard);
+        let seq = self.put(changes, &lapses);
+        standard.into_iter().for_each(|standard| self.collect_anew(standard));
+        seq
+    }
+
+    /// The changes that end a session which is pinned for that, and whose protection they end.
+    pub(crate) fn end_changes(
+        &self,
+        session: SessionId,
+        state: SessionState,
+        pinned: Option<Pinned>,
+        lapses: &mut Vec<(DeviceId, Generation)>,
+    ) -> Vec<Change> {
+        let Some(found) = self.sessions.get(&session) else { return Vec::new() };
         let mut record = found.record.clone();
-        let standard = record.standard;
-        let lapses = match record.state {
-            SessionState::Active { activated } => vec![(standard, activated)],
-            _ => Vec::new(),
-        };
-        record.state = state;
+        if let SessionState::Active { activated } = record.state {
+            lapses.push((record.standard, activated));
+        }
+        (record.state, record.pinned) = (state, pinned);
         let mut made = None;
         if state == SessionState::Removing {
-            made = record.virtual_device.take().filter(|_| record.pinned.is_some());
+            made = record.virtual_device.take().filter(|_| pinned.is_some());
         }
         let gone = state == SessionState::Removing && found.own.is_empty();
         let mut changes = vec![Change::Session(session, (!gone).then_some(record))];
         changes.extend(made.map(|device| Change::Device(device, None)));
-        let seq = self.put(changes, &lapses);
-        self.collect_anew(standard);
-        seq
+        changes
     }
 }
 

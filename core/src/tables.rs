@@ -6,9 +6,10 @@ use crate::defect::{Defect, planted};
 use crate::entry::Entry;
 use crate::geometry::Geometry;
 use crate::ids::{
-    DeviceId, Generation, GroupId, Owner, PairId, PeerId, PhysicalTrack, Place, PoolId, SessionId, StoreId,
-    TrackNo, UnitSeq,
+    CopyId, DeviceId, Generation, GroupId, Owner, PairId, PeerId, PhysicalTrack, Place, PoolId, SessionId,
+    StoreId, TrackNo, UnitSeq,
 };
+use crate::local::Copy;
 use crate::pair::Pair;
 use crate::records::{
     Change, DeviceKind, DeviceRecord, Pinned, PoolRecord, SessionRecord, SessionState, StoreRecord,
@@ -62,6 +63,14 @@ pub struct Tables {
     /// The pairs whose halves here are being put back.
     pub(crate) returning: BTreeSet<PairId>,
     pub(crate) sagas: BTreeMap<u64, SagaOutcome>,
+    /// Copies within the array.
+    pub(crate) copies: BTreeMap<CopyId, Copy>,
+    /// The copies that a device has part in.
+    pub(crate) copies_of: BTreeMap<DeviceId, BTreeSet<CopyId>>,
+    /// The copy by which tracks of a device are still to come.
+    pub(crate) filling: BTreeMap<DeviceId, CopyId>,
+    /// The unit that ended a pair of a device: until it is committed, the pair counts (crash rule 3a).
+    pub(crate) unpaired: BTreeMap<DeviceId, UnitSeq>,
 }
 
 #[derive(Debug)]
@@ -179,14 +188,14 @@ impl Tables {
     /// or there is no such table.
     pub fn entry(&self, place: Place) -> Option<Entry> {
         match place.owner {
-            Owner::Device(id) => Some(self.devices.get(&id)?.table.entry(place.track)),
+            Owner::Device(id) => self.present(id, place.track),
             Owner::Session(id) => {
                 let session = self.sessions.get(&id)?;
                 match self.kept(id, place.track) {
                     Some(entry) => Some(entry),
                     None => match session.record.state {
-                        SessionState::Active { .. } => {
-                            Some(self.devices.get(&session.record.standard)?.table.entry(place.track))
+                        SessionState::Active { activated } => {
+                            self.present_since(session.record.standard, place.track, activated)
                         }
                         _ => None,
                     },
@@ -276,6 +285,10 @@ impl Tables {
     /// The units up to `upto` are durable: what they dropped is free, what they ended no longer protects.
     pub fn committed(&mut self, upto: UnitSeq) {
         let (tracks, lapsed) = self.log.settle(upto);
+        self.unpaired.retain(|_, unit| *unit > upto);
+        for copy in self.copies.values_mut().filter(|copy| !copy.undurable.is_empty()) {
+            copy.undurable.retain(|_, unit| *unit > upto);
+        }
         for track in tracks {
             self.space.settle_owed(track);
         }
@@ -395,6 +408,17 @@ impl Tables {
             | Change::Lacked(..)
             | Change::Dirty(..)
             | Change::Saga(..) => self.apply_remote(change),
+            Change::Copy(id, record) => self.apply_copy(id, record),
+            Change::ToCopy(id, region, word) => {
+                if let Some(copy) = self.copies.get_mut(&id) {
+                    copy.to_copy.apply(region, word);
+                }
+            }
+            Change::Unequal(id, region, word) => {
+                if let Some(copy) = self.copies.get_mut(&id) {
+                    copy.unequal.apply(region, word);
+                }
+            }
         }
         None
     }
@@ -511,6 +535,12 @@ impl Device {
     /// Does a session, or one that a crash would bring back, still see the track as it is? May say yes too often.
     pub(crate) fn protects(&self, track: TrackNo) -> bool {
         self.live.last_key_value().is_some_and(|(newest, _)| *newest > self.table.stamp(track))
+    }
+
+    /// The same of the sessions activated up to a generation.
+    pub(crate) fn protects_until(&self, track: TrackNo, until: Generation) -> bool {
+        let newest = self.live.range(..=until).next_back();
+        newest.is_some_and(|(newest, _)| *newest > self.table.stamp(track))
     }
 }
 

@@ -28,6 +28,8 @@ enum Kind {
     Fresh { keep: bool },
     /// The rest of an overlay, from its base: no change of content.
     Merge,
+    /// All of a track that lies in another pool, into one of its own: no change of content.
+    Move,
 }
 
 /// Why a write has no place to go, or cannot land.
@@ -67,7 +69,7 @@ impl WritePlan {
 
     /// Whether the entry will change beyond its mask: no other write to the track may be under way.
     pub fn fresh(&self) -> bool {
-        matches!(self.kind, Kind::Fresh { .. })
+        matches!(self.kind, Kind::Fresh { .. } | Kind::Move)
     }
 
     /// Whether a block of [`Self::slot`] already holds the track's present content, so that a part of it can be
@@ -83,6 +85,9 @@ impl Tables {
     /// In place if the track is ours alone; otherwise a free physical track takes just these blocks, over the base,
     /// and nothing old is read or copied (F1), but for the blocks of an overlay that is shared.
     pub fn plan_write(&mut self, place: Place, blocks: BlockMask) -> Result<WritePlan, WriteError> {
+        if let Owner::Device(id) = place.owner {
+            self.take_over(id, place.track);
+        }
         let (old, pool, keep, mine) = self.write_situation(place)?;
         if mine
             && let Some(slot) = old.top()
@@ -100,6 +105,11 @@ impl Tables {
 
     /// Whether a write planned now would go in place.
     pub fn writes_in_place(&self, place: Place) -> bool {
+        if let Owner::Device(id) = place.owner
+            && self.to_come(id, place.track).is_some()
+        {
+            return false;
+        }
         self.write_situation(place).is_ok_and(|(old, _, _, mine)| {
             mine && old.top().is_some_and(|slot| self.space.sole(slot, place.owner))
         })
@@ -119,6 +129,22 @@ impl Tables {
         Some(WritePlan { place, slot: over.track, blocks, carry: BlockMask::EMPTY, old, kind: Kind::Merge })
     }
 
+    /// A track of a standard device that lies in another pool, to be copied into one of its own: the plan's blocks are those to
+    /// copy. `None`: it does not. The track must be the operation's alone.
+    pub fn plan_relocate(&mut self, place: Place) -> Result<Option<WritePlan>, WriteError> {
+        let Owner::Device(id) = place.owner else { return Ok(None) };
+        let Some((old, pool)) = self.devices.get(&id).map(|it| (it.table.entry(place.track), it.pool()))
+        else {
+            return Err(WriteError::Gone);
+        };
+        let Some(pool) = pool.filter(|pool| self.is_foreign(old, *pool)) else { return Ok(None) };
+        let slot = self.space.allocate(pool).ok_or(WriteError::NoSpace(pool))?;
+        self.flying.insert(slot);
+        self.pin_write(place.owner, old);
+        let blocks = self.geometry.full();
+        Ok(Some(WritePlan { place, slot, blocks, carry: BlockMask::EMPTY, old, kind: Kind::Move }))
+    }
+
     /// The disk has the blocks: the tables say so. The unit, if anything but content changed.
     pub fn land_write(&mut self, plan: WritePlan) -> Result<Option<UnitSeq>, WriteError> {
         let landed = self.install(&plan);
@@ -134,6 +160,9 @@ impl Tables {
     /// Makes a whole track zeros that take no space (trim). `None`: it is so already. No write to the track may be
     /// under way.
     pub fn clear(&mut self, place: Place) -> Result<Option<UnitSeq>, WriteError> {
+        if let Owner::Device(id) = place.owner {
+            self.take_over(id, place.track);
+        }
         let (old, _, keep, _) = self.write_situation(place)?;
         if old.is_zeros() {
             return Ok(None);
@@ -149,7 +178,9 @@ impl Tables {
                 let device = self.devices.get(&id).ok_or(WriteError::Gone)?;
                 let pool = device.pool().filter(|_| !device.record.is_deleting()).ok_or(WriteError::Gone)?;
                 let keep = device.protects(place.track) && !planted(Defect::OldTrackNotKept);
-                Ok((device.table.entry(place.track), pool, keep, !keep))
+                // What is equal in a pair goes elsewhere, so that one unit says where, and that it is equal no more.
+                let mine = !keep && !self.is_equal_in_a_pair(id, place.track);
+                Ok((device.table.entry(place.track), pool, keep, mine))
             }
             Owner::Session(id) => {
                 let session = self.sessions.get(&id).ok_or(WriteError::Gone)?;
@@ -180,6 +211,7 @@ impl Tables {
                 let mask = blocks | plan.carry;
                 (Entry::layered(plan.old.base, plan.slot, mask, full), keep && still_seen)
             }
+            Kind::Move => (Entry::whole(plan.slot), false),
             // Others may have landed beside it: the mask grows from what it is now.
             Kind::InPlace | Kind::Merge => match present.over {
                 Some(over) if over.track == plan.slot => {
@@ -188,7 +220,7 @@ impl Tables {
                 _ => (present, false),
             },
         };
-        let changes = if plan.kind == Kind::Merge {
+        let changes = if matches!(plan.kind, Kind::Merge | Kind::Move) {
             // No change of content: sessions that see the standard track go on seeing it, the stamp stays.
             vec![self.entry_change(plan.place, new)]
         } else {
@@ -218,6 +250,9 @@ impl Tables {
             }
         }
         changes.push(self.entry_change(place, new));
+        if let Owner::Device(id) = place.owner {
+            changes.extend(self.unequal_changes(id, place.track, None));
+        }
         changes
     }
 

@@ -4,11 +4,33 @@
 //! answer is 200 with an [`Answer`], or 4xx/5xx with a [`Refusal`]. Unknown fields are refused, so that a newer
 //! client learns that an older array would ignore what it asks.
 
+/// Enums that are written and shown as one word or a few.
+macro_rules! named {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$item:meta])* $variant:ident = $text:literal),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$item])* #[serde(rename = $text)] $variant,)*
+        }
+
+        impl $name {
+            /// As it is written and shown.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+    )*};
+}
+
+mod local;
 mod remote;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use local::{PairCalled, PairInfo, PairPace, PairStage, Restore};
 pub use remote::{
     DivergedInfo, LINK_TEST_BYTES_MAX, LinkInfo, LinkInfoState, LinkTestInfo, NewDevice, PairCause, PairData,
     PairHalf, PairLink, PairMode, PairPolicy, PairRole, PairStatusInfo, PinnedKind, RemoteInfo,
@@ -121,6 +143,70 @@ pub enum Command {
         /// The first track to report on; `next` of the answer before.
         #[serde(default)]
         from_track: u32,
+    },
+    /// Each device becomes what a session shows, all at one instant (D8, D10 to D13): [`Answer::Devices`], usable at once.
+    SessionRestore {
+        /// What to restore.
+        restores: Vec<Restore>,
+    },
+    /// *Create pair* of two volumes of one size (C1): [`Answer::Pair`].
+    PairCreate {
+        /// The primary.
+        primary: String,
+        /// The secondary: hosts do not use it until it is copied.
+        secondary: String,
+        /// How many tracks are moved to another pool at a time.
+        #[serde(default)]
+        pace: PairPace,
+    },
+    /// The pairs: [`Answer::Pairs`].
+    PairList {},
+    /// One pair: [`Answer::Pair`].
+    PairShow {
+        /// The primary.
+        primary: String,
+        /// The secondary.
+        secondary: String,
+    },
+    /// *Copy* (C4): the secondary becomes the primary as it is now: [`Answer::Pair`].
+    PairCopy {
+        /// The primary.
+        primary: String,
+        /// The secondary.
+        secondary: String,
+    },
+    /// *Re-synchronize*: hosts leave the secondary, and the next copy moves what differs (C5): [`Answer::Pair`].
+    PairResync {
+        /// The primary.
+        primary: String,
+        /// The secondary.
+        secondary: String,
+    },
+    /// The primary becomes the secondary as it is now (D14): [`Answer::Pair`].
+    PairRestore {
+        /// The primary.
+        primary: String,
+        /// The secondary.
+        secondary: String,
+        /// What the primary was before is not kept as a session.
+        #[serde(default)]
+        discard_before: bool,
+    },
+    /// Another pace, also of a copy in progress (C6): [`Answer::Pair`].
+    PairPace {
+        /// The primary.
+        primary: String,
+        /// The secondary.
+        secondary: String,
+        /// From now on.
+        pace: PairPace,
+    },
+    /// *Delete pair*; both volumes stay, the secondary as the last copy makes it: [`Answer::Done`].
+    PairDelete {
+        /// The primary.
+        primary: String,
+        /// The secondary.
+        secondary: String,
     },
     /// *Begin group* (D8): [`Answer::Group`].
     GroupBegin {},
@@ -348,6 +434,10 @@ pub enum Answer {
     RemoteSnapshots(Vec<RemoteSnapshotInfo>),
     /// What comparing found.
     Verified(VerifyInfo),
+    /// A local pair as it is now.
+    Pair(PairInfo),
+    /// Local pairs, by number.
+    Pairs(Vec<PairInfo>),
 }
 
 /// The array.
@@ -460,14 +550,14 @@ pub struct SessionInfo {
     pub pinned: Option<PinnedInfo>,
 }
 
-/// What a session is kept for, that the array has made for a pair.
+/// What a session is kept for that does not give way when room runs out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedInfo {
     /// What it has.
     pub what: PinnedKind,
-    /// Of which pair.
+    /// Of which pair or copy; empty: of none.
     pub pair: String,
-    /// The pair may have to go back to it: it cannot be removed.
+    /// A pair may have to go back to it, or a copy is made from it: it cannot be removed.
     pub needed: bool,
 }
 

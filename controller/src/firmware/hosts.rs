@@ -1,5 +1,7 @@
 //! Host connections and their requests: each is cut into tracks, and answered when all its parts are over.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use twintrack_core::{DeviceId, Owner, Place, SECTOR_BYTES, SessionState, TrackNo};
 use twintrack_link::nbd::PAYLOAD_BYTES_MAX;
@@ -42,6 +44,8 @@ pub(super) struct Request {
     at: u64,
     end: u64,
     fua: bool,
+    /// When it came.
+    since: Duration,
     outstanding: u32,
     /// It waits for a track of the peer.
     fetching: bool,
@@ -93,7 +97,7 @@ impl Firmware {
         let record = self.tables.device(device).filter(|record| record.online && !record.is_deleting());
         let record = record.ok_or(HostError::Gone)?;
         if record.is_standard() {
-            if !self.serves(device) {
+            if !self.serves(device) || self.tables.is_held_by_pair(device) {
                 return Err(HostError::Gone);
             }
             return Ok((Owner::Device(device), record.size_bytes));
@@ -177,6 +181,7 @@ impl Firmware {
             at,
             end: at + length,
             fua,
+            since: self.now,
             outstanding: 0,
             fetching: false,
             queued: false,
@@ -390,6 +395,7 @@ impl Firmware {
     /// Answers a request, unless its connection is gone.
     fn reply(&mut self, id: RequestId, fx: &mut Vec<Effect>) {
         let Some(request) = self.requests.remove(&id) else { return };
+        self.moves.host_waited(self.now - request.since);
         let result = match request.error {
             Some(error) => Err(error),
             None => Ok(match request.what {

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use twintrack_core::defect::{Defect, planted};
 use twintrack_core::layout::StoreLayout;
 use twintrack_core::{
-    BLOCK_BYTES, BlockMask, PairId, PhysicalTrack, Place, RegionNo, StoreId, Tables, TrackNo, WriteError,
-    WritePlan,
+    BLOCK_BYTES, BlockMask, CopyId, PairId, PhysicalTrack, Place, RegionNo, StoreId, Tables, TrackNo,
+    WriteError, WritePlan,
 };
 
 use super::event::{DiskError, Effect, HostError, IoId, Segment};
@@ -82,6 +82,8 @@ pub(super) enum Change {
     Clear,
     /// Completes the overlay from the base.
     Merge,
+    /// Copies the track from another pool into its device's own.
+    Move,
     /// Sends the track to the peer; changes nothing here.
     Copy,
     /// Compares the track with the peer's; changes nothing.
@@ -97,6 +99,8 @@ pub(super) enum Parent {
     Host(RequestId),
     /// The merging job.
     Merge,
+    /// The job that moves a track to another pool.
+    Move(CopyId, TrackNo),
     /// The peer.
     Peer(Served),
     /// The job that copies to a peer.
@@ -176,6 +180,12 @@ impl Firmware {
                 Some(plan) => self.prepare(id, plan, fx),
                 None => self.end_op(id, Ok(())),
             },
+            // No session is failed for it, and nobody waits for it: it comes again.
+            Change::Move => match self.tables.plan_relocate(place) {
+                Ok(Some(plan)) => self.prepare(id, plan, fx),
+                Ok(None) => self.end_op(id, Ok(())),
+                Err(error) => self.end_op(id, Err(host_error(error))),
+            },
             Change::Data(_) | Change::Zeros => {
                 let blocks = BlockMask::touched(within, length);
                 match self.tables.plan_write(place, blocks) {
@@ -216,12 +226,13 @@ impl Firmware {
                 op.pieces.insert(start, data.clone());
             }
             Change::Zeros => put_zeros(&mut op.pieces, start..end),
-            Change::Clear | Change::Merge | Change::Copy | Change::Compare | Change::Fetch => {}
+            Change::Clear | Change::Merge | Change::Move | Change::Copy | Change::Compare | Change::Fetch => {
+            }
         }
         let limit = size_bytes.saturating_sub(self.tables.geometry().offset_of(op.place.track));
         let limit = limit.min(u64::from(self.tables.geometry().track_bytes())) as u32;
         let mut missing: Vec<Range<u32>> = Vec::new();
-        if matches!(op.what, Change::Merge) {
+        if matches!(op.what, Change::Merge | Change::Move) {
             missing.extend(plan.blocks().runs().map(|run| run.start * BLOCK_BYTES..run.end * BLOCK_BYTES));
         } else {
             let head = start / BLOCK_BYTES;
@@ -234,7 +245,7 @@ impl Firmware {
             }
             missing.extend(plan.carry().runs().map(|run| run.start * BLOCK_BYTES..run.end * BLOCK_BYTES));
         }
-        let whole_blocks = matches!(op.what, Change::Merge);
+        let whole_blocks = matches!(op.what, Change::Merge | Change::Move);
         let mut reads = Vec::new();
         for range in missing.into_iter().filter(|range| !range.is_empty()) {
             // What lies behind the end of the device is zeros, and stays so when the device grows.
@@ -395,6 +406,7 @@ impl Firmware {
         match parent {
             Parent::Host(request) => self.host_op_done(request, result),
             Parent::Merge => self.jobs.merged(),
+            Parent::Move(copy, track) => self.work.push_back(Work::Moved(copy, track, result)),
             Parent::Copy(pair, track, number) => self.copy_sent(pair, track, number, result),
             Parent::Fetch(pair, track) => self.fetch_over(pair, track, result),
             Parent::Peer(served) => self.work.push_back(Work::Served(served, result)),

@@ -102,6 +102,7 @@ impl Jobs {
         let mut by = |at: Duration| due = Some(due.map_or(at, |due| due.min(at)));
         if tables.has_reclaim()
             || tables.next_returning().is_some()
+            || tables.next_filling().is_some()
             || self.hurry
             || starving
             || (self.discardable && !self.discarding)
@@ -127,6 +128,7 @@ impl Firmware {
     pub(super) fn run_jobs(&mut self, fx: &mut Vec<Effect>) {
         self.jobs.due = None;
         self.return_some();
+        self.fill_some();
         self.search_victims();
         if self.tables.has_reclaim() && self.tables.reclaim().is_some() {
             self.jobs.discardable = true;

@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 
 use twintrack_core::{
-    ActivateSession, CommandError, DeviceId, DeviceKind, DeviceRecord, GroupId, PoolId, SessionId,
-    SessionState, TrackNo,
+    ActivateSession, CommandError, DeviceId, DeviceKind, DeviceRecord, GroupId, PairCommand, PoolId,
+    SessionId, SessionState, TrackNo,
 };
 use twintrack_link::manage::{
     Activation, Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, DeviceInfoKind, GroupMode, PAGE_MAX,
     PoolInfo, Refusal, RefusalCode, SessionInfo, SessionInfoState, WhenFull,
 };
 
+use super::copies::core_pace;
 use super::durability::Waiter;
 use super::event::{CallId, Effect, HostError, Segment};
 use super::points::{Caller, Point, What};
@@ -163,6 +164,52 @@ impl Firmware {
             Command::GroupList {} => {
                 Outcome::Now(Answer::Groups(self.tables.groups().map(|group| group.0).collect()))
             }
+            Command::SessionRestore { restores } => {
+                let list = self.restore_items(restores)?;
+                self.tables.check_restore(&list)?;
+                self.start_point(later(What::Restore(list)));
+                Outcome::Later
+            }
+            Command::PairCreate { primary, secondary, pace } => {
+                let (first, second) = (self.device(&primary)?, self.device(&secondary)?);
+                let (id, _) = self.tables.create_local_pair(first, second, core_pace(pace))?;
+                Outcome::Durable(self.pair_answer(id))
+            }
+            Command::PairList {} => Outcome::Now(Answer::Pairs(self.local_pair_infos())),
+            Command::PairShow { primary, secondary } => {
+                Outcome::Now(self.pair_answer(self.local_pair(&primary, &secondary)?))
+            }
+            Command::PairCopy { primary, secondary } => {
+                let id = self.local_pair(&primary, &secondary)?;
+                self.tables.check_pair_command(id, PairCommand::Copy)?;
+                self.start_point(later(What::PairCopy {
+                    id,
+                    command: PairCommand::Copy,
+                    keep_before: false,
+                }));
+                Outcome::Later
+            }
+            Command::PairRestore { primary, secondary, discard_before } => {
+                let (id, command) = (self.local_pair(&primary, &secondary)?, PairCommand::Restore);
+                self.tables.check_pair_command(id, command)?;
+                self.start_point(later(What::PairCopy { id, command, keep_before: !discard_before }));
+                Outcome::Later
+            }
+            Command::PairResync { primary, secondary } => {
+                let id = self.local_pair(&primary, &secondary)?;
+                self.tables.resync_local_pair(id)?;
+                Outcome::Durable(self.pair_answer(id))
+            }
+            Command::PairPace { primary, secondary, pace } => {
+                let id = self.local_pair(&primary, &secondary)?;
+                self.tables.set_pace(id, core_pace(pace))?;
+                Outcome::Durable(self.pair_answer(id))
+            }
+            Command::PairDelete { primary, secondary } => {
+                let id = self.local_pair(&primary, &secondary)?;
+                self.tables.delete_local_pair(id)?;
+                Outcome::Durable(Answer::Done)
+            }
             // Those about other arrays have gone another way.
             _ => Outcome::Now(Answer::Done),
         })
@@ -274,7 +321,7 @@ impl Firmware {
         Outcome::Durable(self.session_info(id).map_or(Answer::Done, Answer::Session))
     }
 
-    fn device_info(&self, id: DeviceId, record: &DeviceRecord) -> DeviceInfo {
+    pub(super) fn device_info(&self, id: DeviceId, record: &DeviceRecord) -> DeviceInfo {
         let kind = match record.kind {
             DeviceKind::Standard { pool, .. } => DeviceInfoKind::Standard {
                 pool: self
@@ -414,6 +461,8 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::Twice { .. }
         | CommandError::Nothing
         | CommandError::Endpoint { .. }
+        | CommandError::SameVolume { .. }
+        | CommandError::TwiceInto { .. }
         | CommandError::SelfLink { .. } => RefusalCode::BadRequest,
         CommandError::NoDevice { .. }
         | CommandError::NoSession { .. }
@@ -422,6 +471,8 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::NoPoolNamed { .. }
         | CommandError::NoPeer { .. }
         | CommandError::NoPair { .. }
+        | CommandError::NoCopy { .. }
+        | CommandError::NotPaired { .. }
         | CommandError::NotChanged { .. } => RefusalCode::NotFound,
         CommandError::Exists { .. }
         | CommandError::PeerExists { .. }
@@ -445,6 +496,11 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::Pinned { .. }
         | CommandError::Needed { .. }
         | CommandError::Undecided { .. }
+        | CommandError::SizesDiffer { .. }
+        | CommandError::InCopy { .. }
+        | CommandError::HeldByPair { .. }
+        | CommandError::CopyState { .. }
+        | CommandError::InUse { .. }
         | CommandError::Filling { .. } => RefusalCode::WrongState,
     };
     Refusal { code, reason: error.to_string() }

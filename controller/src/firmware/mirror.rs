@@ -128,7 +128,7 @@ impl Firmware {
             OpLeg::Undecided | OpLeg::Marking(..) => {}
             OpLeg::Entered(_) | OpLeg::Leg(..) => return Turn::Go,
         }
-        if matches!(op.what, Change::Merge | Change::Copy | Change::Compare | Change::Fetch) {
+        if matches!(op.what, Change::Merge | Change::Move | Change::Copy | Change::Compare | Change::Fetch) {
             return Turn::Go;
         }
         let forward = matches!(parent, Parent::Host(_));

@@ -10,6 +10,7 @@
 //! - `points`: activate, deactivate and remove, which wait for writes in flight;
 //! - `manage`: the other commands; `jobs`: reclaim, discard, merge; `policy`: what a pool does when it is full;
 //!   `starving`: who waits for room, and who is failed for it;
+//! - `copies`: copies within the array, which take entries over and move tracks to other pools;
 //! - `joint`: points in time on both arrays;
 //! - `safety`: what a half goes back to while a copy into it is under way;
 //! - `links`: connections to other arrays; `accord`: how both agree on their pairs; `mirror`: the remote leg of a write;
@@ -18,6 +19,7 @@
 //!   that, `infos`: what he is told; `link_test`: how fast a link is.
 
 mod accord;
+mod copies;
 mod creation;
 mod durability;
 mod ending;
@@ -57,7 +59,7 @@ pub use event::{
     LinkId, Reply, Segment, Tag,
 };
 pub use policy::{PoolPolicy, Threshold};
-use twintrack_core::{PairId, PoolId, StoreId, Tables, UnitSeq};
+use twintrack_core::{CopyId, PairId, PoolId, StoreId, Tables, TrackNo, UnitSeq};
 use twintrack_link::remote::{Answer as PeerAnswer, PeerError, Timing};
 
 /// What the array is called, and how often it was booted.
@@ -119,6 +121,7 @@ pub struct Firmware {
     verifies: verify::Verifies,
     returns: safety::Returns,
     joints: joint::Joints,
+    moves: copies::Moves,
     /// Wall time at an instant, as last told.
     wall: (Duration, u64),
     /// Measurements of links under way.
@@ -147,6 +150,8 @@ enum Work {
     Offline(IoId),
     /// A comparison of a track is over.
     Compared(PairId),
+    /// A track was moved to another pool, or could not be.
+    Moved(CopyId, TrackNo, Result<(), HostError>),
     /// A peer's operation is over.
     Served(links::Served, Result<(), HostError>),
     /// A peer cannot be asked.
@@ -191,6 +196,7 @@ impl Firmware {
             verifies: verify::Verifies::default(),
             returns: safety::Returns::default(),
             joints: joint::Joints::default(),
+            moves: copies::Moves::default(),
             wall: (Duration::ZERO, 0),
             tests: BTreeMap::new(),
             work: VecDeque::new(),
@@ -292,6 +298,7 @@ impl Firmware {
             self.marks.deadline(),
             self.mirror.deadline(),
             self.copies_due,
+            self.moves.deadline(),
         ];
         due.into_iter().flatten().min()
     }
@@ -320,6 +327,7 @@ impl Firmware {
                     Work::ReadOver(read) => self.read_over(read, fx),
                     Work::Advance(request) => self.advance(request, fx),
                     Work::Compared(pair) => self.compared(pair, fx),
+                    Work::Moved(copy, track, result) => self.track_moved(copy, track, result),
                     Work::Served(served, result) => self.served(served, result, fx),
                     Work::Told(asked, result) => self.told(asked, result, fx),
                     Work::Offline(io) => self.disk_done(io, Err::<Bytes, _>(DiskError::Failed), fx),
@@ -341,6 +349,7 @@ impl Firmware {
         self.take_turns(fx);
         self.links_timer(fx);
         self.copies_timer();
+        self.moves_timer();
         if self.mirror.deadline().is_some_and(|due| due <= self.now) {
             self.crowd_again();
         }

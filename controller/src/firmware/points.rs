@@ -10,7 +10,9 @@
 
 use std::collections::VecDeque;
 
-use twintrack_core::{ActivateSession, CommandError, GroupId, Owner, PairId, SessionId};
+use twintrack_core::{
+    ActivateSession, CommandError, CopyId, GroupId, Owner, PairCommand, PairId, RestoreItem, SessionId,
+};
 use twintrack_link::manage::Answer;
 use twintrack_link::remote::{Answer as PeerAnswer, PreparedPoint};
 
@@ -61,6 +63,10 @@ pub(super) enum What {
     BeginCopy(PairId),
     /// Halves serve by force, and go back to what was kept of them.
     GoBack(Vec<PairId>),
+    /// A pair within the array is copied, or restored from its secondary.
+    PairCopy { id: CopyId, command: PairCommand, keep_before: bool },
+    /// Devices become what sessions show, all at one instant.
+    Restore(Vec<RestoreItem>),
     /// Some more tracks of a half go back.
     GoBackStep(PairId),
     /// A point in time on both arrays, of that request: this array's part, and then the other one is asked for its own.
@@ -159,6 +165,15 @@ impl Firmware {
             }
             What::Deactivate(session) | What::Remove(session) => Ok(vec![Owner::Session(*session)]),
             What::BeginCopy(pair) => Ok(self.owners_kept(*pair)),
+            What::PairCopy { id, command, .. } => {
+                let devices = self.tables.check_pair_command(*id, *command)?;
+                Ok(devices.into_iter().map(Owner::Device).collect())
+            }
+            What::Restore(list) => {
+                let (sessions, devices) = self.tables.check_restore(list)?;
+                let sessions = sessions.into_iter().map(Owner::Session);
+                Ok(sessions.chain(devices.into_iter().map(Owner::Device)).collect())
+            }
             What::GoBack(pairs) => {
                 Ok(self.tables.check_go_back(pairs)?.into_iter().map(Owner::Device).collect())
             }
@@ -187,6 +202,12 @@ impl Firmware {
                 self.jobs.hurry();
             }
             What::BeginCopy(pair) => self.begin_copy(point.caller, *pair, closed)?,
+            What::PairCopy { id, command, keep_before } => {
+                self.tables.begin_local_copy(*id, *command, *keep_before, point.wall_ms)?;
+            }
+            What::Restore(list) => {
+                self.tables.restore(list, point.wall_ms)?;
+            }
             What::GoBack(pairs) => self.go_back(pairs)?,
             What::GoBackStep(pair) => self.go_back_step(*pair, fx),
             What::Joint(request) => self.cut_joint(*request, point.wall_ms, fx)?,
@@ -225,6 +246,8 @@ impl Firmware {
                 Answer::Sessions(done.iter().filter_map(|id| self.session_info(*id)).collect())
             }
             What::Deactivate(session) => self.session_info(session).map_or(Answer::Done, Answer::Session),
+            What::PairCopy { id, .. } => self.pair_answer(id),
+            What::Restore(list) => self.restored_answer(&list),
             // The way has only begun.
             What::GoBack(pairs) => return self.await_return(call, pairs),
             // So has this.

@@ -326,10 +326,16 @@ impl Firmware {
         let what = match pinned {
             Pinned::SafetyCopy(_) => PinnedKind::SafetyCopy,
             Pinned::Loser(_) => PinnedKind::Loser,
+            Pinned::Before => PinnedKind::Before,
+            Pinned::Source(copy) => {
+                let what = PinnedKind::Source;
+                return Some(PinnedInfo { what, pair: copy.to_string(), needed: true });
+            }
             Pinned::Undecided(_) => return None,
         };
         let needed = self.tables.needed_for(session).is_some();
-        Some(PinnedInfo { what, pair: pinned.pair()?.to_string(), needed })
+        let pair = pinned.pair().map_or_else(String::new, |pair| pair.to_string());
+        Some(PinnedInfo { what, pair, needed })
     }
 }
 

@@ -121,6 +121,19 @@ impl Ledger {
         self.replace(TrackSet::all(self.set.tracks()))
     }
 
+    /// Another set is in its place: the pointer, and the words to log with it.
+    pub(crate) fn become_set(&mut self, set: TrackSet) -> (TrackNo, Vec<(RegionNo, u64)>) {
+        self.set = set;
+        self.stale.clear();
+        self.marked.clear();
+        let from = self.set.from();
+        let regions: BTreeSet<_> =
+            self.rows.keys().copied().chain(self.set.exceptions().map(|(region, _)| region)).collect();
+        let words =
+            regions.into_iter().filter_map(|region| self.word(region, from).map(|word| (region, word)));
+        (from, words.collect())
+    }
+
     fn replace(&mut self, set: TrackSet) -> (TrackNo, Vec<(RegionNo, u64)>) {
         self.set = set;
         self.stale.clear();

@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use twintrack_core::remote::{PairRecord, PeerRecord, SagaOutcome};
 use twintrack_core::{
-    Change, DeviceId, DeviceRecord, Entry, Generation, GroupId, PairId, PeerId, PoolId, PoolRecord, RegionNo,
-    SessionId, SessionRecord, StoreId, StoreRecord, TrackNo,
+    Change, CopyId, CopyRecord, DeviceId, DeviceRecord, Entry, Generation, GroupId, PairId, PeerId, PoolId,
+    PoolRecord, RegionNo, SessionId, SessionRecord, StoreId, StoreRecord, TrackNo,
 };
 
 /// Pseudo-random numbers that depend on the seed alone (splitmix64).
@@ -61,6 +61,9 @@ pub struct Durable {
     pub lacked: BTreeMap<(PairId, RegionNo), u64>,
     pub dirty: BTreeSet<(PairId, RegionNo)>,
     pub sagas: BTreeMap<u64, SagaOutcome>,
+    pub copies: BTreeMap<CopyId, CopyRecord>,
+    pub to_copy: BTreeMap<(CopyId, RegionNo), u64>,
+    pub unequal: BTreeMap<(CopyId, RegionNo), u64>,
 }
 
 impl Durable {
@@ -103,6 +106,19 @@ impl Durable {
                 Change::Dirty(id, region, true) => drop(self.dirty.insert((id, region))),
                 Change::Dirty(id, region, false) => drop(self.dirty.remove(&(id, region))),
                 Change::Saga(request, outcome) => put(&mut self.sagas, request, outcome),
+                Change::Copy(id, record) => {
+                    if record.is_none() {
+                        self.to_copy.retain(|(copy, _), _| *copy != id);
+                        self.unequal.retain(|(copy, _), _| *copy != id);
+                    }
+                    put(&mut self.copies, id, record);
+                }
+                Change::ToCopy(id, region, word) => {
+                    put(&mut self.to_copy, (id, region), Some(word).filter(|word| *word != 0));
+                }
+                Change::Unequal(id, region, word) => {
+                    put(&mut self.unequal, (id, region), Some(word).filter(|word| *word != 0));
+                }
             }
         }
     }
@@ -126,13 +142,21 @@ impl Durable {
         all.extend(self.lacked.iter().map(|((id, region), word)| Change::Lacked(*id, *region, *word)));
         all.extend(self.dirty.iter().map(|(id, region)| Change::Dirty(*id, *region, true)));
         all.extend(self.sagas.iter().map(|(request, outcome)| Change::Saga(*request, Some(outcome.clone()))));
+        all.extend(self.copies.iter().map(|(id, record)| Change::Copy(*id, Some(record.clone()))));
+        all.extend(self.to_copy.iter().map(|((id, region), word)| Change::ToCopy(*id, *region, *word)));
+        all.extend(self.unequal.iter().map(|((id, region), word)| Change::Unequal(*id, *region, *word)));
         all
     }
 
     /// Whether no device, session, group or track is left; a bare array has no pairs either.
     pub fn is_bare(&self) -> bool {
         let rows = [self.devices.len(), self.sessions.len(), self.groups.len(), self.entries.len()];
-        rows.iter().sum::<usize>() + self.versions.len() + self.own.len() + self.pairs.len() == 0
+        rows.iter().sum::<usize>()
+            + self.versions.len()
+            + self.own.len()
+            + self.pairs.len()
+            + self.copies.len()
+            == 0
     }
 }
 

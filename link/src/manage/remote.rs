@@ -187,25 +187,6 @@ pub struct VerifyInfo {
     pub marked: bool,
 }
 
-macro_rules! named {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$item:meta])* $variant:ident = $text:literal),* $(,)? })*) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-        pub enum $name {
-            $($(#[$item])* #[serde(rename = $text)] $variant,)*
-        }
-
-        impl $name {
-            /// As it is written and shown.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text,)*
-                }
-            }
-        }
-    )*};
-}
-
 named! {
     /// Which half of a pair, fixed at its creation.
     PairHalf {
@@ -284,6 +265,10 @@ named! {
         SafetyCopy = "safety copy",
         /// What was given up after a split brain.
         Loser = "loser",
+        /// What a volume was before it was restored.
+        Before = "before restore",
+        /// What a copy within the array is made from.
+        Source = "source of a copy",
     }
     /// What an operator calls the state of a pair.
     PairStatusInfo {

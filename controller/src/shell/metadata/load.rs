@@ -2,16 +2,16 @@
 
 use redb::{Database, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, Value};
 use twintrack_core::{
-    Change, DeviceId, Generation, Geometry, GroupId, PairId, PeerId, PoolId, PoolRecord, RegionNo, SessionId,
-    StoreId, StoreRecord, TrackNo,
+    Change, CopyId, DeviceId, Generation, Geometry, GroupId, PairId, PeerId, PoolId, PoolRecord, RegionNo,
+    SessionId, StoreId, StoreRecord, TrackNo,
 };
 
-use super::pairs;
 use super::records::{self, CHUNK_TRACKS, Chunk, Damaged, Fields};
 use super::{
-    DEVICES, DIRTY, ENTRIES, GROUPS, LACKED, META, MetadataError, NEXT_ID, OWED, OWN, PAIRS, PEERS, POOLS,
-    RecordName, SAGAS, SESSIONS, STORES, VERSIONS, failed,
+    COPIES, DEVICES, DIRTY, ENTRIES, GROUPS, LACKED, META, MetadataError, NEXT_ID, OWED, OWN, PAIRS, PEERS,
+    POOLS, RecordName, SAGAS, SESSIONS, STORES, TO_COPY, UNEQUAL, VERSIONS, failed,
 };
+use super::{copies, pairs};
 
 pub(super) fn begin(database: &Database) -> Result<ReadTransaction, MetadataError> {
     database.begin_read().map_err(failed)
@@ -108,7 +108,6 @@ fn remote(
         let id = PairId { serial, number };
         Ok(Change::Pair(id, Some(pairs::get_pair(value).map_err(RecordName::Pair(id).damaged())?)))
     })?;
-    let word = |word: u64, name: RecordName| if word == 0 { Err(name.damaged()(Damaged)) } else { Ok(word) };
     let owed = later_rows(from, OWED, move |(serial, number, region), value| {
         let (id, region) = (PairId { serial, number }, RegionNo(region));
         Ok(Change::Owed(id, region, word(value, RecordName::Owed(id, region))?))
@@ -124,7 +123,30 @@ fn remote(
         let outcome = pairs::get_saga(value).map_err(RecordName::Saga(request).damaged())?;
         Ok(Change::Saga(request, Some(outcome)))
     })?;
-    Ok(peers.chain(pairs).chain(owed).chain(lacked).chain(dirty).chain(sagas))
+    Ok(peers.chain(pairs).chain(owed).chain(lacked).chain(dirty).chain(sagas).chain(copies(from)?))
+}
+
+/// Copies within the array, and their tracks. A file from before there were any has none of the tables.
+fn copies(
+    from: &ReadTransaction,
+) -> Result<impl Iterator<Item = Result<Change, MetadataError>> + use<>, MetadataError> {
+    let copies = later_rows(from, COPIES, |key, value| {
+        let id = CopyId(key);
+        Ok(Change::Copy(id, Some(copies::get_copy(value).map_err(RecordName::Copy(id).damaged())?)))
+    })?;
+    let to_copy = later_rows(from, TO_COPY, |(copy, region), value| {
+        let (id, region) = (CopyId(copy), RegionNo(region));
+        Ok(Change::ToCopy(id, region, word(value, RecordName::ToCopy(id, region))?))
+    })?;
+    let unequal = later_rows(from, UNEQUAL, |(copy, region), value| {
+        let (id, region) = (CopyId(copy), RegionNo(region));
+        Ok(Change::Unequal(id, region, word(value, RecordName::Unequal(id, region))?))
+    })?;
+    Ok(copies.chain(to_copy).chain(unequal))
+}
+
+fn word(word: u64, name: RecordName) -> Result<u64, MetadataError> {
+    if word == 0 { Err(name.damaged()(Damaged)) } else { Ok(word) }
 }
 
 /// The entries of a chunk that are not zeros.

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! table      key                              value
-//! meta       "format"                         u32: version of these layouts, 2
+//! meta       "format"                         u32: version of these layouts, 3
 //!            "array"                          u64 serial, u32 track size in bytes
 //!            "boot"                           u32: the number of the last boot, from 1
 //!            "next-id"                        u32: the least number that no device, session or group has had
@@ -22,26 +22,30 @@
 //! lacked     (u64 serial, u32 number, u32 region)       word
 //! dirty      (u64 serial, u32 number, u32 region)       nothing
 //! sagas      u64 request                      saga
+//! copies     u32 copy                         copy
+//! to-copy    (u32 copy, u32 region)           word: tracks that are not as the copy's pointer says
+//! unequal    (u32 copy, u32 region)           word
 //! ```
 //!
-//! A file without the last six tables, from before there were pairs, opens: what is not there is empty, and the first
+//! A file without the last nine tables, from before there were pairs, opens: what is not there is empty, and the first
 //! commit makes it.
 //!
-//! Versions: 1 was the first; in 2 sessions may be pinned, and pairs have what they go back to. A file of 1 is one of 2 in which
-//! there is none of that; it becomes one by the next boot.
+//! Versions: 1 was the first; in 2 sessions may be pinned, and pairs have what they go back to; in 3 there
+//! are copies within the array. An older file is one of 3 in which there is none of that; it becomes one by the next boot.
 //!
 //! A commit is one redb transaction, durable when it returns; one that fails has an unknown outcome (crash rule 9).
 
+mod copies;
 mod load;
 mod pairs;
 mod records;
 
 use std::fmt;
 
-use redb::{Database, Durability, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, Durability, Key, ReadableTable, TableDefinition, WriteTransaction};
 use thiserror::Error;
 use twintrack_core::{
-    Change, DeviceId, Entry, Generation, Geometry, GeometryError, GroupId, PairId, PeerId, PoolId,
+    Change, CopyId, DeviceId, Entry, Generation, Geometry, GeometryError, GroupId, PairId, PeerId, PoolId,
     PoolRecord, RegionNo, SessionId, StoreId, StoreRecord, TrackNo,
 };
 
@@ -50,7 +54,7 @@ use crate::firmware::DiskError;
 use records::{CHUNK_TRACKS, Chunk, Damaged};
 
 /// The version of the layouts that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// What redb may keep in memory: commits touch few pages, and the firmware has the tables.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -69,6 +73,9 @@ const OWED: TableDefinition<(u64, u32, u32), u64> = TableDefinition::new("owed")
 const LACKED: TableDefinition<(u64, u32, u32), u64> = TableDefinition::new("lacked");
 const DIRTY: TableDefinition<(u64, u32, u32), ()> = TableDefinition::new("dirty");
 const SAGAS: TableDefinition<u64, &[u8]> = TableDefinition::new("sagas");
+const COPIES: TableDefinition<u32, &[u8]> = TableDefinition::new("copies");
+const TO_COPY: TableDefinition<(u32, u32), u64> = TableDefinition::new("to-copy");
+const UNEQUAL: TableDefinition<(u32, u32), u64> = TableDefinition::new("unequal");
 
 const FORMAT: &str = "format";
 const ARRAY: &str = "array";
@@ -110,6 +117,12 @@ pub enum RecordName {
     Lacked(PairId, RegionNo),
     /// How a request that spanned two arrays ended.
     Saga(u64),
+    /// A copy within the array.
+    Copy(CopyId),
+    /// What is to be copied in a region.
+    ToCopy(CopyId, RegionNo),
+    /// What is unequal in a region.
+    Unequal(CopyId, RegionNo),
 }
 
 impl fmt::Display for RecordName {
@@ -132,6 +145,9 @@ impl fmt::Display for RecordName {
             Self::Pair(id) => write!(f, "the record of {id}"),
             Self::Owed(id, region) => write!(f, "what {id} owes in {region}"),
             Self::Lacked(id, region) => write!(f, "what {id} lacks in {region}"),
+            Self::Copy(id) => write!(f, "the record of {id}"),
+            Self::ToCopy(id, region) => write!(f, "what {id} has to copy in {region}"),
+            Self::Unequal(id, region) => write!(f, "what is unequal of {id} in {region}"),
             Self::Saga(request) => write!(f, "the result of request {request}"),
         }
     }
@@ -276,7 +292,7 @@ impl Metadata {
     }
 
     /// Everything, as the changes that make it: pools, stores, next number, devices, sessions, groups, entries,
-    /// versions, own tracks, peers, pairs, what they owe, lack and have marked, sagas, each in order of its key. Entries of zeros are left out.
+    /// versions, own tracks, peers, pairs, what they owe, lack and have marked, sagas, copies and their tracks, each in order of its key. Entries of zeros are left out.
     pub fn load(&self) -> Result<impl Iterator<Item = Result<Change, MetadataError>> + use<>, MetadataError> {
         load::everything(&self.database, self.array.geometry)
     }
@@ -343,6 +359,9 @@ struct Tables<'t> {
     lacked: redb::Table<'t, (u64, u32, u32), u64>,
     dirty: redb::Table<'t, (u64, u32, u32), ()>,
     sagas: redb::Table<'t, u64, &'static [u8]>,
+    copies: redb::Table<'t, u32, &'static [u8]>,
+    to_copy: redb::Table<'t, (u32, u32), u64>,
+    unequal: redb::Table<'t, (u32, u32), u64>,
 }
 
 impl<'t> Tables<'t> {
@@ -363,6 +382,9 @@ impl<'t> Tables<'t> {
             lacked: transaction.open_table(LACKED).map_err(failed)?,
             dirty: transaction.open_table(DIRTY).map_err(failed)?,
             sagas: transaction.open_table(SAGAS).map_err(failed)?,
+            copies: transaction.open_table(COPIES).map_err(failed)?,
+            to_copy: transaction.open_table(TO_COPY).map_err(failed)?,
+            unequal: transaction.open_table(UNEQUAL).map_err(failed)?,
         })
     }
 
@@ -399,8 +421,22 @@ impl<'t> Tables<'t> {
                 }
                 put(&mut self.pairs, (id.serial, id.number), record.as_ref().map(pairs::put_pair))
             }
-            Change::Owed(id, region, word) => put_word(&mut self.owed, *id, *region, *word),
-            Change::Lacked(id, region, word) => put_word(&mut self.lacked, *id, *region, *word),
+            Change::Owed(id, region, word) => {
+                put_word(&mut self.owed, (id.serial, id.number, region.0), *word)
+            }
+            Change::Lacked(id, region, word) => {
+                put_word(&mut self.lacked, (id.serial, id.number, region.0), *word)
+            }
+            Change::Copy(id, record) => {
+                if record.is_none() {
+                    let range = (id.0, 0)..=(id.0, u32::MAX);
+                    self.to_copy.retain_in(range.clone(), |_, _| false).map_err(failed)?;
+                    self.unequal.retain_in(range, |_, _| false).map_err(failed)?;
+                }
+                put(&mut self.copies, id.0, record.as_ref().map(copies::put_copy))
+            }
+            Change::ToCopy(id, region, word) => put_word(&mut self.to_copy, (id.0, region.0), *word),
+            Change::Unequal(id, region, word) => put_word(&mut self.unequal, (id.0, region.0), *word),
             Change::Dirty(id, region, true) => {
                 self.dirty.insert((id.serial, id.number, region.0), ()).map(drop).map_err(failed)
             }
@@ -442,7 +478,7 @@ impl<'t> Tables<'t> {
 }
 
 /// Writes or removes one record.
-fn put<'k, K: redb::Key + 'static>(
+fn put<'k, K: Key + 'static>(
     table: &mut redb::Table<'_, K, &'static [u8]>,
     key: impl std::borrow::Borrow<K::SelfType<'k>>,
     value: Option<Vec<u8>>,
@@ -455,13 +491,11 @@ fn put<'k, K: redb::Key + 'static>(
 }
 
 /// Writes or removes the word of a region.
-fn put_word(
-    table: &mut redb::Table<'_, (u64, u32, u32), u64>,
-    id: PairId,
-    region: RegionNo,
+fn put_word<K: Key + 'static>(
+    table: &mut redb::Table<'_, K, u64>,
+    key: impl for<'k> std::borrow::Borrow<K::SelfType<'k>>,
     word: u64,
 ) -> Result<(), MetadataError> {
-    let key = (id.serial, id.number, region.0);
     match word {
         0 => table.remove(key).map(drop),
         word => table.insert(key, word).map(drop),

@@ -220,12 +220,12 @@ fn get_generation(fields: &mut Fields<'_>) -> Result<PairGeneration, Damaged> {
 }
 
 /// The place of a value among all of its kind.
-fn number<T: PartialEq>(all: &[T], value: T) -> u8 {
+pub(super) fn number<T: PartialEq>(all: &[T], value: T) -> u8 {
     let at = all.iter().position(|one| *one == value);
     u8::try_from(at.expect("all values are listed")).expect("there are few")
 }
 
-fn named<T: Copy>(all: &[T], number: u8) -> Result<T, Damaged> {
+pub(super) fn named<T: Copy>(all: &[T], number: u8) -> Result<T, Damaged> {
     all.get(usize::from(number)).copied().ok_or(Damaged)
 }
 

@@ -10,8 +10,9 @@
 //!            u8 flags (bit 0 has a virtual device, bit 1 has a group, bit 2 is pinned), u16 0, u32 standard device,
 //!            u32 virtual device or 0, u32 group or 0, u32 generation activated or 0, u32 generation until or 0,
 //!            u64 wall time of activation in ms,
-//!            if it is pinned: u8 what for (0 safety copy, 1 loser, 2 undecided), u64 serial, u32 number of the pair;
-//!            undecided: u64 request, u32 peer that decides or 0
+//!            if it is pinned: u8 what for (0 safety copy, 1 loser, 2 undecided, 3 before a restore, 4 source of a
+//!            copy), u64 serial, u32 number of the pair; undecided: u64 request, u32 peer that decides or 0; before a
+//!            restore: 0, 0; source: 0, u32 copy
 //! group      nothing
 //! entry      u32 base or 0, u32 overlay or 0, m bytes mask     (m: a bit a block, at least one byte)
 //! chunk      256 × u32 base or 0,
@@ -22,8 +23,8 @@
 
 use twintrack_core::layout::{get_mask, mask_bytes, put_mask};
 use twintrack_core::{
-    Decision, DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, GroupId, Overlay, PairId,
-    PeerId, PhysicalTrack, Pinned, PoolId, PoolRecord, SessionRecord, SessionState, StoreRecord,
+    CopyId, Decision, DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, GroupId, Overlay,
+    PairId, PeerId, PhysicalTrack, Pinned, PoolId, PoolRecord, SessionRecord, SessionState, StoreRecord,
 };
 
 /// Tracks of a chunk.
@@ -130,14 +131,7 @@ pub(super) fn put_session(record: &SessionRecord) -> Vec<u8> {
     out.extend(until.to_le_bytes());
     out.extend(record.activated_ms.to_le_bytes());
     if let Some(pinned) = record.pinned {
-        let (kind, long, short): (u8, u64, u32) = match pinned {
-            Pinned::SafetyCopy(pair) => (0, pair.serial, pair.number),
-            Pinned::Loser(pair) => (1, pair.serial, pair.number),
-            Pinned::Undecided(Decision { by, request }) => (2, request, by.map_or(0, |peer| peer.0)),
-        };
-        out.push(kind);
-        out.extend(long.to_le_bytes());
-        out.extend(short.to_le_bytes());
+        put_pinned(&mut out, pinned);
     }
     out
 }
@@ -168,7 +162,20 @@ pub(super) fn get_session(bytes: &[u8]) -> Result<SessionRecord, Damaged> {
     fields.end(SessionRecord { standard, virtual_device, state, activated_ms, pinned })
 }
 
-fn get_pinned(fields: &mut Fields<'_>) -> Result<Pinned, Damaged> {
+pub(super) fn put_pinned(out: &mut Vec<u8>, pinned: Pinned) {
+    let (kind, long, short): (u8, u64, u32) = match pinned {
+        Pinned::SafetyCopy(pair) => (0, pair.serial, pair.number),
+        Pinned::Loser(pair) => (1, pair.serial, pair.number),
+        Pinned::Undecided(Decision { by, request }) => (2, request, by.map_or(0, |peer| peer.0)),
+        Pinned::Before => (3, 0, 0),
+        Pinned::Source(copy) => (4, 0, copy.0),
+    };
+    out.push(kind);
+    out.extend(long.to_le_bytes());
+    out.extend(short.to_le_bytes());
+}
+
+pub(super) fn get_pinned(fields: &mut Fields<'_>) -> Result<Pinned, Damaged> {
     let (kind, long, short) = (fields.u8()?, fields.u64()?, fields.u32()?);
     let pair = PairId { serial: long, number: short };
     let by = Some(PeerId(short)).filter(|peer| peer.0 != 0);
@@ -176,6 +183,8 @@ fn get_pinned(fields: &mut Fields<'_>) -> Result<Pinned, Damaged> {
         0 => Ok(Pinned::SafetyCopy(pair)),
         1 => Ok(Pinned::Loser(pair)),
         2 => Ok(Pinned::Undecided(Decision { by, request: long })),
+        3 if long == 0 && short == 0 => Ok(Pinned::Before),
+        4 if long == 0 => Ok(Pinned::Source(CopyId(short))),
         _ => Err(Damaged),
     }
 }

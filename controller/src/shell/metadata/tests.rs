@@ -326,7 +326,7 @@ fn a_newer_format_is_told_apart() {
     let file = File::new();
     let metadata = Metadata::create(file.clone(), array_record()).unwrap();
     let transaction = metadata.database.begin_write().unwrap();
-    transaction.open_table(META).unwrap().insert(FORMAT, 3u32.to_le_bytes().as_slice()).unwrap();
+    transaction.open_table(META).unwrap().insert(FORMAT, 4u32.to_le_bytes().as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(metadata);
     assert!(matches!(Metadata::open(file), Err(MetadataError::NewerFormat { found: 3 })));

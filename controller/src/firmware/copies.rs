@@ -1,0 +1,278 @@
+//! Copies within the array: entries are taken over in steps, and tracks are moved to the pool of their device.
+//!
+//! A move is an operation like any other, with the track to itself: read whole from the other pool, written into a track of
+//! its own, landed. How many are under way is the pace of the copy (C6). One that fails is tried again, and says so
+//! meanwhile; no session is failed for the room that it needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use twintrack_core::{
+    CommandError, CopyId, CopyRecord, CopyStatus, Owner, Pace, Place, RestoreItem, SessionId, TrackNo,
+};
+use twintrack_link::manage::{Answer, PairCalled, PairInfo, PairPace, PairStage, Restore};
+
+use super::Firmware;
+use super::event::HostError;
+use super::io::{Change, Parent};
+
+/// Between two attempts at what failed.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Tracks at a time (C6).
+const SLOW: usize = 1;
+const MEDIUM: usize = 3;
+const FAST: usize = 15;
+/// How much longer than usual hosts may wait before an adaptive copy backs off.
+const SLACK: Duration = Duration::from_millis(1);
+
+/// The copies whose tracks are being moved.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    copies: BTreeMap<CopyId, Moving>,
+    due: Option<Duration>,
+    /// How long hosts wait for their answers, in the mean of the last few; and in the mean while nothing was moved.
+    recent: Duration,
+    usual: Duration,
+}
+
+#[derive(Debug)]
+struct Moving {
+    /// Tracks before it are moved or under way.
+    at: TrackNo,
+    under_way: BTreeSet<TrackNo>,
+    /// Why one failed, until another one succeeds.
+    trouble: Option<HostError>,
+    /// One has failed since the beginning was last begun at.
+    failed: bool,
+    /// How many an adaptive copy has under way at most.
+    window: usize,
+    /// When what failed is tried again.
+    again: Option<Duration>,
+}
+
+impl Moves {
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.due
+    }
+
+    /// A host has its answer after so long.
+    pub(super) fn host_waited(&mut self, waited: Duration) {
+        let idle = self.copies.values().all(|moving| moving.under_way.is_empty());
+        let mean = |of: Duration, weight: u32| (of * (weight - 1) + waited) / weight;
+        self.recent = mean(self.recent, 8);
+        if idle {
+            self.usual = mean(self.usual, 64);
+        }
+    }
+}
+
+impl Firmware {
+    /// One step of a copy that has entries to take over.
+    pub(super) fn fill_some(&mut self) {
+        if self.durability.is_broken() {
+            return;
+        }
+        if let Some(id) = self.tables.next_filling() {
+            self.tables.fill_step(id);
+            self.merge_all();
+            self.moves.due = Some(self.now);
+        }
+    }
+
+    /// Begins as many moves as each copy may have under way.
+    pub(super) fn moves_timer(&mut self) {
+        if self.moves.due.is_none_or(|due| due > self.now) && !self.moves.copies.is_empty() {
+            return;
+        }
+        self.moves.due = None;
+        let copies: Vec<_> = self.tables.relocating().collect();
+        self.moves.copies.retain(|id, _| copies.contains(id));
+        copies.into_iter().for_each(|id| self.move_some(id));
+    }
+
+    fn move_some(&mut self, id: CopyId) {
+        let Some((target, pace, moved_to)) =
+            self.tables.copy(id).map(|copy| (copy.target(), copy.pace, copy.moved_to))
+        else {
+            return;
+        };
+        if self.durability.is_broken() {
+            return;
+        }
+        let fresh = || Moving {
+            at: moved_to,
+            under_way: BTreeSet::new(),
+            trouble: None,
+            failed: false,
+            window: MEDIUM,
+            again: None,
+        };
+        let moving = self.moves.copies.entry(id).or_insert_with(fresh);
+        if moving.again.is_some_and(|again| again > self.now) {
+            self.moves.due = moving.again;
+            return;
+        }
+        moving.again = None;
+        let most = match pace {
+            Pace::Slow => SLOW,
+            Pace::Medium => MEDIUM,
+            Pace::Fast => FAST,
+            Pace::Adaptive => moving.window,
+        };
+        while let Some(moving) = self.moves.copies.get_mut(&id).filter(|moving| moving.under_way.len() < most)
+        {
+            match self.tables.next_foreign(id, moving.at) {
+                Ok(track) => {
+                    moving.at = TrackNo(track.0.saturating_add(1));
+                    moving.under_way.insert(track);
+                    let place = Place { owner: Owner::Device(target), track };
+                    let whole = self.tables.geometry().track_bytes();
+                    self.start_op(place, 0, whole, Change::Move, Parent::Move(id, track));
+                }
+                // The look is bounded: the rest comes with the next step.
+                Err(Some(at)) => {
+                    moving.at = at;
+                    self.moves.due = Some(self.now + Duration::from_millis(1));
+                    return;
+                }
+                Err(None) => {
+                    self.pass_over(id);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Nothing is left to begin: the copy has ended, or what failed is tried again.
+    fn pass_over(&mut self, id: CopyId) {
+        let Some(moving) = self.moves.copies.get_mut(&id) else { return };
+        if !moving.under_way.is_empty() {
+            return;
+        }
+        if std::mem::take(&mut moving.failed) {
+            moving.at = TrackNo(0);
+            moving.again = Some(self.now + RETRY_AFTER);
+            self.moves.due = moving.again;
+            return;
+        }
+        self.moves.copies.remove(&id);
+        self.tables.end_relocation(id);
+    }
+
+    pub(super) fn track_moved(&mut self, id: CopyId, track: TrackNo, result: Result<(), HostError>) {
+        let slow = self.moves.recent > self.moves.usual * 2 + SLACK;
+        let Some(moving) = self.moves.copies.get_mut(&id) else { return };
+        moving.under_way.remove(&track);
+        moving.window = if slow { (moving.window / 2).max(SLOW) } else { (moving.window + 1).min(FAST) };
+        match result {
+            Ok(()) if !moving.failed => {
+                moving.trouble = None;
+                let to = moving.under_way.first().copied().unwrap_or(moving.at);
+                self.tables.moved_to(id, to);
+            }
+            Ok(()) => {}
+            Err(error) => (moving.trouble, moving.failed) = (Some(error), true),
+        }
+        self.move_some(id);
+    }
+
+    // What people ask and are told.
+
+    pub(super) fn local_pair(&self, primary: &str, secondary: &str) -> Result<CopyId, CommandError> {
+        let (first, second) = (self.device(primary)?, self.device(secondary)?);
+        self.tables.local_pair(first, second).ok_or_else(|| CommandError::NotPaired {
+            primary: primary.to_owned(),
+            secondary: secondary.to_owned(),
+        })
+    }
+
+    pub(super) fn restore_items(&self, restores: Vec<Restore>) -> Result<Vec<RestoreItem>, CommandError> {
+        let item = |restore: Restore| {
+            Ok(RestoreItem {
+                session: SessionId(restore.session),
+                to: self.device(&restore.to)?,
+                keep: restore.keep,
+                keep_before: !restore.discard_before,
+                name: restore.name,
+                online: !restore.offline,
+            })
+        };
+        restores.into_iter().map(item).collect()
+    }
+
+    pub(super) fn restored_answer(&self, list: &[RestoreItem]) -> Answer {
+        let device = |item: &RestoreItem| Some(self.device_info(item.to, self.tables.device(item.to)?));
+        Answer::Devices(list.iter().filter_map(device).collect())
+    }
+
+    pub(super) fn pair_answer(&self, id: CopyId) -> Answer {
+        self.tables.copy(id).map_or(Answer::Done, |copy| Answer::Pair(self.local_pair_info(id, copy)))
+    }
+
+    pub(super) fn local_pair_infos(&self) -> Vec<PairInfo> {
+        let pairs = self.tables.copies().filter(|(_, copy)| copy.is_pair());
+        pairs.map(|(id, copy)| self.local_pair_info(id, copy)).collect()
+    }
+
+    fn local_pair_info(&self, id: CopyId, copy: &CopyRecord) -> PairInfo {
+        let (to_copy_tracks, unequal_tracks) = self.tables.copy_counts(id);
+        let device = |id| self.tables.device(id);
+        let name = |id| device(id).map_or_else(String::new, |device| device.name.clone());
+        let tracks =
+            device(copy.primary).map_or(0, |device| self.tables.geometry().tracks(device.size_bytes));
+        let trouble = self.moves.copies.get(&id).and_then(|moving| moving.trouble).map(|error| match error {
+            HostError::NoSpace => {
+                "the pool of the target is full: add a store, or remove sessions or devices"
+            }
+            _ => "a store failed to read or write: look at its disk",
+        });
+        let moving = copy.status == CopyStatus::Copying && copy.fill.is_none();
+        let called = match copy.status {
+            _ if trouble.is_some() => PairCalled::Suspend,
+            CopyStatus::Paired if copy.copied_ms == 0 => PairCalled::Pending,
+            CopyStatus::Paired => PairCalled::Resync,
+            CopyStatus::Copying if copy.back => PairCalled::Resync,
+            CopyStatus::Copying => PairCalled::SpPending,
+            CopyStatus::Copied if unequal_tracks == 0 => PairCalled::Duplex,
+            CopyStatus::Copied => PairCalled::Split,
+        };
+        PairInfo {
+            number: id.0,
+            primary: name(copy.primary),
+            secondary: name(copy.secondary),
+            status: match copy.status {
+                CopyStatus::Paired => PairStage::Paired,
+                CopyStatus::Copying => PairStage::Copying,
+                CopyStatus::Copied => PairStage::Copied,
+            },
+            called,
+            back: copy.back,
+            pace: match copy.pace {
+                Pace::Slow => PairPace::Slow,
+                Pace::Medium => PairPace::Medium,
+                Pace::Fast => PairPace::Fast,
+                Pace::Adaptive => PairPace::Adaptive,
+            },
+            tracks,
+            to_copy_tracks,
+            moved_to_track: moving.then(|| self.moved_to(id, copy)),
+            unequal_tracks,
+            copied_ms: (copy.copied_ms > 0).then_some(copy.copied_ms),
+            trouble: trouble.map(str::to_owned),
+        }
+    }
+
+    fn moved_to(&self, id: CopyId, copy: &CopyRecord) -> u32 {
+        let moving = self.moves.copies.get(&id);
+        moving.map_or(copy.moved_to, |moving| moving.under_way.first().copied().unwrap_or(moving.at)).0
+    }
+}
+
+pub(super) fn core_pace(pace: PairPace) -> Pace {
+    match pace {
+        PairPace::Slow => Pace::Slow,
+        PairPace::Medium => Pace::Medium,
+        PairPace::Fast => Pace::Fast,
+        PairPace::Adaptive => Pace::Adaptive,
+    }
+}

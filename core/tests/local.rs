@@ -1,0 +1,200 @@
+//! Copies within the array beside volumes that are copied whole (C1 to C5, C7, C10, D8 to D13, D15): random histories of
+//! writes on all sides, pairs, restores, sessions, merges and power cuts; after every step each volume and each session is
+//! as it should be, what differs in a pair is noted, and what is noted was written.
+//!
+//! `TWINTRACK_CASES` sets how many histories run, `TWINTRACK_SEED` the first seed.
+
+mod common;
+#[path = "local/world.rs"]
+mod world;
+
+use common::{Failure, Rng, campaign, cases};
+use twintrack_core::{
+    CommandError, CopyStatus, DeviceId, Geometry, Owner, Pace, PairCommand, Place, PoolId, Tables, TrackNo,
+};
+use world::World;
+
+const STEPS: usize = 200;
+
+fn history(words: &[u64]) -> Result<(), Failure> {
+    let mut world = World::new();
+    for (step, word) in words.iter().enumerate() {
+        let done = world.step(&mut Rng::new(*word)).and_then(|()| world.check());
+        done.map_err(|what| Failure { step, what, trace: std::mem::take(&mut world.trace) })?;
+    }
+    let end = world.wind_up();
+    end.map_err(|what| Failure { step: words.len(), what, trace: std::mem::take(&mut world.trace) })
+}
+
+#[test]
+fn copies_are_as_if_they_were_whole() {
+    campaign(&history, cases(400), STEPS);
+}
+
+/// Fig. 8, every status × command (C2): what fits leads on, and what does not changes nothing and says so.
+#[test]
+fn every_status_and_command() {
+    use CopyStatus::{Copied, Copying, Paired};
+    use PairCommand::{Copy, Delete, Restore, Resync};
+    let reach = |status: CopyStatus| {
+        let (mut t, [p, s]) = array();
+        let (id, _) = t.create_local_pair(p, s, Pace::Medium).unwrap();
+        if status != Paired {
+            t.begin_local_copy(id, Copy, true, 7).unwrap();
+        }
+        while status == Copied && !t.fill_step(id) {}
+        assert_eq!(t.copy(id).unwrap().status, status);
+        (t, id)
+    };
+    for (status, command, leads) in [
+        (Paired, Copy, Some(Some(Copying))),
+        (Paired, Resync, None),
+        (Paired, Restore, None),
+        (Paired, Delete, Some(None)),
+        (Copying, Copy, None),
+        (Copying, Resync, None),
+        (Copying, Restore, None),
+        (Copying, Delete, Some(None)),
+        (Copied, Copy, None),
+        (Copied, Resync, Some(Some(Paired))),
+        (Copied, Restore, Some(Some(Copying))),
+        (Copied, Delete, Some(None)),
+    ] {
+        assert_eq!(command.leads(status), leads, "{command:?} on {status:?}");
+        let (mut t, id) = reach(status);
+        let before = t.last_unit();
+        let done = match command {
+            Copy | Restore => t.begin_local_copy(id, command, true, 7),
+            Resync => t.resync_local_pair(id),
+            Delete => t.delete_local_pair(id),
+        };
+        match leads {
+            None => {
+                assert_eq!(done, Err(CommandError::CopyState { copy: id, state: status, verb: command }));
+                assert_eq!(t.last_unit(), before, "{command:?} on {status:?} changes nothing");
+            }
+            Some(then) => {
+                done.unwrap();
+                let pair = t.copy(id).filter(|copy| copy.is_pair()).map(|copy| copy.status);
+                assert_eq!(pair, then, "{command:?} on {status:?}");
+            }
+        }
+        t.audit().unwrap();
+        // No pair: nothing but *create pair* finds anything.
+        let (mut t, _) = array();
+        let none = Err(CommandError::NoCopy { copy: id });
+        match command {
+            Copy | Restore => assert_eq!(t.begin_local_copy(id, command, true, 7), none),
+            Resync => assert_eq!(t.resync_local_pair(id), none),
+            Delete => assert_eq!(t.delete_local_pair(id), none),
+        }
+    }
+}
+
+/// What cannot be paired is refused, and says why (C1, C7).
+#[test]
+fn what_cannot_be_paired() {
+    let (mut t, [p, s]) = array();
+    let small = t.create_standard("small", PoolId(0), 512).unwrap().0;
+    assert!(matches!(t.create_local_pair(p, p, Pace::Fast), Err(CommandError::SameVolume { .. })));
+    assert!(matches!(t.create_local_pair(p, small, Pace::Fast), Err(CommandError::SizesDiffer { .. })));
+    let (id, _) = t.create_local_pair(p, s, Pace::Fast).unwrap();
+    let in_copy = |result| matches!(result, Err(CommandError::InCopy { copy, .. }) if copy == id);
+    let third = t.create_standard("third", PoolId(0), 1 << 20).unwrap().0;
+    assert!(in_copy(t.create_local_pair(third, s, Pace::Fast)), "a secondary has one primary");
+    assert!(in_copy(t.create_local_pair(s, third, Pace::Fast)), "and is none");
+    t.create_local_pair(p, third, Pace::Fast).unwrap();
+    assert!(matches!(t.delete_device(p), Err(CommandError::InCopy { .. })));
+    assert!(matches!(t.grow(s, 2 << 20), Err(CommandError::InCopy { .. })));
+}
+
+/// Of a large volume, the instant of a copy is one unit of a few changes, and so is the way to the next one.
+#[test]
+fn the_instant_costs_nothing() {
+    let (mut t, _) = array();
+    let [p, s] = ["large", "larger"].map(|name| t.create_standard(name, PoolId(0), 1 << 40).unwrap().0);
+    let (id, _) = t.create_local_pair(p, s, Pace::Fast).unwrap();
+    let last = t.last_unit();
+    t.take_commit(last);
+    let copied = t.begin_local_copy(id, PairCommand::Copy, false, 7).unwrap();
+    assert!(t.take_commit(copied).len() <= 8);
+    assert!(t.fill_step(id) || t.copy_counts(id).0 > 0);
+}
+
+/// A bit that is not durable does not stand for a write in place, nor does a pair whose end is not durable let one go by. After a
+/// power cut the bit was gone, or the pair was back, and what had been written in place was equal to nobody's knowledge. The
+/// histories found both.
+#[test]
+fn nothing_is_written_in_place_that_a_crash_makes_equal() {
+    let first = |t: &mut Tables, device, blocks| {
+        let place = Place { owner: Owner::Device(device), track: TrackNo(3) };
+        let plan = t.plan_write(place, blocks).unwrap();
+        let fresh = plan.fresh();
+        t.land_write(plan).unwrap();
+        fresh
+    };
+    let commit = |t: &mut Tables| {
+        let last = t.last_unit();
+        t.take_commit(last);
+        t.committed(last);
+    };
+    let (mut t, [p, s]) = array();
+    let full = t.geometry().full();
+    let (id, _) = t.create_local_pair(p, s, Pace::Medium).unwrap();
+    t.begin_local_copy(id, PairCommand::Copy, false, 7).unwrap();
+    assert!(t.fill_step(id));
+    commit(&mut t);
+    assert!(first(&mut t, p, full) && t.is_unequal(id, TrackNo(3)));
+    // Unequal, but not durably.
+    assert!(first(&mut t, p, full) && first(&mut t, s, full) && first(&mut t, s, full));
+    commit(&mut t);
+    assert!(!first(&mut t, p, full) && !first(&mut t, s, full));
+    t.resync_local_pair(id).unwrap();
+    t.begin_local_copy(id, PairCommand::Copy, false, 8).unwrap();
+    assert!(t.fill_step(id));
+    assert!(first(&mut t, p, full));
+    commit(&mut t);
+    t.resync_local_pair(id).unwrap();
+    t.begin_local_copy(id, PairCommand::Copy, false, 9).unwrap();
+    assert!(t.fill_step(id));
+    assert!(first(&mut t, s, full), "it is the primary's");
+    commit(&mut t);
+    t.delete_local_pair(id).unwrap();
+    assert!(first(&mut t, s, full), "the pair may come back");
+    commit(&mut t);
+    assert!(!first(&mut t, s, full));
+}
+
+fn array() -> (Tables, [DeviceId; 2]) {
+    let durable = common::formatted(&[64]);
+    let mut t = Tables::load(Geometry::new(1 << 14).unwrap(), durable.changes()).unwrap();
+    let devices = ["p", "s"].map(|name| t.create_standard(name, PoolId(0), 1 << 20).unwrap().0);
+    (t, devices)
+}
+
+/// The far end of the hunts below.
+#[cfg(debug_assertions)]
+#[test]
+fn hunted() {
+    common::hunt::hunted(&history, STEPS);
+}
+
+#[cfg(debug_assertions)]
+mod planted {
+    use twintrack_core::defect::Defect;
+
+    use crate::common::hunt::expect_found;
+
+    macro_rules! found {
+        ($($test:ident $defect:ident $within:literal;)*) => {
+            $(#[test] fn $test() { expect_found(Defect::$defect, $within); })*
+        };
+    }
+
+    found! {
+        fill_keeps_nothing FillKeepsNothing 50;
+        fill_served_here FillServedHere 50;
+        unequal_unnoted UnequalUnnoted 50;
+        resync_forgets ResyncForgets 50;
+    }
+}
