@@ -108,6 +108,7 @@ mod array;
 mod commands;
 mod dial;
 mod establish;
+mod local;
 mod multipath;
 mod nbd;
 mod remote;

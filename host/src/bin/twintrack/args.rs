@@ -8,13 +8,14 @@ use clap_complete::Shell;
 use thiserror::Error;
 use twintrack_core::{GroupId, SessionId};
 use twintrack_host::Pair;
-use twintrack_host::manage::{PairHalf, PairMode, PairPolicy};
+use twintrack_host::manage::{PairHalf, PairMode, PairPace, PairPolicy};
 
 use crate::advice::Advice;
 use crate::array::{ArrayCommand, PoolCommand};
 use crate::device::DeviceCommand;
 use crate::group::GroupCommand;
 use crate::link::LinkCommand;
+use crate::pair::PairCommand;
 use crate::reach::Reach;
 use crate::remote::RemoteCommand;
 use crate::session::SessionCommand;
@@ -33,6 +34,11 @@ const AFTER_SESSION: &str = "\
 A session is registered, then related, then active; deactivated, if only its changed tracks are of \
 interest; then removed. `establish` does the first three steps at once. A session that failed lost its old \
 tracks to a full pool: remove it.";
+
+const AFTER_PAIR: &str = "\
+A pair is paired and not copied, then copied at an instant: from then on both volumes are used, and what is written on \
+either is noted. `resync` takes the secondary back; the next copy moves only what differs. In the same pool a copy \
+moves nothing at all; to another pool it goes on in the background, at its pace.";
 
 const AFTER_REMOTE: &str = "\
 A pair is R1, the source volume, and R2, the destination volume, on two arrays that know each other by \
@@ -77,6 +83,9 @@ pub enum Noun {
     /// Sessions: instant copies of standard devices
     #[command(subcommand, after_help = AFTER_SESSION)]
     Session(SessionCommand),
+    /// Pairs: a volume, and another one of the same array that becomes what it is
+    #[command(subcommand, after_help = AFTER_PAIR)]
+    Pair(PairCommand),
     /// Groups: sessions that are activated at one instant
     #[command(subcommand)]
     Group(GroupCommand),
@@ -107,6 +116,7 @@ impl Noun {
             Self::Pool(command) => command.advice(),
             Self::Device(command) => command.advice(),
             Self::Session(command) => command.advice(),
+            Self::Pair(command) => command.advice(),
             Self::Group(command) => command.advice(),
             Self::Link(command) => command.advice(),
             Self::Remote(command) => command.advice(),
@@ -134,6 +144,12 @@ pub enum WordError {
     /// Not a volume.
     #[error("write DEVICE for a volume on this array, DEVICE@LINK for one on another")]
     Volume,
+    /// Not a session and a device.
+    #[error("write SESSION for its own standard device, or SESSION=DEVICE for another device")]
+    Restore,
+    /// Not a pace.
+    #[error("write slow, medium, fast or adaptive")]
+    Pace,
     /// Not a half.
     #[error("write r1 or r2")]
     Half,
@@ -153,6 +169,21 @@ pub fn session(text: &str) -> Result<SessionId, WordError> {
 /// A group: `grp-2` or `2`.
 pub fn group(text: &str) -> Result<GroupId, WordError> {
     number(text, "grp-").map(GroupId).ok_or(WordError::Group)
+}
+
+/// A session, and the device that becomes what it shows: `ses-4`, or `ses-4=db-copy`.
+pub fn restore(text: &str) -> Result<(SessionId, Option<String>), WordError> {
+    if let Ok(session) = session(text) {
+        return Ok((session, None));
+    }
+    let (left, device) = halves(text).ok_or(WordError::Restore)?;
+    Ok((session(left).map_err(|_| WordError::Restore)?, Some(device.to_owned())))
+}
+
+/// `slow`, `medium`, `fast` or `adaptive`.
+pub fn pace(text: &str) -> Result<PairPace, WordError> {
+    let all = [PairPace::Slow, PairPace::Medium, PairPace::Fast, PairPace::Adaptive];
+    all.into_iter().find(|pace| pace.name() == text).ok_or(WordError::Pace)
 }
 
 /// `r1` or `r2`, in either case.

@@ -115,7 +115,7 @@ impl DeviceCommand {
     }
 }
 
-fn table(devices: &[DeviceInfo]) -> Table<6> {
+pub fn table(devices: &[DeviceInfo]) -> Table<6> {
     let mut table = Table::new([
         ("NAME", Side::Left),
         ("KIND", Side::Left),

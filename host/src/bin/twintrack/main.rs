@@ -14,6 +14,7 @@ mod generate;
 mod group;
 mod link;
 mod output;
+mod pair;
 mod reach;
 mod remote;
 mod session;
@@ -78,6 +79,7 @@ fn manage(reach: &Reach, json: bool, timeout_s: Option<u64>, noun: Noun) -> Resu
             Noun::Pool(command) => command.run(&context).await,
             Noun::Device(command) => command.run(&context).await,
             Noun::Session(command) => command.run(&context).await,
+            Noun::Pair(command) => command.run(&context).await,
             Noun::Group(command) => command.run(&context).await,
             Noun::Link(command) => command.run(&context).await,
             Noun::Remote(command) => command.run(&context).await,

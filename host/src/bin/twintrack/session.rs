@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueHint};
 use twintrack_core::{GroupId, SessionId};
-use twintrack_host::manage::{Activation, PinnedInfo, Refusal, RefusalCode, SessionInfo, SessionInfoState};
+use twintrack_host::manage::{
+    Activation, PinnedInfo, Refusal, RefusalCode, Restore, SessionInfo, SessionInfoState,
+};
 use twintrack_host::{ArrayError, EstablishError, EstablishStep, Pair, establish};
 use twintrack_link::time::utc;
 
@@ -13,6 +15,7 @@ use crate::Context;
 use crate::advice::Advice;
 use crate::args;
 use crate::changed;
+use crate::device;
 use crate::failure::Failure;
 use crate::group;
 use crate::output::{self, Waiting};
@@ -69,6 +72,26 @@ pub enum SessionCommand {
         /// Each pair at an instant of its own
         #[arg(long)]
         one_by_one: bool,
+    },
+    /// Makes devices what sessions show, all at one instant; they are usable at once
+    ///
+    /// What a standard device was is kept as a session, so that this can be undone; the session that is restored is used up.
+    Restore {
+        /// A session; and the device that is to become what it shows, if that is not its own standard device
+        #[arg(value_name = "SESSION[=DEVICE]", required = true, value_parser = args::restore)]
+        restores: Vec<(SessionId, Option<String>)>,
+        /// The sessions stay
+        #[arg(long)]
+        keep: bool,
+        /// What the devices were is not kept
+        #[arg(long)]
+        discard_before: bool,
+        /// A new name for the device; for several sessions once for each, in their order
+        #[arg(long = "name", value_name = "NAME")]
+        names: Vec<String>,
+        /// Keeps hosts off the devices
+        #[arg(long)]
+        offline: bool,
     },
     /// Ends a session's I/O and cost; its changed tracks stay to be read
     Deactivate {
@@ -131,6 +154,10 @@ impl SessionCommand {
                 &["device list"],
                 &["session list", "device list", "group list"],
             ),
+            Self::Restore { .. } => {
+                let things = ["session list", "device list"];
+                Advice::new("session restore", &things, &things)
+            }
             Self::Deactivate { .. } => sessions("session deactivate"),
             Self::Remove { .. } => sessions("session remove"),
             Self::List { .. } => Advice::new("session list", &["device list"], &["session list"]),
@@ -165,6 +192,25 @@ impl SessionCommand {
             }
             Self::Establish { pairs, names, offline, one_by_one } => {
                 establish_all(context, pairs, names, offline, one_by_one).await?
+            }
+            Self::Restore { restores, keep, discard_before, names, offline } => {
+                let names = new_names(names, restores.len(), "sessions")?;
+                let standards = array.session_list(None).await?;
+                let own = |session: SessionId| {
+                    let found = standards.iter().find(|info| info.id == session.0);
+                    found.map_or_else(String::new, |info| info.standard.clone())
+                };
+                let restore = |((session, to), name): ((SessionId, Option<String>), _)| Restore {
+                    session: session.0,
+                    to: to.unwrap_or_else(|| own(session)),
+                    keep,
+                    discard_before,
+                    name,
+                    offline,
+                };
+                let restores = restores.into_iter().zip(names).map(restore).collect();
+                let devices = array.session_restore(restores).await?;
+                return context.output.show(&devices, || device::table(&devices).to_string());
             }
             Self::Deactivate { session } => {
                 return show_one(context, array.session_deactivate(session.0).await?);
@@ -210,7 +256,10 @@ pub fn table(sessions: &[SessionInfo]) -> String {
 
 /// What a session is pinned for.
 fn pinned(pinned: &PinnedInfo) -> String {
-    format!("{} of {}", pinned.what.name(), pinned.pair)
+    match pinned.pair.as_str() {
+        "" => pinned.what.name().to_owned(),
+        pair => format!("{} of {pair}", pinned.what.name()),
+    }
 }
 
 fn show_one(context: &Context, session: SessionInfo) -> Result<(), Failure> {

@@ -1,0 +1,76 @@
+//! Pairs within the array, and restores, as typed calls. What each does and answers is told at its [`Command`].
+
+use twintrack_link::manage::{Answer, Command, DeviceInfo, PairInfo, PairPace, Restore};
+
+use crate::array::{ArrayClient, ArrayError};
+use crate::commands::ask;
+use crate::dial::Dial;
+
+impl<D: Dial> ArrayClient<D> {
+    /// *Restore* (D10 to D13, D18, Fig. 26): one or many sessions, all at one instant. The devices as they are then.
+    pub async fn session_restore(&self, restores: Vec<Restore>) -> Result<Vec<DeviceInfo>, ArrayError> {
+        ask!(self, Command::SessionRestore { restores }, Devices)
+    }
+
+    /// *Create pair* (C1).
+    pub async fn pair_create(
+        &self,
+        primary: &str,
+        secondary: &str,
+        pace: PairPace,
+    ) -> Result<PairInfo, ArrayError> {
+        let (primary, secondary) = (primary.to_owned(), secondary.to_owned());
+        ask!(self, Command::PairCreate { primary, secondary, pace }, Pair)
+    }
+
+    /// The pairs, by number.
+    pub async fn pair_list(&self) -> Result<Vec<PairInfo>, ArrayError> {
+        ask!(self, Command::PairList {}, Pairs)
+    }
+
+    /// One pair.
+    pub async fn pair_show(&self, primary: &str, secondary: &str) -> Result<PairInfo, ArrayError> {
+        let (primary, secondary) = (primary.to_owned(), secondary.to_owned());
+        ask!(self, Command::PairShow { primary, secondary }, Pair)
+    }
+
+    /// *Copy* (C4): the secondary becomes the primary as it is now.
+    pub async fn pair_copy(&self, primary: &str, secondary: &str) -> Result<PairInfo, ArrayError> {
+        let (primary, secondary) = (primary.to_owned(), secondary.to_owned());
+        ask!(self, Command::PairCopy { primary, secondary }, Pair)
+    }
+
+    /// *Re-synchronize*: hosts leave the secondary, and the next copy moves what differs (C5).
+    pub async fn pair_resync(&self, primary: &str, secondary: &str) -> Result<PairInfo, ArrayError> {
+        let (primary, secondary) = (primary.to_owned(), secondary.to_owned());
+        ask!(self, Command::PairResync { primary, secondary }, Pair)
+    }
+
+    /// The primary becomes the secondary as it is now (D14).
+    pub async fn pair_restore(
+        &self,
+        primary: &str,
+        secondary: &str,
+        discard_before: bool,
+    ) -> Result<PairInfo, ArrayError> {
+        let (primary, secondary) = (primary.to_owned(), secondary.to_owned());
+        ask!(self, Command::PairRestore { primary, secondary, discard_before }, Pair)
+    }
+
+    /// Another pace (C6).
+    pub async fn pair_pace(
+        &self,
+        primary: &str,
+        secondary: &str,
+        pace: PairPace,
+    ) -> Result<PairInfo, ArrayError> {
+        let (primary, secondary) = (primary.to_owned(), secondary.to_owned());
+        ask!(self, Command::PairPace { primary, secondary, pace }, Pair)
+    }
+
+    /// *Delete pair*; both volumes stay.
+    pub async fn pair_delete(&self, primary: &str, secondary: &str) -> Result<(), ArrayError> {
+        let (primary, secondary) = (primary.to_owned(), secondary.to_owned());
+        self.done(&Command::PairDelete { primary, secondary }).await
+    }
+}
