@@ -132,7 +132,7 @@ impl Firmware {
             return Turn::Go;
         }
         let forward = matches!(parent, Parent::Host(_));
-        if forward && !self.tables.pair(pair).is_some_and(|record| record.role == Role::Owner) {
+        if forward && self.tables.pair(pair).is_none_or(|record| record.role != Role::Owner) {
             // It came before this half stood by.
             return Turn::Refused(HostError::Gone);
         }

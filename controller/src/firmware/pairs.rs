@@ -2,7 +2,8 @@
 //! [`super::failover`]'s.
 //!
 //! A creation goes (A1–A7): this half's record durable, not ready → the peer makes its half, durably → ready here, durably
-//! → the caller has its answer, and the peer is told. If the peer refuses, or the link breaks, or this array crashes before
+//! → the caller has its answer, and the peer is told. The half that stands by takes nothing more from hosts, and what they had
+//! under way on it ends before the next step, for then the other array may read it. If the peer refuses, or the link breaks, or this array crashes before
 //! *ready* is durable, both halves go: here at once, there by [`Request::Destroy`], at once or at the next contact
 //! ([`super::accord`]). After it, the peer's half becomes ready at the next contact at the latest. Who asks again with
 //! the same request number gets the same answer (F2).

@@ -119,10 +119,11 @@ fn add_heir(draft: &mut Draft) {
     serve_by_force(draft, &volume, CUT_MS + 150, Site::B);
 }
 
-/// The link goes for a while, and hosts write; while what the other half lacks is copied to it, slowly, the link goes again,
-/// and that half is asked to serve: what it has is no state that the volume ever had.
+/// The link goes for a while, and hosts write; while what the other half lacks is copied to it, more than a slow link takes at a
+/// time, the link goes again, and that half is asked to serve: what it has is no state that the volume ever had.
 fn add_half_copied(draft: &mut Draft) {
-    let volume = add_pair(draft, 8, 24);
+    draft.track_bytes = 256 << 10;
+    let volume = add_pair(draft, 12, 24);
     let mut io: Vec<Op> = whole(&volume).map(Op::now).collect();
     let back_ms = CUT_MS + draft.dice.between(200, 500);
     partition(draft, CUT_MS, back_ms - CUT_MS);
@@ -132,9 +133,11 @@ fn add_half_copied(draft: &mut Draft) {
         let track = tracks.swap_remove(dice.below(tracks.len() as u64) as usize);
         io.push(Op { at_ms: CUT_MS + 5, ..Op::now(part_of(&volume, &volume.r1(), track, dice)) });
     }
-    let slow = LinkTrouble::Delay { for_ms: 4000, by_ms: dice.between(30, 250) };
+    let by_ms = dice.between(60, 150);
+    let slow = LinkTrouble::Delay { for_ms: 5000, by_ms };
     draft.faults.push(Fault::Link { at_ms: back_ms, trouble: slow }.into());
-    let again_ms = back_ms + dice.between(150, 2500);
+    // Both arrays have agreed, the copy has begun, and its first frames have arrived.
+    let again_ms = back_ms + 40 + dice.between(280, 480) * by_ms / 100;
     cut_off(draft, again_ms);
     draft.tasks.push(Task { host: 0, depth: 1, ops: io });
     serve_by_force(draft, &volume, again_ms + 100, Site::B);
