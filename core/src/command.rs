@@ -338,7 +338,7 @@ pub enum CommandError {
         name: String,
     },
     /// The status of a pair does not allow it (Fig. 8).
-    #[error("{copy} is {state}, and cannot be {verb}: nothing was changed")]
+    #[error("{copy} is {state}, and cannot be {verb}: {}", .verb.advice(*.state))]
     CopyState {
         /// Which.
         copy: CopyId,

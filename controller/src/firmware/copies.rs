@@ -188,9 +188,12 @@ impl Firmware {
 
     pub(super) fn restore_items(&self, restores: Vec<Restore>) -> Result<Vec<RestoreItem>, CommandError> {
         let item = |restore: Restore| {
+            let session = SessionId(restore.session);
+            let record = self.tables.session(session).ok_or(CommandError::NoSession { session })?;
+            let to = restore.to.map_or(Ok(record.standard), |name| self.device(&name))?;
             Ok(RestoreItem {
-                session: SessionId(restore.session),
-                to: self.device(&restore.to)?,
+                session,
+                to,
                 keep: restore.keep,
                 keep_before: !restore.discard_before,
                 name: restore.name,

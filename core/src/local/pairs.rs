@@ -38,6 +38,17 @@ impl PairCommand {
     }
 }
 
+impl PairCommand {
+    /// What to do instead, where the command does not fit.
+    pub(crate) fn advice(self, status: CopyStatus) -> &'static str {
+        match (self, status) {
+            (_, CopyStatus::Copying) => "wait until the copy has ended",
+            (Self::Copy, _) => "re-synchronize it first (`twintrack pair resync`)",
+            _ => "copy it first (`twintrack pair copy`)",
+        }
+    }
+}
+
 impl fmt::Display for PairCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -93,9 +93,10 @@ impl PairPace {
 pub struct Restore {
     /// The session: active.
     pub session: u32,
-    /// The device that becomes what the session shows: its own standard device (D10), another one of the same size (D11, D12),
-    /// or a virtual device that shows nothing (D13).
-    pub to: String,
+    /// The device that becomes what the session shows: another one of the same size (D11, D12), or a virtual device that shows
+    /// nothing (D13); `None`: its own standard device (D10).
+    #[serde(default)]
+    pub to: Option<String>,
     /// The session stays; otherwise it is used up (Fig. 20B).
     #[serde(default)]
     pub keep: bool,

@@ -1,6 +1,7 @@
 //! `pair`: two volumes of one array, of which one becomes what the other is.
 
 use clap::{Args, Subcommand};
+use twintrack_core::CopyId;
 use twintrack_host::manage::{PairInfo, PairPace};
 use twintrack_link::time::utc;
 
@@ -108,6 +109,7 @@ impl PairCommand {
 fn table(pairs: &[PairInfo]) -> String {
     let left = |name| (name, Side::Left);
     let mut table = Table::new([
+        left("PAIR"),
         left("PRIMARY"),
         left("SECONDARY"),
         left("CALLED"),
@@ -121,6 +123,7 @@ fn table(pairs: &[PairInfo]) -> String {
         let status =
             if pair.back { format!("{}, back", pair.status.name()) } else { pair.status.name().into() };
         table.row([
+            CopyId(pair.number).to_string(),
             pair.primary.clone(),
             pair.secondary.clone(),
             pair.called.name().to_owned(),

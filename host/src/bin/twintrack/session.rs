@@ -195,14 +195,9 @@ impl SessionCommand {
             }
             Self::Restore { restores, keep, discard_before, names, offline } => {
                 let names = new_names(names, restores.len(), "sessions")?;
-                let standards = array.session_list(None).await?;
-                let own = |session: SessionId| {
-                    let found = standards.iter().find(|info| info.id == session.0);
-                    found.map_or_else(String::new, |info| info.standard.clone())
-                };
                 let restore = |((session, to), name): ((SessionId, Option<String>), _)| Restore {
                     session: session.0,
-                    to: to.unwrap_or_else(|| own(session)),
+                    to,
                     keep,
                     discard_before,
                     name,

@@ -1,0 +1,245 @@
+//! Copies within the array through a firmware: pairs (C1 to C7, C10, C13), restores (D8 to D14), and what stops them.
+
+mod rig;
+
+use std::time::Duration;
+
+use rig::{Rig, geometry};
+use twintrack_controller::firmware::{AttachError, HostError, HostOp};
+use twintrack_link::manage::{
+    Answer, Command, DeviceInfo, PairCalled, PairInfo, PairPace, PairStage, Refusal, RefusalCode, Restore,
+    SessionInfo,
+};
+
+const TRACK: u64 = 16 << 10;
+const TRACKS: u64 = 4;
+
+fn create(rig: &mut Rig, name: &str, conn: u64) {
+    rig.command(Command::DeviceCreate { name: name.into(), size_bytes: TRACKS * TRACK, pool: None }).unwrap();
+    rig.attach(conn, name);
+}
+
+/// A volume "d" as connection 1, and "e" as connection 2.
+fn two() -> Rig {
+    let mut rig = Rig::with_device(64, TRACKS * TRACK);
+    create(&mut rig, "e", 2);
+    rig
+}
+
+fn pair(rig: &mut Rig, command: Command) -> Result<PairInfo, Refusal> {
+    rig.command(command).map(|answer| match answer {
+        Answer::Pair(info) => info,
+        other => panic!("{other:?}"),
+    })
+}
+
+fn names() -> (String, String) {
+    ("d".into(), "e".into())
+}
+
+fn pair_create(rig: &mut Rig) -> PairInfo {
+    let (primary, secondary) = names();
+    pair(rig, Command::PairCreate { primary, secondary, pace: PairPace::Medium }).unwrap()
+}
+
+fn pair_copy(rig: &mut Rig) -> Result<PairInfo, Refusal> {
+    let (primary, secondary) = names();
+    pair(rig, Command::PairCopy { primary, secondary })
+}
+
+fn pair_resync(rig: &mut Rig) -> Result<PairInfo, Refusal> {
+    let (primary, secondary) = names();
+    pair(rig, Command::PairResync { primary, secondary })
+}
+
+fn pair_restore(rig: &mut Rig, discard_before: bool) -> Result<PairInfo, Refusal> {
+    let (primary, secondary) = names();
+    pair(rig, Command::PairRestore { primary, secondary, discard_before })
+}
+
+fn pair_show(rig: &mut Rig) -> PairInfo {
+    let (primary, secondary) = names();
+    pair(rig, Command::PairShow { primary, secondary }).unwrap()
+}
+
+fn restore(rig: &mut Rig, restores: Vec<Restore>) -> Result<Vec<DeviceInfo>, Refusal> {
+    rig.command(Command::SessionRestore { restores }).map(|answer| match answer {
+        Answer::Devices(devices) => devices,
+        other => panic!("{other:?}"),
+    })
+}
+
+fn back(session: u32, to: Option<&str>) -> Restore {
+    let to = to.map(str::to_owned);
+    Restore { session, to, keep: false, discard_before: false, name: None, offline: false }
+}
+
+fn sessions(rig: &mut Rig) -> Vec<SessionInfo> {
+    match rig.command(Command::SessionList { standard: None }).unwrap() {
+        Answer::Sessions(infos) => infos,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Writes a whole track.
+fn write(rig: &mut Rig, conn: u64, track: u64, fill: u8) {
+    rig.write(conn, track * TRACK, TRACK as usize, fill);
+    rig.settle();
+}
+
+/// The first byte of each track.
+fn content(rig: &mut Rig, conn: u64) -> Vec<u8> {
+    (0..TRACKS).map(|track| rig.read(conn, track * TRACK, 512).unwrap()[0]).collect()
+}
+
+/// C1, C2, C4, C5, C10, C13: one pair through all that it can be.
+#[test]
+fn a_pair_from_its_creation_to_its_end() {
+    let mut rig = two();
+    (0..TRACKS).for_each(|track| write(&mut rig, 1, track, 10 + track as u8));
+    let made = pair_create(&mut rig);
+    assert_eq!((made.status, made.called), (PairStage::Paired, PairCalled::Pending));
+    assert_eq!(rig.read(2, 0, 512), Err(HostError::Gone), "hosts do not use the secondary");
+    assert_eq!(rig.attach_error("e"), Some(AttachError::NotReady));
+    let copied = pair_copy(&mut rig).unwrap();
+    assert_eq!((copied.status, copied.copied_ms), (PairStage::Copying, Some(1_000)));
+    // Both are used at once, and neither sees the other's writes.
+    write(&mut rig, 1, 0, 50);
+    write(&mut rig, 2, 1, 60);
+    assert_eq!(content(&mut rig, 2), [10, 60, 12, 13]);
+    assert_eq!(content(&mut rig, 1), [50, 11, 12, 13]);
+    rig.wait(Duration::from_secs(3));
+    let split = pair_show(&mut rig);
+    assert_eq!((split.status, split.called, split.unequal_tracks), (PairStage::Copied, PairCalled::Split, 2));
+    assert_eq!(rig.firmware.tables().used_tracks(), 6, "what is the same is there once");
+    assert_eq!(pair_copy(&mut rig).unwrap_err().code, RefusalCode::WrongState);
+    let resync = pair_resync(&mut rig).unwrap();
+    assert_eq!((resync.called, resync.unequal_tracks), (PairCalled::Resync, 2));
+    assert_eq!(rig.read(2, 0, 512), Err(HostError::Gone));
+    assert_eq!(pair_copy(&mut rig).unwrap().to_copy_tracks, 2, "C5: what differs, and no more");
+    rig.wait(Duration::from_secs(3));
+    assert_eq!(content(&mut rig, 2), [50, 11, 12, 13]);
+    assert_eq!(pair_show(&mut rig).called, PairCalled::Duplex);
+    let (primary, secondary) = names();
+    rig.command(Command::PairDelete { primary, secondary }).unwrap();
+    assert_eq!(pair_copy(&mut rig).unwrap_err().code, RefusalCode::NotFound);
+    assert_eq!(content(&mut rig, 2), [50, 11, 12, 13]);
+    assert!(sessions(&mut rig).is_empty(), "what the copies were made from is gone");
+}
+
+/// D14: a mirror is a pair. What was written to the primary since the split is undone by the mirror, and that again by what is kept.
+#[test]
+fn a_mirror_undoes_what_came_after_the_split() {
+    let mut rig = two();
+    write(&mut rig, 1, 0, 1);
+    pair_create(&mut rig);
+    pair_copy(&mut rig).unwrap();
+    rig.wait(Duration::from_secs(3));
+    write(&mut rig, 1, 0, 2);
+    write(&mut rig, 2, 3, 3);
+    let restored = pair_restore(&mut rig, false).unwrap();
+    assert!(restored.back && restored.to_copy_tracks == 2);
+    assert_eq!(content(&mut rig, 1), [1, 0, 0, 3], "at once");
+    rig.wait(Duration::from_secs(3));
+    let kept = sessions(&mut rig);
+    let shown = kept[0].virtual_device.clone().unwrap();
+    assert_eq!((kept.len(), shown.as_str()), (1, "d.before-1"));
+    restore(&mut rig, vec![back(kept[0].id, None)]).unwrap();
+    assert_eq!(content(&mut rig, 1), [2, 0, 0, 0]);
+    assert_eq!(content(&mut rig, 2), [1, 0, 0, 3], "the mirror stays as it is");
+    rig.wait(Duration::from_secs(3));
+    assert_eq!(sessions(&mut rig).len(), 1, "the state between the two");
+    pair_resync(&mut rig).unwrap();
+    pair_copy(&mut rig).unwrap();
+    assert_eq!(content(&mut rig, 2), [2, 0, 0, 0]);
+}
+
+/// D10: restored in place, usable at once; other sessions stay as they are; a crash at any moment leaves it restored.
+#[test]
+fn restored_in_place() {
+    for crash in [false, true] {
+        let mut rig = Rig::with_device(64, TRACKS * TRACK);
+        (0..TRACKS).for_each(|track| write(&mut rig, 1, track, 10 + track as u8));
+        let other = rig.establish("older", 3);
+        write(&mut rig, 1, 0, 20);
+        let session = rig.establish("v", 2);
+        write(&mut rig, 1, 1, 30);
+        write(&mut rig, 2, 2, 40);
+        restore(&mut rig, vec![back(session, None)]).unwrap();
+        if crash {
+            rig.restart();
+            rig.attach(1, "d");
+            rig.attach(3, "older");
+        }
+        write(&mut rig, 1, 3, 50);
+        assert_eq!(content(&mut rig, 1), [20, 11, 40, 50]);
+        assert_eq!(content(&mut rig, 3), [10, 11, 12, 13]);
+        rig.wait(Duration::from_secs(3));
+        assert_eq!((content(&mut rig, 1), content(&mut rig, 3)), (vec![20, 11, 40, 50], vec![10, 11, 12, 13]));
+        let left: Vec<_> = sessions(&mut rig).iter().map(|info| info.virtual_device.clone().unwrap()).collect();
+        assert_eq!(left, ["older", "d.before-1"], "v is used up");
+        let before = sessions(&mut rig)[1].clone();
+        restore(&mut rig, vec![Restore { discard_before: true, ..back(before.id, None) }]).unwrap();
+        assert_eq!(content(&mut rig, 1), [20, 30, 12, 13], "undone");
+        rig.wait(Duration::from_secs(3));
+        assert_eq!(sessions(&mut rig)[0].id, other);
+        assert_eq!(sessions(&mut rig).len(), 1);
+    }
+}
+
+/// D8, D9, D11 to D13: to another device, to a split mirror and to another virtual device, at one instant, renamed and offline.
+#[test]
+fn restored_elsewhere() {
+    let mut rig = two();
+    create(&mut rig, "f", 4);
+    (0..TRACKS).for_each(|track| write(&mut rig, 1, track, 10 + track as u8));
+    pair_create(&mut rig);
+    pair_copy(&mut rig).unwrap();
+    rig.wait(Duration::from_secs(3));
+    let [first, second] = [("v", 5), ("w", 6)].map(|(name, conn)| rig.establish(name, conn));
+    write(&mut rig, 1, 0, 20);
+    write(&mut rig, 2, 1, 30);
+    write(&mut rig, 5, 2, 40);
+    rig.command(Command::DeviceCreateVirtual { name: "x".into() }).unwrap();
+    let to_mirror = Restore { keep: true, discard_before: true, ..back(first, Some("e")) };
+    let to_new = Restore { name: Some("g".into()), offline: true, ..back(second, Some("f")) };
+    let devices = restore(&mut rig, vec![to_mirror, to_new]).unwrap();
+    let told: Vec<_> = devices.iter().map(|info| (info.name.as_str(), info.online)).collect();
+    assert_eq!(told, [("e", true), ("g", false)]);
+    assert_eq!(content(&mut rig, 2), [10, 11, 40, 13], "the mirror's own writes are undone");
+    assert_eq!(content(&mut rig, 1), [20, 11, 12, 13], "the standard device stays in use");
+    assert_eq!(rig.read(4, 0, 512), Err(HostError::Gone));
+    rig.wait(Duration::from_secs(3));
+    rig.command(Command::DeviceOnline { name: "g".into(), online: true }).unwrap();
+    assert_eq!(content(&mut rig, 4), [10, 11, 12, 13]);
+    restore(&mut rig, vec![back(first, Some("x"))]).unwrap();
+    rig.attach(7, "x");
+    write(&mut rig, 1, 3, 70);
+    write(&mut rig, 7, 0, 80);
+    assert_eq!(content(&mut rig, 7), [80, 11, 40, 13]);
+    assert_eq!(rig.do_host(5, HostOp::Flush), Err(HostError::Gone), "v is used up");
+}
+
+/// What cannot be restored is refused, and changes nothing.
+#[test]
+fn what_cannot_be_restored() {
+    let mut rig = two();
+    let session = rig.establish("v", 3);
+    rig.command(Command::DeviceCreate { name: "small".into(), size_bytes: TRACK, pool: None }).unwrap();
+    rig.command(Command::DeviceCreateVirtual { name: "x".into() }).unwrap();
+    let before = rig.metadata.len();
+    let code = |rig: &mut Rig, restores| restore(rig, restores).unwrap_err().code;
+    assert_eq!(code(&mut rig, vec![]), RefusalCode::BadRequest);
+    assert_eq!(code(&mut rig, vec![back(999, None)]), RefusalCode::NotFound);
+    assert_eq!(code(&mut rig, vec![back(session, Some("nothing"))]), RefusalCode::NotFound);
+    assert_eq!(code(&mut rig, vec![back(session, Some("small"))]), RefusalCode::WrongState);
+    assert_eq!(code(&mut rig, vec![back(session, Some("v"))]), RefusalCode::WrongState, "it shows a session");
+    let twice = vec![back(session, Some("d")), back(session, Some("e"))];
+    assert_eq!(code(&mut rig, twice), RefusalCode::BadRequest);
+    let named = Restore { name: Some("e".into()), ..back(session, None) };
+    assert_eq!(code(&mut rig, vec![named]), RefusalCode::Exists);
+    assert_eq!(rig.metadata.len(), before);
+    pair_create(&mut rig);
+    assert_eq!(code(&mut rig, vec![back(session, Some("e"))]), RefusalCode::WrongState, "it is held by a pair");
+    assert_eq!(geometry().track_bytes() as u64, TRACK);
+}
