@@ -3,6 +3,9 @@
 //! together: of a planned failover one between its call and its answer, of a forced one at the earliest the last moment
 //! at which the owner said that the pair is synchronized. What that half had and did not flush it may lose with its power, or with its program's end:
 //! then each sector is as it was at some instant since the last flush before that moment.
+//!
+//! A write that is under way on both arrays may be read on the one that serves before the other one has it. So that it was
+//! read says nothing of what the other half has: only its answer does.
 
 use super::Violation;
 use super::content::Value;
@@ -89,7 +92,7 @@ pub(super) fn check(
             return Ok(());
         }
     }
-    let source = history.explain(of, sector, epoch, value, span).map_err(|violation| {
+    let source = history.explain(of, sector, epoch, value, span, span.call).map_err(|violation| {
         let what = format_args!("{}, after a failover, in {}", violation.what, history.label(heir));
         Violation::new("failover", what)
     })?;
@@ -149,6 +152,26 @@ mod tests {
         assert!(read(&mut history, heir, None).is_err());
         read(&mut history, heir, Some(first)).unwrap();
         assert!(read(&mut history, heir, Some(second)).is_err(), "it stays what it was");
+    }
+
+    /// R1 showed a write to a reader that R2 had not yet, nor ever got, for the link was cut. Once that counted as lost.
+    #[test]
+    fn what_was_read_and_not_answered_may_go_with_the_half_that_had_it() {
+        for answered in [false, true] {
+            let (mut history, volume, heir) = pair();
+            let first = write(&mut history, volume, 0);
+            let second = history.begin_write(volume, 0, 512, Content::Data, false);
+            read(&mut history, volume, Some(second)).unwrap();
+            if answered {
+                history.end_write(second).unwrap();
+            }
+            let floor = history.tick();
+            let cut = history.begin_move(&[heir], floor).unwrap();
+            history.end_move(cut, false);
+            assert!(read(&mut history, heir, None).is_err());
+            assert_eq!(read(&mut history, heir, Some(first)).is_err(), answered);
+            assert!(read(&mut history, volume, Some(first)).is_err(), "here it was seen");
+        }
     }
 
     #[test]
