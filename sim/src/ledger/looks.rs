@@ -79,6 +79,16 @@ impl Ledger {
             && pair.busy == 0
         {
             pair.floor = Some(call);
+            pair.floor_linked = pair.linked;
+        }
+    }
+
+    /// The half that stands by was asked, and said that it is linked and the same: what the other one tells from now on, it
+    /// tells of this run of its array.
+    pub fn pair_linked(&mut self, name: &str) {
+        let now = self.history.tick();
+        if let Some(pair) = self.pairs.get_mut(name) {
+            pair.linked = now;
         }
     }
 
