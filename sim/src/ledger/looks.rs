@@ -62,7 +62,8 @@ impl Ledger {
             };
             if let Some(group) = &info.group {
                 let (device, agreed) = (info.device.clone(), info.link == PairLink::Up);
-                groups.entry(group).or_default().push(Member { device, held, agreed });
+                let agreeing = info.link == PairLink::Agreeing;
+                groups.entry(group).or_default().push(Member { device, held, agreed, agreeing });
             }
         }
         for (group, members) in groups {
