@@ -98,6 +98,9 @@ impl Host {
                     views.at(site).is_some_and(|info| is_same(info) && info.mode == PairMode::Synchronous);
                 if serves {
                     ledger.pair_seen(name, since, same);
+                    if views.at(site.other()).is_some_and(is_same) {
+                        ledger.pair_linked(name);
+                    }
                 }
             }
             let gone = !silent && views.views.iter().all(Option::is_none);

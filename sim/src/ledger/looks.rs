@@ -62,7 +62,8 @@ impl Ledger {
             };
             if let Some(group) = &info.group {
                 let (device, agreed) = (info.device.clone(), info.link == PairLink::Up);
-                groups.entry(group).or_default().push(Member { device, held, agreed });
+                let agreeing = info.link == PairLink::Agreeing;
+                groups.entry(group).or_default().push(Member { device, held, agreed, agreeing });
             }
         }
         for (group, members) in groups {
@@ -79,6 +80,16 @@ impl Ledger {
             && pair.busy == 0
         {
             pair.floor = Some(call);
+            pair.floor_linked = pair.linked;
+        }
+    }
+
+    /// The half that stands by was asked, and said that it is linked and the same: what the other one tells from now on, it
+    /// tells of this run of its array.
+    pub fn pair_linked(&mut self, name: &str) {
+        let now = self.history.tick();
+        if let Some(pair) = self.pairs.get_mut(name) {
+            pair.linked = now;
         }
     }
 

@@ -27,6 +27,10 @@ pub struct Pair {
     pub moving: Option<(Site, CutId)>,
     /// When the half that serves was last asked and said that the other has everything.
     pub floor: Option<Moment>,
+    /// When the half that stands by was last asked and said that it is linked to the other, and the same.
+    pub linked: Moment,
+    /// When that was at `floor`.
+    pub floor_linked: Moment,
     /// Its end under way: the instant that what stood by shows.
     pub ending: Option<CutId>,
     /// Whether it was forced, the failover under way.
@@ -61,6 +65,7 @@ impl Ledger {
         if let Some((site, _)) = spec.makes {
             self.device_changes(spec.device(site), |device| device.exists.also(true));
         }
+        let begun = self.history.tick();
         let pair = Pair {
             spec: spec.clone(),
             exists: Maybe::is(false),
@@ -70,9 +75,11 @@ impl Ledger {
             fading: false,
             moving: None,
             floor: None,
+            linked: begun,
+            floor_linked: begun,
             ending: None,
             forced: false,
-            begun: self.history.tick(),
+            begun,
             request: self.changes,
             busy: 1,
             changed: 0,
@@ -151,6 +158,10 @@ impl Ledger {
         let cut = self.begin_move(names, to, if force { floor.unwrap_or(now) } else { now });
         if let (Some(cut), true, None) = (cut, force, floor) {
             self.history.blur_move(cut);
+        }
+        if let (Some(cut), true) = (cut, force) {
+            let pairs = names.iter().filter_map(|name| self.pairs.get(name));
+            pairs.for_each(|pair| self.history.doubt_move(cut, pair.floor_linked));
         }
         for name in names {
             self.pair_changes(name);
@@ -232,6 +243,9 @@ impl Ledger {
         let cut = self.begin_move(&[name.into()], to, pair.floor.unwrap_or(now));
         if let (Some(cut), None) = (cut, pair.floor) {
             self.history.blur_move(cut);
+        }
+        if let Some(cut) = cut {
+            self.history.doubt_move(cut, pair.floor_linked);
         }
         self.pair_changes(name);
         if let Some(pair) = self.pairs.get_mut(name) {
@@ -338,6 +352,32 @@ mod tests {
             assert!(ledger.stands_by(device, since).is_none());
             last = write(&mut ledger, device);
             read(&mut ledger, device, &last).unwrap();
+        }
+    }
+
+    /// R2 crashed, and R1 had not noticed: it still said that both are the same. Once what R2 had lost then was missed.
+    #[test]
+    fn what_is_told_of_a_half_that_has_crashed_is_of_before() {
+        for (flushed, linked_again) in [(false, false), (true, false), (false, true)] {
+            let mut ledger = ledger();
+            let names = ["p0".to_string()];
+            let last = write(&mut ledger, "d0");
+            if flushed {
+                let (volume, call) = (ledger.volume("d0").unwrap(), ledger.history.tick());
+                ledger.history.end_flush(volume, call);
+            }
+            ledger.history.crash(Site::B, crate::oracle::Ending::Killed);
+            if linked_again {
+                ledger.pair_linked("p0");
+            }
+            let call = ledger.history.tick();
+            ledger.pair_seen("p0", call, true);
+            ledger.failover_begins(&names, Site::B, true);
+            ledger.failover_ended(&names, Site::B, true, true, false);
+            assert_eq!(read(&mut ledger, "e0", &[0; 512]).is_err(), flushed || linked_again);
+            if flushed || linked_again {
+                read(&mut ledger, "e0", &last).unwrap();
+            }
         }
     }
 

@@ -3,6 +3,12 @@
 //! together: of a planned failover one between its call and its answer, of a forced one at the earliest the last moment
 //! at which the owner said that the pair is synchronized. What that half had and did not flush it may lose with its power, or with its program's end:
 //! then each sector is as it was at some instant since the last flush before that moment.
+//!
+//! Until the owner notices that its link has ended, what it tells is of the other half as it was before: a crash of that
+//! half counts unless it was seen linked since.
+//!
+//! A write that is under way on both arrays may be read on the one that serves before the other one has it. So that it was
+//! read says nothing of what the other half has: only its answer does.
 
 use super::Violation;
 use super::content::Value;
@@ -53,11 +59,17 @@ impl History {
         self.cuts[cut.0 as usize].vague = true;
     }
 
+    /// The owner, when it was last heard of, may not have known of crashes of the other array since `linked`.
+    pub fn doubt_move(&mut self, cut: CutId, linked: Moment) {
+        let cut = &mut self.cuts[cut.0 as usize];
+        cut.linked = cut.linked.min(linked);
+    }
+
     /// Whether an heir may have lost what it had of its volume and did not flush.
-    fn has_lost(&self, heir: VolumeId, floor: Moment) -> bool {
+    fn has_lost(&self, heir: VolumeId, linked: Moment) -> bool {
         let volume = &self.volumes[heir.0 as usize];
         let epochs = &self.epochs[volume.site.index()];
-        epochs.crashed(floor, volume.moved)
+        epochs.crashed(linked, volume.moved)
             || (self.flushed(heir, volume.birth) == 0 && epochs.crashed(volume.moved, NEVER))
     }
 }
@@ -75,13 +87,13 @@ pub(super) fn check(
         let what = format_args!("{} was read, and has never taken over", history.label(heir));
         return Err(Violation::new("failover", what));
     };
-    let Cut { epoch, span, vague, .. } = history.cuts[cut.0 as usize];
+    let Cut { epoch, span, vague, linked, .. } = history.cuts[cut.0 as usize];
     let end = history.end_of(of, epoch);
     if vague || (span.answer == NEVER && end != NEVER) {
         return Ok(());
     }
     let mut span = Span { answer: span.answer.min(end), ..span };
-    let lost = history.has_lost(heir, span.call);
+    let lost = history.has_lost(heir, linked);
     if lost {
         let flushed = history.volumes[of.0 as usize].flushed.iter().filter(|flush| flush.answer < span.call);
         span.call = flushed.map(|flush| flush.call).max().unwrap_or(0);
@@ -89,7 +101,7 @@ pub(super) fn check(
             return Ok(());
         }
     }
-    let source = history.explain(of, sector, epoch, value, span).map_err(|violation| {
+    let source = history.explain(of, sector, epoch, value, span, span.call).map_err(|violation| {
         let what = format_args!("{}, after a failover, in {}", violation.what, history.label(heir));
         Violation::new("failover", what)
     })?;
@@ -149,6 +161,26 @@ mod tests {
         assert!(read(&mut history, heir, None).is_err());
         read(&mut history, heir, Some(first)).unwrap();
         assert!(read(&mut history, heir, Some(second)).is_err(), "it stays what it was");
+    }
+
+    /// R1 showed a write to a reader that R2 had not yet, nor ever got, for the link was cut. Once that counted as lost.
+    #[test]
+    fn what_was_read_and_not_answered_may_go_with_the_half_that_had_it() {
+        for answered in [false, true] {
+            let (mut history, volume, heir) = pair();
+            let first = write(&mut history, volume, 0);
+            let second = history.begin_write(volume, 0, 512, Content::Data, false);
+            read(&mut history, volume, Some(second)).unwrap();
+            if answered {
+                history.end_write(second).unwrap();
+            }
+            let floor = history.tick();
+            let cut = history.begin_move(&[heir], floor).unwrap();
+            history.end_move(cut, false);
+            assert!(read(&mut history, heir, None).is_err());
+            assert_eq!(read(&mut history, heir, Some(first)).is_err(), answered);
+            assert!(read(&mut history, volume, Some(first)).is_err(), "here it was seen");
+        }
     }
 
     #[test]

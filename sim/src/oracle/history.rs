@@ -355,7 +355,7 @@ impl History {
         value: Value,
         span: Span,
     ) -> Result<Option<Source>, Violation> {
-        let source = self.explain(volume, sector, epoch, value, span)?;
+        let source = self.explain(volume, sector, epoch, value, span, NEVER)?;
         if let Some(source) = source {
             let state = self.state(volume, sector, epoch);
             if source == Source::Initial {
@@ -366,7 +366,8 @@ impl History {
         Ok(source)
     }
 
-    /// The same for what was seen elsewhere: it does not follow that the volume itself held it.
+    /// The same for what was seen elsewhere: it does not follow that the volume itself held it; nor does it follow from what
+    /// was read here of a write that was not answered until `told`.
     pub(super) fn explain(
         &mut self,
         volume: VolumeId,
@@ -374,6 +375,7 @@ impl History {
         epoch: u32,
         value: Value,
         span: Span,
+        told: Moment,
     ) -> Result<Option<Source>, Violation> {
         let state = self.state(volume, sector, epoch);
         let register = &state.register;
@@ -386,7 +388,7 @@ impl History {
         });
         let sources = written.map(|(at, _)| Source::Write(at));
         for source in sources.chain((state.initial == Some(value)).then_some(Source::Initial)) {
-            match register.fits(source, span) {
+            match register.fits_copy(source, span, told) {
                 Ok(()) => fitting.push(source),
                 // Zeros may come from anywhere else, too.
                 Err(_) if value == Value::Zero && state.initial.is_none() => {}
@@ -403,7 +405,7 @@ impl History {
             return Ok(None);
         }
         // Not by a write of this epoch: then from before it, if that can be.
-        let room = state.register.fits(Source::Initial, span);
+        let room = state.register.fits_copy(Source::Initial, span, told);
         if let (true, Ok(()), None) = (unknown, room, refused) {
             self.begin_with(volume, sector, epoch, value)?;
             return Ok(Some(Source::Initial));

@@ -92,15 +92,21 @@ impl Register {
 
     /// Whether a read in that span may return that value. `Err`: the value that leaves it no room.
     pub fn fits(&self, source: Source, span: Span) -> Result<(), Source> {
+        self.fits_copy(source, span, NEVER)
+    }
+
+    /// Whether a copy of the register, which each write reaches before it is answered, and maybe not before it is seen here,
+    /// may have shown that value in that span: what was read counts of writes that were answered until `told` only.
+    pub fn fits_copy(&self, source: Source, span: Span, told: Moment) -> Result<(), Source> {
         if let Source::Write(at) = source
             && span.answer < self.clusters[at].call
         {
             return Err(source);
         }
-        let mine = self.widened(source, span);
+        let mine = widened(self.zone_told(source, told), span);
         let others = std::iter::once(Source::Initial).chain((0..self.clusters.len()).map(Source::Write));
         for other in others.filter(|other| *other != source) {
-            if conflict(mine, self.zone(other)) {
+            if conflict(mine, self.zone_told(other, told)) {
                 return Err(other);
             }
         }
@@ -109,7 +115,7 @@ impl Register {
 
     /// Notes that a read in that span returned that value.
     pub fn add(&mut self, source: Source, span: Span) {
-        let (first_answer, last_call) = self.widened(source, span);
+        let (first_answer, last_call) = widened(self.zone(source), span);
         match source {
             Source::Initial => self.initial_last_call = last_call,
             Source::Write(at) => {
@@ -124,11 +130,6 @@ impl Register {
         self.zone(source).0
     }
 
-    fn widened(&self, source: Source, span: Span) -> (Moment, Moment) {
-        let (first_answer, last_call) = self.zone(source);
-        (first_answer.min(span.answer), last_call.max(span.call))
-    }
-
     /// The first answer and the last call of a value.
     fn zone(&self, source: Source) -> (Moment, Moment) {
         match source {
@@ -136,6 +137,20 @@ impl Register {
             Source::Write(at) => (self.clusters[at].first_answer, self.clusters[at].last_call),
         }
     }
+
+    /// The same, without reads of a write that was answered later than `told`, or never.
+    fn zone_told(&self, source: Source, told: Moment) -> (Moment, Moment) {
+        match source {
+            Source::Write(at) if self.clusters[at].answer > told => {
+                (self.clusters[at].answer, self.clusters[at].call)
+            }
+            _ => self.zone(source),
+        }
+    }
+}
+
+fn widened((first_answer, last_call): (Moment, Moment), span: Span) -> (Moment, Moment) {
+    (first_answer.min(span.answer), last_call.max(span.call))
 }
 
 fn conflict(a: (Moment, Moment), b: (Moment, Moment)) -> bool {

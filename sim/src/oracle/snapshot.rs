@@ -22,11 +22,14 @@ pub(super) struct Cut {
     first_out: Moment,
     /// Nothing is known of it.
     pub(super) vague: bool,
+    /// Of a failover: since when a crash of the half that takes over counts.
+    pub(super) linked: Moment,
 }
 
 impl Cut {
     pub(super) fn new(site: Site, epoch: u32, call: Moment) -> Self {
-        Self { site, epoch, span: Span { call, answer: NEVER }, last_in: 0, first_out: NEVER, vague: false }
+        let span = Span { call, answer: NEVER };
+        Self { site, epoch, span, last_in: 0, first_out: NEVER, vague: false, linked: call }
     }
 }
 
