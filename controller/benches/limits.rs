@@ -255,7 +255,8 @@ fn crowd(sessions: u32, tracks: u32) -> impl Iterator<Item = Change> {
     let device = move |id: u32| {
         let generation = Generation(if id == 1 { sessions } else { 0 });
         let kind = DeviceKind::Standard { pool: PoolId(0), generation, deleting: false };
-        let record = DeviceRecord { name: format!("d{id}"), kind, size_bytes: GIB, online: true };
+        let record =
+            DeviceRecord { name: format!("d{id}"), kind, size_bytes: GIB, online: true, reserved: false };
         Change::Device(DeviceId(id), Some(record))
     };
     let session = |n: u32| {
@@ -339,7 +340,13 @@ fn load(pool_bytes: u64, written_bytes: u64) -> Tables {
 fn full_device(pool_bytes: u64, written_bytes: u64) -> impl Iterator<Item = Change> {
     let tracks = (written_bytes >> 16) as u32;
     let kind = DeviceKind::Standard { pool: PoolId(0), generation: Generation(0), deleting: false };
-    let record = DeviceRecord { name: "d".into(), kind, size_bytes: written_bytes.max(GIB), online: true };
+    let record = DeviceRecord {
+        name: "d".into(),
+        kind,
+        size_bytes: written_bytes.max(GIB),
+        online: true,
+        reserved: false,
+    };
     let store =
         StoreRecord { name: "s".into(), pool: PoolId(0), first: 1, tracks: (pool_bytes >> 16) as u32 + 64 };
     [

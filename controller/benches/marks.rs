@@ -149,7 +149,7 @@ fn changes(size_bytes: u64, owed_from: TrackNo, dirty: &[u32]) -> impl Iterator<
     let tracks = (size_bytes / TRACK) as u32;
     let store = StoreRecord { name: "s".into(), pool: PoolId(0), first: 1, tracks: tracks + 1024 };
     let kind = DeviceKind::Standard { pool: PoolId(0), generation: Generation(0), deleting: false };
-    let device = DeviceRecord { name: "d".into(), kind, size_bytes, online: true };
+    let device = DeviceRecord { name: "d".into(), kind, size_bytes, online: true, reserved: false };
     let lineage = Lineage::new(PairGeneration { serial: 1, number: 3 });
     let pair = PairRecord {
         peer: PeerId(2),

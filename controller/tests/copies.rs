@@ -28,7 +28,7 @@ fn two() -> Rig {
 
 fn pair(rig: &mut Rig, command: Command) -> Result<PairInfo, Refusal> {
     rig.command(command).map(|answer| match answer {
-        Answer::Pair(info) => info,
+        Answer::Pair(info) => *info,
         other => panic!("{other:?}"),
     })
 }
@@ -39,7 +39,7 @@ fn names() -> (String, String) {
 
 fn pair_create(rig: &mut Rig) -> PairInfo {
     let (primary, secondary) = names();
-    pair(rig, Command::PairCreate { primary, secondary, pace: PairPace::Medium }).unwrap()
+    pair(rig, Command::PairCreate { primary, secondary: Some(secondary), pace: PairPace::Medium }).unwrap()
 }
 
 fn pair_copy(rig: &mut Rig) -> Result<PairInfo, Refusal> {
@@ -175,8 +175,12 @@ fn restored_in_place() {
         assert_eq!(content(&mut rig, 1), [20, 11, 40, 50]);
         assert_eq!(content(&mut rig, 3), [10, 11, 12, 13]);
         rig.wait(Duration::from_secs(3));
-        assert_eq!((content(&mut rig, 1), content(&mut rig, 3)), (vec![20, 11, 40, 50], vec![10, 11, 12, 13]));
-        let left: Vec<_> = sessions(&mut rig).iter().map(|info| info.virtual_device.clone().unwrap()).collect();
+        assert_eq!(
+            (content(&mut rig, 1), content(&mut rig, 3)),
+            (vec![20, 11, 40, 50], vec![10, 11, 12, 13])
+        );
+        let left: Vec<_> =
+            sessions(&mut rig).iter().map(|info| info.virtual_device.clone().unwrap()).collect();
         assert_eq!(left, ["older", "d.before-1"], "v is used up");
         let before = sessions(&mut rig)[1].clone();
         restore(&mut rig, vec![Restore { discard_before: true, ..back(before.id, None) }]).unwrap();
@@ -240,6 +244,73 @@ fn what_cannot_be_restored() {
     assert_eq!(code(&mut rig, vec![named]), RefusalCode::Exists);
     assert_eq!(rig.metadata.len(), before);
     pair_create(&mut rig);
-    assert_eq!(code(&mut rig, vec![back(session, Some("e"))]), RefusalCode::WrongState, "it is held by a pair");
+    assert_eq!(
+        code(&mut rig, vec![back(session, Some("e"))]),
+        RefusalCode::WrongState,
+        "it is held by a pair"
+    );
     assert_eq!(geometry().track_bytes() as u64, TRACK);
+}
+
+/// C9: the lowest-numbered reserved volume that fits is chosen, and hosts keep off what is reserved.
+#[test]
+fn a_secondary_is_chosen() {
+    let mut rig = two();
+    rig.command(Command::DeviceCreate { name: "small".into(), size_bytes: TRACK, pool: None }).unwrap();
+    create(&mut rig, "f", 4);
+    let choose = |rig: &mut Rig| {
+        pair(rig, Command::PairCreate { primary: "d".into(), secondary: None, pace: PairPace::Fast })
+    };
+    assert_eq!(choose(&mut rig).unwrap_err().code, RefusalCode::WrongState);
+    for name in ["small", "f", "e"] {
+        rig.command(Command::DeviceReserve { name: name.into(), reserved: true }).unwrap();
+    }
+    assert_eq!(rig.read(2, 0, 512), Err(HostError::Gone));
+    assert_eq!([choose(&mut rig), choose(&mut rig)].map(|made| made.unwrap().secondary), ["e", "f"]);
+    assert_eq!(choose(&mut rig).unwrap_err().code, RefusalCode::WrongState, "none is left");
+    pair_copy(&mut rig).unwrap();
+    assert_eq!(content(&mut rig, 2), [0; 4], "copied to, it is used");
+    let (primary, secondary) = names();
+    rig.command(Command::PairDelete { primary, secondary }).unwrap();
+    rig.wait(Duration::from_secs(2));
+    assert_eq!(rig.read(2, 0, 512), Err(HostError::Gone));
+    rig.command(Command::DeviceReserve { name: "e".into(), reserved: false }).unwrap();
+    assert_eq!(content(&mut rig, 2), [0; 4]);
+}
+
+/// C8: at a time, then every period, by turns; what was missed is made up for once.
+#[test]
+fn copies_by_the_clock() {
+    let mut rig = two();
+    create(&mut rig, "f", 4);
+    for name in ["e", "f"] {
+        let (primary, secondary) = ("d".into(), Some(name.into()));
+        pair(&mut rig, Command::PairCreate { primary, secondary, pace: PairPace::Fast }).unwrap();
+    }
+    let secondaries = vec!["e".into(), "f".into()];
+    let (at_ms, every_ms) = (Some(61_000), Some(60_000));
+    let add = Command::ScheduleAdd { primary: "d".into(), secondaries, at_ms, every_ms };
+    // Commands say that it is 1 s after the beginning of time, and the rig's clock began then.
+    rig.command(add).unwrap();
+    write(&mut rig, 1, 0, 1);
+    rig.wait(Duration::from_secs(59));
+    assert_eq!(rig.read(2, 0, 512), Err(HostError::Gone), "not yet");
+    rig.wait(Duration::from_secs(2));
+    assert_eq!((content(&mut rig, 2), rig.read(4, 0, 512)), (vec![1, 0, 0, 0], Err(HostError::Gone)));
+    write(&mut rig, 1, 0, 2);
+    rig.wait(Duration::from_secs(60));
+    assert_eq!((content(&mut rig, 2)[0], content(&mut rig, 4)[0]), (1, 2));
+    write(&mut rig, 1, 0, 3);
+    rig.wait(Duration::from_secs(60));
+    assert_eq!((content(&mut rig, 2)[0], content(&mut rig, 4)[0]), (3, 2), "re-synchronized by itself");
+    let listed = match rig.command(Command::ScheduleList {}).unwrap() {
+        Answer::Schedules(infos) => infos[0].clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((listed.next.as_str(), listed.next_ms, listed.trouble), ("f", 241_000, None));
+    rig.command(Command::ScheduleRemove { schedule: listed.number }).unwrap();
+    assert_eq!(
+        rig.command(Command::ScheduleRemove { schedule: listed.number }).unwrap_err().code,
+        RefusalCode::NotFound
+    );
 }

@@ -29,6 +29,7 @@ fn array(tracks: u32) -> Firmware {
         kind: DeviceKind::Standard { pool: PoolId(0), generation: Generation(0), deleting: false },
         size_bytes: u64::from(tracks) * TRACK,
         online: true,
+        reserved: false,
     };
     let store = StoreRecord { name: "s".into(), pool: PoolId(0), first: 1, tracks: tracks + 4096 };
     let head = [

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::geometry::GeometryError;
-use crate::ids::{CopyId, GroupId, PairId, PoolId, SessionId, TrackNo};
+use crate::ids::{CopyId, GroupId, PairId, PoolId, ScheduleId, SessionId, TrackNo};
 use crate::local::{CopyStatus, PairCommand};
 use crate::records::{NAME_BYTES_MAX, SessionState};
 use crate::remote::ENDPOINT_BYTES_MAX;
@@ -291,6 +291,12 @@ pub enum CommandError {
         /// Which.
         copy: CopyId,
     },
+    /// No such schedule.
+    #[error("there is no {schedule}: it was removed, or has run")]
+    NoSchedule {
+        /// Which.
+        schedule: ScheduleId,
+    },
     /// The two volumes are no pair.
     #[error("{primary} and {secondary} are no pair: `twintrack pair list` shows them")]
     NotPaired {
@@ -329,9 +335,19 @@ pub enum CommandError {
         /// The copy.
         copy: CopyId,
     },
+    /// No reserved volume fits.
+    #[error(
+        "no reserved volume fits {name}: create one of {size_bytes} bytes and reserve it (`twintrack device reserve`)"
+    )]
+    NoneReserved {
+        /// The primary.
+        name: String,
+        /// Its size.
+        size_bytes: u64,
+    },
     /// The secondary of a pair that is not copied is not there for others.
     #[error(
-        "device {name} is the secondary of a pair and not copied: copy or delete the pair first (`twintrack pair list`)"
+        "device {name} is reserved, or the secondary of a pair that is not copied: copy or delete the pair first (`twintrack pair list`)"
     )]
     HeldByPair {
         /// Which device.

@@ -18,13 +18,19 @@ impl Tables {
             return Err(CommandError::NoPool { pool });
         }
         let kind = DeviceKind::Standard { pool, generation: Generation(0), deleting: false };
-        self.create(DeviceRecord { name: name.to_owned(), kind, size_bytes, online: true })
+        self.create(DeviceRecord { name: name.to_owned(), kind, size_bytes, online: true, reserved: false })
     }
 
     /// A virtual device: shows nothing yet (Fig. 8: accessible once established).
     pub fn create_virtual(&mut self, name: &str) -> Result<(DeviceId, UnitSeq), CommandError> {
         let kind = DeviceKind::Virtual;
-        self.create(DeviceRecord { name: name.to_owned(), kind, size_bytes: 0, online: true })
+        self.create(DeviceRecord {
+            name: name.to_owned(),
+            kind,
+            size_bytes: 0,
+            online: true,
+            reserved: false,
+        })
     }
 
     fn create(&mut self, record: DeviceRecord) -> Result<(DeviceId, UnitSeq), CommandError> {
@@ -59,6 +65,13 @@ impl Tables {
     pub fn set_online(&mut self, id: DeviceId, online: bool) -> Result<UnitSeq, CommandError> {
         let mut record = self.live_device(id)?.clone();
         record.online = online;
+        Ok(self.put(vec![Change::Device(id, Some(record))], &[]))
+    }
+
+    /// Keeps a standard device to become the secondary of a pair (C9), or lets it go.
+    pub fn set_reserved(&mut self, id: DeviceId, reserved: bool) -> Result<UnitSeq, CommandError> {
+        let mut record = self.standard(id)?.clone();
+        record.reserved = reserved;
         Ok(self.put(vec![Change::Device(id, Some(record))], &[]))
     }
 

@@ -57,6 +57,10 @@ id!(
     CopyId, u32, "copy-"
 );
 id!(
+    /// A schedule of copies within the array. Never used again.
+    ScheduleId, u32, "sch-"
+);
+id!(
     /// The place of a unit in the order in which units were made. The first is 1.
     UnitSeq, u64, "u"
 );

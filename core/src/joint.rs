@@ -175,6 +175,7 @@ impl Tables {
             kind: DeviceKind::Virtual,
             size_bytes: device.size_bytes,
             online: point.online,
+            reserved: false,
         };
         let record = SessionRecord {
             standard: point.device,

@@ -38,11 +38,14 @@ pub use entry::{Entry, Overlay};
 pub use geometry::{BLOCK_BYTES, Geometry, GeometryError, SECTOR_BYTES, TRACKS_PER_CYLINDER};
 pub use ids::{
     CopyId, DeviceId, Generation, GroupId, Owner, PairGeneration, PairId, PeerId, PhysicalTrack, Place,
-    PoolId, RegionNo, SessionId, StoreId, TrackNo, UnitSeq,
+    PoolId, RegionNo, ScheduleId, SessionId, StoreId, TrackNo, UnitSeq,
 };
 pub use joint::NewPoint;
 pub use load::LoadError;
-pub use local::{COPIES_MAX, CopyRecord, CopyStatus, Fill, Pace, PairCommand, Purpose, RestoreItem};
+pub use local::{
+    COPIES_MAX, CopyRecord, CopyStatus, Fill, Pace, PairCommand, Purpose, RestoreItem, SCHEDULES_MAX,
+    SECONDARIES_MAX, ScheduleRecord,
+};
 pub use mask::BlockMask;
 pub use pair::PairDevice;
 pub use records::{

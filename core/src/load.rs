@@ -85,6 +85,7 @@ impl Tables {
             copies: BTreeMap::new(),
             copies_of: BTreeMap::new(),
             filling: BTreeMap::new(),
+            schedules: BTreeMap::new(),
             unpaired: BTreeMap::new(),
         };
         for change in changes {
@@ -214,7 +215,7 @@ impl Tables {
         if record.to_copy_from.0.max(record.unequal_from.0) > tracks {
             return wrong("has a copy pointer beyond its devices");
         }
-        if (record.status == CopyStatus::Copying) < record.fill.is_some() {
+        if record.status != CopyStatus::Copying && record.fill.is_some() {
             return wrong("is filled, and not being copied");
         }
         if let Some(fill) = record.fill

@@ -134,7 +134,7 @@ impl Tables {
                 self.check_new_device(&name)?;
                 let device = DeviceId(take_id()?);
                 let kind = DeviceKind::Standard { pool, generation: Generation(0), deleting: false };
-                let made = DeviceRecord { name, kind, size_bytes, online: true };
+                let made = DeviceRecord { name, kind, size_bytes, online: true, reserved: false };
                 changes.push(Change::Device(device, Some(made)));
                 (device, size_bytes)
             }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::ids::{
-    CopyId, DeviceId, Generation, GroupId, PairId, PeerId, PoolId, RegionNo, SessionId, StoreId,
+    CopyId, DeviceId, Generation, GroupId, PairId, PeerId, PoolId, RegionNo, ScheduleId, SessionId, StoreId,
 };
-use crate::local::CopyRecord;
+use crate::local::{CopyRecord, ScheduleRecord};
 use crate::remote::{PairRecord, PeerRecord, SagaOutcome};
 
 /// Devices of an array.
@@ -28,6 +28,8 @@ pub struct DeviceRecord {
     pub size_bytes: u64,
     /// Whether hosts may use it.
     pub online: bool,
+    /// Kept to become the secondary of a pair (C9): hosts use it only once it has been copied to.
+    pub reserved: bool,
 }
 
 /// What kind of device it is.
@@ -229,6 +231,8 @@ pub enum Change {
     ToCopy(CopyId, RegionNo, u64),
     /// Tracks of a region for which it is not as [`CopyRecord::unequal_from`] says; 0: none.
     Unequal(CopyId, RegionNo, u64),
+    /// A schedule of copies; `None`: gone.
+    Schedule(ScheduleId, Option<ScheduleRecord>),
     /// How a request that spanned two arrays ended (F2); `None`: forgotten.
     Saga(u64, Option<SagaOutcome>),
 }

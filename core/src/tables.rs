@@ -6,10 +6,10 @@ use crate::defect::{Defect, planted};
 use crate::entry::Entry;
 use crate::geometry::Geometry;
 use crate::ids::{
-    CopyId, DeviceId, Generation, GroupId, Owner, PairId, PeerId, PhysicalTrack, Place, PoolId, SessionId,
-    StoreId, TrackNo, UnitSeq,
+    CopyId, DeviceId, Generation, GroupId, Owner, PairId, PeerId, PhysicalTrack, Place, PoolId, ScheduleId,
+    SessionId, StoreId, TrackNo, UnitSeq,
 };
-use crate::local::Copy;
+use crate::local::{Copy, ScheduleRecord};
 use crate::pair::Pair;
 use crate::records::{
     Change, DeviceKind, DeviceRecord, Pinned, PoolRecord, SessionRecord, SessionState, StoreRecord,
@@ -69,6 +69,8 @@ pub struct Tables {
     pub(crate) copies_of: BTreeMap<DeviceId, BTreeSet<CopyId>>,
     /// The copy by which tracks of a device are still to come.
     pub(crate) filling: BTreeMap<DeviceId, CopyId>,
+    /// Schedules of copies.
+    pub(crate) schedules: BTreeMap<ScheduleId, ScheduleRecord>,
     /// The unit that ended a pair of a device: until it is committed, the pair counts (crash rule 3a).
     pub(crate) unpaired: BTreeMap<DeviceId, UnitSeq>,
 }
@@ -409,6 +411,8 @@ impl Tables {
             | Change::Dirty(..)
             | Change::Saga(..) => self.apply_remote(change),
             Change::Copy(id, record) => self.apply_copy(id, record),
+            Change::Schedule(id, Some(record)) => drop(self.schedules.insert(id, record)),
+            Change::Schedule(id, None) => drop(self.schedules.remove(&id)),
             Change::ToCopy(id, region, word) => {
                 if let Some(copy) = self.copies.get_mut(&id) {
                     copy.to_copy.apply(region, word);

@@ -75,6 +75,11 @@ impl<D: Dial> ArrayClient<D> {
         ask!(self, Command::DeviceOnline { name: name.to_owned(), online }, Device)
     }
 
+    /// Keeps a device to become the secondary of a pair, or lets it go (C9).
+    pub async fn device_reserve(&self, name: &str, reserved: bool) -> Result<DeviceInfo, ArrayError> {
+        ask!(self, Command::DeviceReserve { name: name.to_owned(), reserved }, Device)
+    }
+
     /// *Register* (D7): reserves a session on a standard device.
     pub async fn session_register(
         &self,

@@ -30,7 +30,7 @@ mod remote;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use local::{PairCalled, PairInfo, PairPace, PairStage, Restore};
+pub use local::{PairCalled, PairInfo, PairPace, PairStage, Restore, ScheduleInfo};
 pub use remote::{
     DivergedInfo, LINK_TEST_BYTES_MAX, LinkInfo, LinkInfoState, LinkTestInfo, NewDevice, PairCause, PairData,
     PairHalf, PairLink, PairMode, PairPolicy, PairRole, PairStatusInfo, PinnedKind, RemoteInfo,
@@ -100,6 +100,13 @@ pub enum Command {
         /// `false`: hosts get an error until it is online again.
         online: bool,
     },
+    /// Keeps a standard device to become the secondary of a pair, or lets it go (C9): [`Answer::Device`].
+    DeviceReserve {
+        /// Its name.
+        name: String,
+        /// `false`: hosts may use it.
+        reserved: bool,
+    },
     /// *Register* (Fig. 17): reserves a session on a standard device: [`Answer::Session`].
     SessionRegister {
         /// The standard device's name.
@@ -153,8 +160,9 @@ pub enum Command {
     PairCreate {
         /// The primary.
         primary: String,
-        /// The secondary: hosts do not use it until it is copied.
-        secondary: String,
+        /// The secondary: hosts do not use it until it is copied. `None`: the lowest-numbered reserved volume that fits (C9).
+        #[serde(default)]
+        secondary: Option<String>,
         /// How many tracks are moved to another pool at a time.
         #[serde(default)]
         pace: PairPace,
@@ -207,6 +215,27 @@ pub enum Command {
         primary: String,
         /// The secondary.
         secondary: String,
+    },
+    /// Copies a primary at a time, and then every period, to one secondary after the other (C8): [`Answer::Schedules`] with this one.
+    /// What was missed is made up for once.
+    ScheduleAdd {
+        /// The primary.
+        primary: String,
+        /// Its secondaries, each of a pair with it.
+        secondaries: Vec<String>,
+        /// The first run, in ms since 1970; `None`: now.
+        #[serde(default)]
+        at_ms: Option<u64>,
+        /// Between two runs; `None`: there is one.
+        #[serde(default)]
+        every_ms: Option<u64>,
+    },
+    /// The schedules: [`Answer::Schedules`].
+    ScheduleList {},
+    /// Ends a schedule; its pairs stay: [`Answer::Done`].
+    ScheduleRemove {
+        /// The schedule.
+        schedule: u32,
     },
     /// *Begin group* (D8): [`Answer::Group`].
     GroupBegin {},
@@ -435,9 +464,11 @@ pub enum Answer {
     /// What comparing found.
     Verified(VerifyInfo),
     /// A local pair as it is now.
-    Pair(PairInfo),
+    Pair(Box<PairInfo>),
     /// Local pairs, by number.
     Pairs(Vec<PairInfo>),
+    /// Schedules of copies, by number.
+    Schedules(Vec<ScheduleInfo>),
 }
 
 /// The array.
@@ -510,6 +541,9 @@ pub struct DeviceInfo {
     pub kind: DeviceInfoKind,
     /// Whether hosts may use it.
     pub online: bool,
+    /// Kept to become the secondary of a pair: hosts use it only once it has been copied to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reserved: bool,
 }
 
 /// What kind of device it is.

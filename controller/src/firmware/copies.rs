@@ -209,7 +209,9 @@ impl Firmware {
     }
 
     pub(super) fn pair_answer(&self, id: CopyId) -> Answer {
-        self.tables.copy(id).map_or(Answer::Done, |copy| Answer::Pair(self.local_pair_info(id, copy)))
+        self.tables
+            .copy(id)
+            .map_or(Answer::Done, |copy| Answer::Pair(Box::new(self.local_pair_info(id, copy))))
     }
 
     pub(super) fn local_pair_infos(&self) -> Vec<PairInfo> {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use twintrack_core::{
     ActivateSession, CommandError, DeviceId, DeviceKind, DeviceRecord, GroupId, PairCommand, PoolId,
-    SessionId, SessionState, TrackNo,
+    ScheduleId, SessionId, SessionState, TrackNo,
 };
 use twintrack_link::manage::{
     Activation, Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, DeviceInfoKind, GroupMode, PAGE_MAX,
@@ -105,6 +105,11 @@ impl Firmware {
                 self.tables.set_online(id, online)?;
                 self.device_answer(id)
             }
+            Command::DeviceReserve { name, reserved } => {
+                let id = self.device(&name)?;
+                self.tables.set_reserved(id, reserved)?;
+                self.device_answer(id)
+            }
             Command::SessionRegister { standard, group } => {
                 let id = self.device(&standard)?;
                 let (session, _) = self.tables.register(id, group.map(GroupId))?;
@@ -171,7 +176,9 @@ impl Firmware {
                 Outcome::Later
             }
             Command::PairCreate { primary, secondary, pace } => {
-                let (first, second) = (self.device(&primary)?, self.device(&secondary)?);
+                let first = self.device(&primary)?;
+                let chosen = secondary.map(|name| self.device(&name)).transpose()?;
+                let second = chosen.map_or_else(|| self.tables.choose_secondary(first), Ok)?;
                 let (id, _) = self.tables.create_local_pair(first, second, core_pace(pace))?;
                 Outcome::Durable(self.pair_answer(id))
             }
@@ -208,6 +215,17 @@ impl Firmware {
             Command::PairDelete { primary, secondary } => {
                 let id = self.local_pair(&primary, &secondary)?;
                 self.tables.delete_local_pair(id)?;
+                Outcome::Durable(Answer::Done)
+            }
+            Command::ScheduleAdd { primary, secondaries, at_ms, every_ms } => {
+                let first = self.device(&primary)?;
+                let to = secondaries.iter().map(|name| self.device(name)).collect::<Result<_, _>>()?;
+                let (id, _) = self.tables.add_schedule(first, to, at_ms.unwrap_or(wall_ms), every_ms)?;
+                Outcome::Durable(self.schedule_answer(id))
+            }
+            Command::ScheduleList {} => Outcome::Now(Answer::Schedules(self.schedule_infos())),
+            Command::ScheduleRemove { schedule } => {
+                self.tables.remove_schedule(ScheduleId(schedule))?;
                 Outcome::Durable(Answer::Done)
             }
             // Those about other arrays have gone another way.
@@ -341,6 +359,7 @@ impl Firmware {
             size_bytes: record.size_bytes,
             kind,
             online: record.online,
+            reserved: record.reserved,
         }
     }
 
@@ -473,6 +492,7 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::NoPair { .. }
         | CommandError::NoCopy { .. }
         | CommandError::NotPaired { .. }
+        | CommandError::NoSchedule { .. }
         | CommandError::NotChanged { .. } => RefusalCode::NotFound,
         CommandError::Exists { .. }
         | CommandError::PeerExists { .. }
@@ -499,6 +519,7 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::SizesDiffer { .. }
         | CommandError::InCopy { .. }
         | CommandError::HeldByPair { .. }
+        | CommandError::NoneReserved { .. }
         | CommandError::CopyState { .. }
         | CommandError::InUse { .. }
         | CommandError::Filling { .. } => RefusalCode::WrongState,

@@ -10,7 +10,7 @@
 //! - `points`: activate, deactivate and remove, which wait for writes in flight;
 //! - `manage`: the other commands; `jobs`: reclaim, discard, merge; `policy`: what a pool does when it is full;
 //!   `starving`: who waits for room, and who is failed for it;
-//! - `copies`: copies within the array, which take entries over and move tracks to other pools;
+//! - `copies`: copies within the array, which take entries over and move tracks to other pools; `schedules`: by the clock;
 //! - `joint`: points in time on both arrays;
 //! - `safety`: what a half goes back to while a copy into it is under way;
 //! - `links`: connections to other arrays; `accord`: how both agree on their pairs; `mirror`: the remote leg of a write;
@@ -44,6 +44,7 @@ mod remotes;
 mod resync;
 mod rounds;
 mod safety;
+mod schedules;
 mod standby;
 mod starving;
 mod told;
@@ -122,6 +123,7 @@ pub struct Firmware {
     returns: safety::Returns,
     joints: joint::Joints,
     moves: copies::Moves,
+    schedules: schedules::Schedules,
     /// Wall time at an instant, as last told.
     wall: (Duration, u64),
     /// Measurements of links under way.
@@ -197,6 +199,7 @@ impl Firmware {
             returns: safety::Returns::default(),
             joints: joint::Joints::default(),
             moves: copies::Moves::default(),
+            schedules: schedules::Schedules::default(),
             wall: (Duration::ZERO, 0),
             tests: BTreeMap::new(),
             work: VecDeque::new(),
@@ -299,6 +302,7 @@ impl Firmware {
             self.mirror.deadline(),
             self.copies_due,
             self.moves.deadline(),
+            self.schedules_deadline(),
         ];
         due.into_iter().flatten().min()
     }
@@ -350,6 +354,7 @@ impl Firmware {
         self.links_timer(fx);
         self.copies_timer();
         self.moves_timer();
+        self.schedules_timer();
         if self.mirror.deadline().is_some_and(|due| due <= self.now) {
             self.crowd_again();
         }

@@ -11,7 +11,8 @@
 use std::collections::VecDeque;
 
 use twintrack_core::{
-    ActivateSession, CommandError, CopyId, GroupId, Owner, PairCommand, PairId, RestoreItem, SessionId,
+    ActivateSession, CommandError, CopyId, GroupId, Owner, PairCommand, PairId, RestoreItem, ScheduleId,
+    SessionId,
 };
 use twintrack_link::manage::Answer;
 use twintrack_link::remote::{Answer as PeerAnswer, PreparedPoint};
@@ -65,6 +66,8 @@ pub(super) enum What {
     GoBack(Vec<PairId>),
     /// A pair within the array is copied, or restored from its secondary.
     PairCopy { id: CopyId, command: PairCommand, keep_before: bool },
+    /// A schedule's copy.
+    Run(ScheduleId),
     /// Devices become what sessions show, all at one instant.
     Restore(Vec<RestoreItem>),
     /// Some more tracks of a half go back.
@@ -169,6 +172,7 @@ impl Firmware {
                 let devices = self.tables.check_pair_command(*id, *command)?;
                 Ok(devices.into_iter().map(Owner::Device).collect())
             }
+            What::Run(id) => Ok(self.tables.check_run(*id)?.into_iter().map(Owner::Device).collect()),
             What::Restore(list) => {
                 let (sessions, devices) = self.tables.check_restore(list)?;
                 let sessions = sessions.into_iter().map(Owner::Session);
@@ -205,6 +209,9 @@ impl Firmware {
             What::PairCopy { id, command, keep_before } => {
                 self.tables.begin_local_copy(*id, *command, *keep_before, point.wall_ms)?;
             }
+            What::Run(id) => {
+                self.tables.run_schedule(*id, point.wall_ms)?;
+            }
             What::Restore(list) => {
                 self.tables.restore(list, point.wall_ms)?;
             }
@@ -221,7 +228,11 @@ impl Firmware {
     /// A command is over: refused, or to be told of once it is durable.
     fn end_point(&mut self, point: Point, result: Result<(), CommandError>, fx: &mut Vec<Effect>) {
         match point.caller {
-            Caller::Nobody => {}
+            Caller::Nobody => {
+                if let What::Run(id) = point.what {
+                    self.run_over(id, &result);
+                }
+            }
             Caller::Peer(served) => {
                 let answer = match point.what {
                     What::Prepare(_, points) => PeerAnswer::Prepared { points },
@@ -252,7 +263,9 @@ impl Firmware {
             What::GoBack(pairs) => return self.await_return(call, pairs),
             // So has this.
             What::Joint(_) => return,
-            What::Remove(_) | What::BeginCopy(_) | What::GoBackStep(_) | What::Prepare(..) => Answer::Done,
+            What::Remove(_) | What::BeginCopy(_) | What::GoBackStep(_) | What::Prepare(..) | What::Run(_) => {
+                Answer::Done
+            }
         };
         self.answer(call, Ok(answer), fx);
     }

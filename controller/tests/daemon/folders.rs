@@ -186,13 +186,13 @@ async fn a_newer_format_is_refused_and_left_alone() {
         transaction.open_table(meta).unwrap().insert("format", format.to_le_bytes().as_slice()).unwrap();
         transaction.commit().unwrap();
     };
-    set_format(3);
+    set_format(4);
     let before = [fs::read(&metadata).unwrap(), fs::read(place.folder().join("store")).unwrap()];
     for arguments in [&[][..], &["--check"]] {
         let output = place.run(arguments);
         assert_eq!(output.status.code(), Some(1));
         let text = said(&output);
-        assert!(text.contains("format version 3, this program knows versions up to 2"), "{text}");
+        assert!(text.contains("format version 4, this program knows versions up to 3"), "{text}");
         assert!(text.contains("start the newer twintrackd that wrote it"), "{text}");
     }
     let after = [fs::read(&metadata).unwrap(), fs::read(place.folder().join("store")).unwrap()];

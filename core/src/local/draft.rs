@@ -75,7 +75,13 @@ impl<'t> Draft<'t> {
                 let name = self.free_name(&name, what);
                 self.tables.check_new_device(&name)?;
                 self.names.insert(name.clone());
-                let record = DeviceRecord { name, kind: DeviceKind::Virtual, size_bytes, online: false };
+                let record = DeviceRecord {
+                    name,
+                    kind: DeviceKind::Virtual,
+                    size_bytes,
+                    online: false,
+                    reserved: false,
+                };
                 self.devices.insert(id, record);
                 Some(id)
             }

@@ -21,12 +21,14 @@ mod draft;
 mod fill;
 mod pairs;
 mod restore;
+mod schedule;
 
 use std::fmt;
 
 pub(crate) use fill::Copy;
 pub use pairs::PairCommand;
 pub use restore::RestoreItem;
+pub use schedule::{SCHEDULES_MAX, SECONDARIES_MAX, ScheduleRecord};
 
 use crate::ids::{DeviceId, Generation, SessionId, TrackNo};
 use crate::records::Pinned;

@@ -7,7 +7,7 @@ use super::{COPIES_MAX, CopyRecord, CopyStatus, Fill, Pace, Purpose};
 use crate::command::CommandError;
 use crate::defect::{Defect, planted};
 use crate::ids::{CopyId, DeviceId, TrackNo, UnitSeq};
-use crate::records::{Change, Pinned};
+use crate::records::{Change, DeviceRecord, Pinned};
 use crate::tables::Tables;
 
 /// What can be asked of a pair.
@@ -80,9 +80,31 @@ impl Tables {
         })
     }
 
-    /// Whether hosts do not use a device because it is the secondary of a pair that is not copied.
+    /// The lowest-numbered reserved volume that fits a primary as its secondary (C9).
+    pub fn choose_secondary(&self, primary: DeviceId) -> Result<DeviceId, CommandError> {
+        let wanted = self.standard(primary)?;
+        let fits = |(id, record): &(DeviceId, &DeviceRecord)| {
+            record.reserved
+                && *id != primary
+                && !record.is_deleting()
+                && record.size_bytes == wanted.size_bytes
+                && !self.copies_of.contains_key(id)
+                && self.pair_of_device(*id).is_none()
+        };
+        let chosen = self.devices().find(fits).map(|(id, _)| id);
+        chosen.ok_or_else(|| CommandError::NoneReserved {
+            name: wanted.name.clone(),
+            size_bytes: wanted.size_bytes,
+        })
+    }
+
+    /// Whether hosts do not use a device because it is the secondary of a pair that is not copied, or is kept to become one.
     pub fn is_held_by_pair(&self, device: DeviceId) -> bool {
         let held = |copy: &CopyRecord| copy.secondary == device && copy.status == CopyStatus::Paired;
+        let reserved = self.device(device).is_some_and(|record| record.reserved);
+        if reserved && !self.copies_of.contains_key(&device) {
+            return true;
+        }
         self.copies_of
             .get(&device)
             .is_some_and(|copies| copies.iter().filter_map(|id| self.copy(*id)).any(held))
@@ -170,6 +192,18 @@ impl Tables {
         wall_ms: u64,
     ) -> Result<UnitSeq, CommandError> {
         self.check_pair_command(id, command)?;
+        let changes = self.copy_changes(id, command, keep_before, wall_ms)?;
+        Ok(self.put(changes, &[]))
+    }
+
+    /// The changes of a copy that may begin, from *copied*, too.
+    pub(super) fn copy_changes(
+        &mut self,
+        id: CopyId,
+        command: PairCommand,
+        keep_before: bool,
+        wall_ms: u64,
+    ) -> Result<Vec<Change>, CommandError> {
         let mut record = self.known_local_pair(id)?.clone();
         record.back = command == PairCommand::Restore;
         let mut draft = Draft::new(self);
@@ -193,7 +227,7 @@ impl Tables {
         record.to_copy_from = from;
         // The record refers to its session, which comes before it.
         changes.push(Change::Copy(id, Some(record)));
-        Ok(self.put(changes, &[]))
+        Ok(changes)
     }
 
     /// *Re-synchronize*: hosts leave the secondary, and what is unequal stays noted (C5).

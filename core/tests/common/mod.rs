@@ -8,7 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use twintrack_core::remote::{PairRecord, PeerRecord, SagaOutcome};
 use twintrack_core::{
     Change, CopyId, CopyRecord, DeviceId, DeviceRecord, Entry, Generation, GroupId, PairId, PeerId, PoolId,
-    PoolRecord, RegionNo, SessionId, SessionRecord, StoreId, StoreRecord, TrackNo,
+    PoolRecord, RegionNo, ScheduleId, ScheduleRecord, SessionId, SessionRecord, StoreId, StoreRecord,
+    TrackNo,
 };
 
 /// Pseudo-random numbers that depend on the seed alone (splitmix64).
@@ -62,6 +63,7 @@ pub struct Durable {
     pub dirty: BTreeSet<(PairId, RegionNo)>,
     pub sagas: BTreeMap<u64, SagaOutcome>,
     pub copies: BTreeMap<CopyId, CopyRecord>,
+    pub schedules: BTreeMap<ScheduleId, ScheduleRecord>,
     pub to_copy: BTreeMap<(CopyId, RegionNo), u64>,
     pub unequal: BTreeMap<(CopyId, RegionNo), u64>,
 }
@@ -106,6 +108,7 @@ impl Durable {
                 Change::Dirty(id, region, true) => drop(self.dirty.insert((id, region))),
                 Change::Dirty(id, region, false) => drop(self.dirty.remove(&(id, region))),
                 Change::Saga(request, outcome) => put(&mut self.sagas, request, outcome),
+                Change::Schedule(id, record) => put(&mut self.schedules, id, record),
                 Change::Copy(id, record) => {
                     if record.is_none() {
                         self.to_copy.retain(|(copy, _), _| *copy != id);
@@ -143,6 +146,7 @@ impl Durable {
         all.extend(self.dirty.iter().map(|(id, region)| Change::Dirty(*id, *region, true)));
         all.extend(self.sagas.iter().map(|(request, outcome)| Change::Saga(*request, Some(outcome.clone()))));
         all.extend(self.copies.iter().map(|(id, record)| Change::Copy(*id, Some(record.clone()))));
+        all.extend(self.schedules.iter().map(|(id, record)| Change::Schedule(*id, Some(record.clone()))));
         all.extend(self.to_copy.iter().map(|((id, region), word)| Change::ToCopy(*id, *region, *word)));
         all.extend(self.unequal.iter().map(|((id, region), word)| Change::Unequal(*id, *region, *word)));
         all

@@ -9,12 +9,12 @@ use crate::array::{Act, Array, Asked, Ended, ended, twintrack};
 
 pub fn device(name: &str) -> DeviceInfo {
     let kind = DeviceInfoKind::Standard { pool: "main".to_owned(), sessions: 1 };
-    DeviceInfo { id: 1, name: name.to_owned(), size_bytes: 10 << 30, kind, online: true }
+    DeviceInfo { id: 1, name: name.to_owned(), size_bytes: 10 << 30, kind, online: true, reserved: false }
 }
 
 fn virtual_device(name: &str) -> DeviceInfo {
     let kind = DeviceInfoKind::Virtual { session: None };
-    DeviceInfo { id: 2, name: name.to_owned(), size_bytes: 0, kind, online: true }
+    DeviceInfo { id: 2, name: name.to_owned(), size_bytes: 0, kind, online: true, reserved: false }
 }
 
 pub fn session(id: u32, state: SessionInfoState) -> SessionInfo {

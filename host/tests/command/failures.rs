@@ -97,6 +97,7 @@ fn an_establish_that_fails_says_where_and_what_is_left() {
                         size_bytes: 0,
                         kind: twintrack_host::manage::DeviceInfoKind::Virtual { session: None },
                         online: true,
+                        reserved: false,
                     }))
                 }
                 SessionRegister { .. } => {

@@ -153,7 +153,14 @@ impl Model {
         } else {
             DeviceInfoKind::Standard { pool: "main".to_owned(), sessions: 0 }
         };
-        Ok(Answer::Device(DeviceInfo { id: 1, name: name.to_owned(), size_bytes: 0, kind, online: true }))
+        Ok(Answer::Device(DeviceInfo {
+            id: 1,
+            name: name.to_owned(),
+            size_bytes: 0,
+            kind,
+            online: true,
+            reserved: false,
+        }))
     }
 
     fn rename(&mut self, name: &str, to: &str) -> Result<(), RefusalCode> {

@@ -87,6 +87,25 @@ impl PairPace {
     }
 }
 
+/// A schedule of copies (C8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleInfo {
+    /// Its number.
+    pub number: u32,
+    /// What is copied.
+    pub primary: String,
+    /// Where to, by turns.
+    pub secondaries: Vec<String>,
+    /// Whose turn it is.
+    pub next: String,
+    /// Wall time of the next run in ms since 1970.
+    pub next_ms: u64,
+    /// Between two runs in ms; `None`: there is one.
+    pub every_ms: Option<u64>,
+    /// Why the last attempt failed; it is made again.
+    pub trouble: Option<String>,
+}
+
 /// One session to restore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

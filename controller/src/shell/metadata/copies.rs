@@ -6,9 +6,12 @@
 //!            3 adaptive), u32 primary, u32 secondary, u32 session or 0, u32 generation until or 0,
 //!            u64 wall time of its instant in ms, u32 to copy from, u32 unequal from, u32 moved to,
 //!            if its session was pinned before: what for, as in a session
+//! schedule   u32 primary, u64 wall time of the next run in ms, u64 ms between two or 0, u32 whose turn, u16 n, n u32 secondaries
 //! ```
 
-use twintrack_core::{CopyRecord, CopyStatus, DeviceId, Fill, Generation, Pace, Purpose, SessionId, TrackNo};
+use twintrack_core::{
+    CopyRecord, CopyStatus, DeviceId, Fill, Generation, Pace, Purpose, ScheduleRecord, SessionId, TrackNo,
+};
 
 use super::pairs::{named, number};
 use super::records::{Damaged, Fields, get_pinned, put_pinned};
@@ -83,6 +86,31 @@ pub(super) fn get_copy(bytes: &[u8]) -> Result<CopyRecord, Damaged> {
     })
 }
 
+pub(super) fn put_schedule(record: &ScheduleRecord) -> Vec<u8> {
+    let mut out = Vec::with_capacity(26 + 4 * record.secondaries.len());
+    out.extend(record.primary.0.to_le_bytes());
+    out.extend(record.next_ms.to_le_bytes());
+    out.extend(record.every_ms.unwrap_or(0).to_le_bytes());
+    out.extend(record.turn.to_le_bytes());
+    let count = u16::try_from(record.secondaries.len()).expect("a schedule has few secondaries");
+    out.extend(count.to_le_bytes());
+    record.secondaries.iter().for_each(|device| out.extend(device.0.to_le_bytes()));
+    out
+}
+
+pub(super) fn get_schedule(bytes: &[u8]) -> Result<ScheduleRecord, Damaged> {
+    let mut fields = Fields(bytes);
+    let primary = DeviceId(fields.u32()?);
+    let (next_ms, every_ms, turn) = (fields.u64()?, fields.u64()?, fields.u32()?);
+    let secondaries: Vec<_> =
+        (0..fields.u16()?).map(|_| fields.u32().map(DeviceId)).collect::<Result<_, _>>()?;
+    if turn as usize >= secondaries.len() {
+        return Err(Damaged);
+    }
+    let every_ms = Some(every_ms).filter(|every_ms| *every_ms > 0);
+    fields.end(ScheduleRecord { primary, secondaries, next_ms, every_ms, turn })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -124,7 +152,25 @@ mod tests {
         }
 
         #[test]
+        fn schedules_survive(
+            numbers in any::<(u32, u64, u64)>(), secondaries in prop::collection::vec(any::<u32>(), 1..9), turn in any::<u32>()
+        ) {
+            let secondaries: Vec<_> = secondaries.into_iter().map(DeviceId).collect();
+            let schedule = ScheduleRecord {
+                primary: DeviceId(numbers.0),
+                turn: turn % secondaries.len() as u32,
+                secondaries,
+                next_ms: numbers.1,
+                every_ms: Some(numbers.2).filter(|every_ms| *every_ms > 0),
+            };
+            prop_assert_eq!(get_schedule(&put_schedule(&schedule)), Ok(schedule));
+        }
+
+        #[test]
         fn any_bytes_decode(bytes in prop::collection::vec(prop_oneof![Just(0u8), any::<u8>()], 0..60)) {
+            if let Ok(schedule) = get_schedule(&bytes) {
+                prop_assert_eq!(&put_schedule(&schedule), &bytes);
+            }
             if let Ok(copy) = get_copy(&bytes) {
                 prop_assert_eq!(put_copy(&copy), bytes);
             }

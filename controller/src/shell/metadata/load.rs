@@ -3,13 +3,13 @@
 use redb::{Database, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, Value};
 use twintrack_core::{
     Change, CopyId, DeviceId, Generation, Geometry, GroupId, PairId, PeerId, PoolId, PoolRecord, RegionNo,
-    SessionId, StoreId, StoreRecord, TrackNo,
+    ScheduleId, SessionId, StoreId, StoreRecord, TrackNo,
 };
 
 use super::records::{self, CHUNK_TRACKS, Chunk, Damaged, Fields};
 use super::{
     COPIES, DEVICES, DIRTY, ENTRIES, GROUPS, LACKED, META, MetadataError, NEXT_ID, OWED, OWN, PAIRS, PEERS,
-    POOLS, RecordName, SAGAS, SESSIONS, STORES, TO_COPY, UNEQUAL, VERSIONS, failed,
+    POOLS, RecordName, SAGAS, SCHEDULES, SESSIONS, STORES, TO_COPY, UNEQUAL, VERSIONS, failed,
 };
 use super::{copies, pairs};
 
@@ -142,7 +142,12 @@ fn copies(
         let (id, region) = (CopyId(copy), RegionNo(region));
         Ok(Change::Unequal(id, region, word(value, RecordName::Unequal(id, region))?))
     })?;
-    Ok(copies.chain(to_copy).chain(unequal))
+    let schedules = later_rows(from, SCHEDULES, |key, value| {
+        let id = ScheduleId(key);
+        let record = copies::get_schedule(value).map_err(RecordName::Schedule(id).damaged())?;
+        Ok(Change::Schedule(id, Some(record)))
+    })?;
+    Ok(copies.chain(to_copy).chain(unequal).chain(schedules))
 }
 
 fn word(word: u64, name: RecordName) -> Result<u64, MetadataError> {

@@ -23,11 +23,12 @@
 //! dirty      (u64 serial, u32 number, u32 region)       nothing
 //! sagas      u64 request                      saga
 //! copies     u32 copy                         copy
+//! schedules  u32 schedule                     schedule
 //! to-copy    (u32 copy, u32 region)           word: tracks that are not as the copy's pointer says
 //! unequal    (u32 copy, u32 region)           word
 //! ```
 //!
-//! A file without the last nine tables, from before there were pairs, opens: what is not there is empty, and the first
+//! A file without the last ten tables, from before there were pairs, opens: what is not there is empty, and the first
 //! commit makes it.
 //!
 //! Versions: 1 was the first; in 2 sessions may be pinned, and pairs have what they go back to; in 3 there
@@ -46,7 +47,7 @@ use redb::{Database, Durability, Key, ReadableTable, TableDefinition, WriteTrans
 use thiserror::Error;
 use twintrack_core::{
     Change, CopyId, DeviceId, Entry, Generation, Geometry, GeometryError, GroupId, PairId, PeerId, PoolId,
-    PoolRecord, RegionNo, SessionId, StoreId, StoreRecord, TrackNo,
+    PoolRecord, RegionNo, ScheduleId, SessionId, StoreId, StoreRecord, TrackNo,
 };
 
 use super::stores::disk_error;
@@ -74,6 +75,7 @@ const LACKED: TableDefinition<(u64, u32, u32), u64> = TableDefinition::new("lack
 const DIRTY: TableDefinition<(u64, u32, u32), ()> = TableDefinition::new("dirty");
 const SAGAS: TableDefinition<u64, &[u8]> = TableDefinition::new("sagas");
 const COPIES: TableDefinition<u32, &[u8]> = TableDefinition::new("copies");
+const SCHEDULES: TableDefinition<u32, &[u8]> = TableDefinition::new("schedules");
 const TO_COPY: TableDefinition<(u32, u32), u64> = TableDefinition::new("to-copy");
 const UNEQUAL: TableDefinition<(u32, u32), u64> = TableDefinition::new("unequal");
 
@@ -119,6 +121,8 @@ pub enum RecordName {
     Saga(u64),
     /// A copy within the array.
     Copy(CopyId),
+    /// A schedule of copies.
+    Schedule(ScheduleId),
     /// What is to be copied in a region.
     ToCopy(CopyId, RegionNo),
     /// What is unequal in a region.
@@ -146,6 +150,7 @@ impl fmt::Display for RecordName {
             Self::Owed(id, region) => write!(f, "what {id} owes in {region}"),
             Self::Lacked(id, region) => write!(f, "what {id} lacks in {region}"),
             Self::Copy(id) => write!(f, "the record of {id}"),
+            Self::Schedule(id) => write!(f, "the record of {id}"),
             Self::ToCopy(id, region) => write!(f, "what {id} has to copy in {region}"),
             Self::Unequal(id, region) => write!(f, "what is unequal of {id} in {region}"),
             Self::Saga(request) => write!(f, "the result of request {request}"),
@@ -360,6 +365,7 @@ struct Tables<'t> {
     dirty: redb::Table<'t, (u64, u32, u32), ()>,
     sagas: redb::Table<'t, u64, &'static [u8]>,
     copies: redb::Table<'t, u32, &'static [u8]>,
+    schedules: redb::Table<'t, u32, &'static [u8]>,
     to_copy: redb::Table<'t, (u32, u32), u64>,
     unequal: redb::Table<'t, (u32, u32), u64>,
 }
@@ -383,6 +389,7 @@ impl<'t> Tables<'t> {
             dirty: transaction.open_table(DIRTY).map_err(failed)?,
             sagas: transaction.open_table(SAGAS).map_err(failed)?,
             copies: transaction.open_table(COPIES).map_err(failed)?,
+            schedules: transaction.open_table(SCHEDULES).map_err(failed)?,
             to_copy: transaction.open_table(TO_COPY).map_err(failed)?,
             unequal: transaction.open_table(UNEQUAL).map_err(failed)?,
         })
@@ -434,6 +441,9 @@ impl<'t> Tables<'t> {
                     self.unequal.retain_in(range, |_, _| false).map_err(failed)?;
                 }
                 put(&mut self.copies, id.0, record.as_ref().map(copies::put_copy))
+            }
+            Change::Schedule(id, record) => {
+                put(&mut self.schedules, id.0, record.as_ref().map(copies::put_schedule))
             }
             Change::ToCopy(id, region, word) => put_word(&mut self.to_copy, (id.0, region.0), *word),
             Change::Unequal(id, region, word) => put_word(&mut self.unequal, (id.0, region.0), *word),

@@ -4,7 +4,7 @@
 //! ```text
 //! pool       u16 n, n bytes name
 //! store      u16 pool, u32 first track, u32 tracks, u16 n, n bytes name
-//! device     u8 kind (0 standard, 1 virtual), u8 flags (bit 0 online, bit 1 deleting), u16 pool, u32 generation,
+//! device     u8 kind (0 standard, 1 virtual), u8 flags (bit 0 online, bit 1 deleting, bit 2 reserved), u16 pool, u32 generation,
 //!            u64 size in bytes, u16 n, n bytes name            (a virtual device: pool and generation 0)
 //! session    u8 state (0 registered, 1 related, 2 active, 3 deactivated, 4 failed, 5 removing),
 //!            u8 flags (bit 0 has a virtual device, bit 1 has a group, bit 2 is pinned), u16 0, u32 standard device,
@@ -34,6 +34,7 @@ const BASES_BYTES: usize = 4 * CHUNK_TRACKS as usize;
 
 const ONLINE: u8 = 1;
 const DELETING: u8 = 2;
+const RESERVED: u8 = 4;
 const HAS_VIRTUAL: u8 = 1;
 const HAS_GROUP: u8 = 2;
 const IS_PINNED: u8 = 4;
@@ -78,7 +79,8 @@ pub(super) fn put_device(record: &DeviceRecord) -> Vec<u8> {
     };
     let mut out = Vec::with_capacity(18 + record.name.len());
     out.push(kind);
-    out.push(if record.online { ONLINE } else { 0 } | if deleting { DELETING } else { 0 });
+    let flag = |set, bit| if set { bit } else { 0 };
+    out.push(flag(record.online, ONLINE) | flag(deleting, DELETING) | flag(record.reserved, RESERVED));
     out.extend(pool.to_le_bytes());
     out.extend(generation.to_le_bytes());
     out.extend(record.size_bytes.to_le_bytes());
@@ -91,7 +93,7 @@ pub(super) fn get_device(bytes: &[u8]) -> Result<DeviceRecord, Damaged> {
     let (kind, flags) = (fields.u8()?, fields.u8()?);
     let (pool, generation, size_bytes) = (fields.u16()?, fields.u32()?, fields.u64()?);
     let name = fields.name()?;
-    let kind = match (kind, flags & !ONLINE) {
+    let kind = match (kind, flags & !(ONLINE | RESERVED)) {
         (0, deleting @ (0 | DELETING)) => DeviceKind::Standard {
             pool: PoolId(pool),
             generation: Generation(generation),
@@ -100,7 +102,13 @@ pub(super) fn get_device(bytes: &[u8]) -> Result<DeviceRecord, Damaged> {
         (1, 0) if pool == 0 && generation == 0 => DeviceKind::Virtual,
         _ => return Err(Damaged),
     };
-    fields.end(DeviceRecord { name, kind, size_bytes, online: flags & ONLINE != 0 })
+    fields.end(DeviceRecord {
+        name,
+        kind,
+        size_bytes,
+        online: flags & ONLINE != 0,
+        reserved: flags & RESERVED != 0,
+    })
 }
 
 pub(super) fn put_session(record: &SessionRecord) -> Vec<u8> {
@@ -372,8 +380,15 @@ pub(super) mod tests {
             }),
             Just(DeviceKind::Virtual)
         ];
-        (".{0,64}", kind, any::<u64>(), any::<bool>())
-            .prop_map(|(name, kind, size_bytes, online)| DeviceRecord { name, kind, size_bytes, online })
+        (".{0,64}", kind, any::<u64>(), any::<(bool, bool)>()).prop_map(
+            |(name, kind, size_bytes, (online, reserved))| DeviceRecord {
+                name,
+                kind,
+                size_bytes,
+                online,
+                reserved,
+            },
+        )
     }
 
     fn sessions() -> impl Strategy<Value = SessionRecord> {

@@ -8,8 +8,8 @@ use twintrack_core::remote::{
     Half, Halt, Kept, Lineage, Mode, PairRecord, PeerRecord, Policy, Role, SagaOutcome, SagaResult, Stage,
 };
 use twintrack_core::{
-    BlockMask, DeviceKind, DeviceRecord, PairGeneration, PhysicalTrack, Pinned, PoolRecord, SessionRecord,
-    SessionState,
+    BlockMask, CopyRecord, CopyStatus, DeviceKind, DeviceRecord, Fill, Pace, PairGeneration, PhysicalTrack,
+    Pinned, PoolRecord, Purpose, ScheduleRecord, SessionRecord, SessionState,
 };
 
 use super::*;
@@ -57,8 +57,9 @@ fn everything(metadata: &Metadata) -> Vec<Change> {
 fn samples() -> Vec<Change> {
     let geometry = Geometry::default();
     let layered = Entry::layered(Some(track(7)), track(8), BlockMask::range(3, 5), geometry.full());
-    let device =
-        |name: &str, kind| Some(DeviceRecord { name: name.into(), kind, size_bytes: 1 << 30, online: true });
+    let device = |name: &str, kind| {
+        Some(DeviceRecord { name: name.into(), kind, size_bytes: 1 << 30, online: true, reserved: false })
+    };
     let standard = DeviceKind::Standard { pool: PoolId(0), generation: Generation(2), deleting: false };
     let session = SessionRecord {
         standard: DeviceId(1),
@@ -104,7 +105,34 @@ fn samples() -> Vec<Change> {
                 result: SagaResult::Refused { code: 3, reason: "no space".into() },
             }),
         ),
+        Change::Copy(COPY, Some(copy_record())),
+        Change::ToCopy(COPY, RegionNo(0), 5),
+        Change::Unequal(COPY, RegionNo(3), 7),
+        Change::Schedule(ScheduleId(6), Some(schedule_record())),
     ]
+}
+
+const COPY: CopyId = CopyId(5);
+
+fn copy_record() -> CopyRecord {
+    CopyRecord {
+        purpose: Purpose::Once { keep: true, pinned: Some(Pinned::Before) },
+        primary: DeviceId(1),
+        secondary: DeviceId(1),
+        status: CopyStatus::Copying,
+        back: false,
+        fill: Some(Fill { session: SessionId(3), until: Generation(4) }),
+        pace: Pace::Fast,
+        copied_ms: 77,
+        to_copy_from: TrackNo(9),
+        unequal_from: TrackNo(10),
+        moved_to: TrackNo(0),
+    }
+}
+
+fn schedule_record() -> ScheduleRecord {
+    let secondaries = vec![DeviceId(2), DeviceId(9)];
+    ScheduleRecord { primary: DeviceId(1), secondaries, next_ms: 8, every_ms: None, turn: 1 }
 }
 
 const PAIR: PairId = PairId { serial: 7, number: 4 };
@@ -179,6 +207,9 @@ fn what_is_taken_back_is_gone() {
             Change::Lacked(id, region, _) => Some(Change::Lacked(id, region, 0)),
             Change::Dirty(id, region, _) => Some(Change::Dirty(id, region, false)),
             Change::Saga(request, _) => Some(Change::Saga(request, None)),
+            // Takes its tracks with it.
+            Change::Copy(id, _) => Some(Change::Copy(id, None)),
+            Change::Schedule(id, _) => Some(Change::Schedule(id, None)),
             _ => None,
         })
         .collect();
@@ -234,6 +265,10 @@ fn an_older_file_opens() {
                 | Change::Lacked(..)
                 | Change::Dirty(..)
                 | Change::Saga(..)
+                | Change::Copy(..)
+                | Change::ToCopy(..)
+                | Change::Unequal(..)
+                | Change::Schedule(..)
         )
     });
     metadata.commit(&old).unwrap();
@@ -244,6 +279,10 @@ fn an_older_file_opens() {
     assert!(transaction.delete_table(LACKED).unwrap());
     assert!(transaction.delete_table(DIRTY).unwrap());
     assert!(transaction.delete_table(SAGAS).unwrap());
+    assert!(transaction.delete_table(COPIES).unwrap());
+    assert!(transaction.delete_table(TO_COPY).unwrap());
+    assert!(transaction.delete_table(UNEQUAL).unwrap());
+    assert!(transaction.delete_table(SCHEDULES).unwrap());
     transaction.open_table(META).unwrap().insert(FORMAT, 1u32.to_le_bytes().as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(metadata);
@@ -329,7 +368,7 @@ fn a_newer_format_is_told_apart() {
     transaction.open_table(META).unwrap().insert(FORMAT, 4u32.to_le_bytes().as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(metadata);
-    assert!(matches!(Metadata::open(file), Err(MetadataError::NewerFormat { found: 3 })));
+    assert!(matches!(Metadata::open(file), Err(MetadataError::NewerFormat { found: 4 })));
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
 
 use clap::{Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use thiserror::Error;
-use twintrack_core::{GroupId, SessionId};
+use twintrack_core::{GroupId, ScheduleId, SessionId};
 use twintrack_host::Pair;
 use twintrack_host::manage::{PairHalf, PairMode, PairPace, PairPolicy};
 
@@ -150,6 +151,15 @@ pub enum WordError {
     /// Not a pace.
     #[error("write slow, medium, fast or adaptive")]
     Pace,
+    /// Not a schedule.
+    #[error("write a schedule's number, such as sch-4 or 4")]
+    Schedule,
+    /// Not a time.
+    #[error("write a time in UTC, such as 2026-12-01T02:00:00Z")]
+    Time,
+    /// Not a period.
+    #[error("write a period of a second or more, such as 15m, 6h or 1day")]
+    Period,
     /// Not a half.
     #[error("write r1 or r2")]
     Half,
@@ -178,6 +188,25 @@ pub fn restore(text: &str) -> Result<(SessionId, Option<String>), WordError> {
     }
     let (left, device) = halves(text).ok_or(WordError::Restore)?;
     Ok((session(left).map_err(|_| WordError::Restore)?, Some(device.to_owned())))
+}
+
+/// A schedule: `sch-4` or `4`.
+pub fn schedule(text: &str) -> Result<ScheduleId, WordError> {
+    number(text, "sch-").map(ScheduleId).ok_or(WordError::Schedule)
+}
+
+/// A time in UTC, as ms since 1970: `2026-12-01T02:00:00Z`, or without the `Z`.
+pub fn time(text: &str) -> Result<u64, WordError> {
+    let since =
+        humantime::parse_rfc3339_weak(text).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since.and_then(|since| u64::try_from(since.as_millis()).ok()).ok_or(WordError::Time)
+}
+
+/// A period, as ms: `15m`, `6h`, `1day`.
+pub fn period(text: &str) -> Result<u64, WordError> {
+    let period = humantime::parse_duration(text).ok();
+    let period = period.and_then(|period| u64::try_from(period.as_millis()).ok());
+    period.filter(|ms| *ms >= 1000).ok_or(WordError::Period)
 }
 
 /// `slow`, `medium`, `fast` or `adaptive`.

@@ -62,6 +62,16 @@ pub enum DeviceCommand {
         /// The device
         name: String,
     },
+    /// Keeps a device to become the secondary of a pair: hosts use it only once it has been copied to
+    Reserve {
+        /// The device
+        name: String,
+    },
+    /// Lets hosts use a device that was reserved
+    Unreserve {
+        /// The device
+        name: String,
+    },
     /// Keeps hosts off a device: they get errors until it is online
     Offline {
         /// The device
@@ -81,6 +91,8 @@ impl DeviceCommand {
             Self::Rename { .. } => of("device rename", "device list", "device list"),
             Self::Resize { .. } => of("device resize", "device list", "device list"),
             Self::Online { .. } => of("device online", "device list", "device list"),
+            Self::Reserve { .. } => of("device reserve", "device list", "device list"),
+            Self::Unreserve { .. } => of("device unreserve", "device list", "device list"),
             Self::Offline { .. } => of("device offline", "device list", "device list"),
         }
     }
@@ -109,6 +121,8 @@ impl DeviceCommand {
             Self::Rename { name, to } => array.device_rename(&name, &to).await?,
             Self::Resize { name, size } => array.device_resize(&name, size).await?,
             Self::Online { name } => array.device_online(&name, true).await?,
+            Self::Reserve { name } => array.device_reserve(&name, true).await?,
+            Self::Unreserve { name } => array.device_reserve(&name, false).await?,
             Self::Offline { name } => array.device_online(&name, false).await?,
         };
         context.output.show(&changed, || table(std::slice::from_ref(&changed)).to_string())
@@ -174,7 +188,11 @@ fn size_of(device: &DeviceInfo) -> String {
 }
 
 fn hosts(device: &DeviceInfo) -> &'static str {
-    if device.online { "online" } else { "offline" }
+    match (device.online, device.reserved) {
+        (false, _) => "offline",
+        (true, true) => "reserved",
+        (true, false) => "online",
+    }
 }
 
 #[cfg(test)]
@@ -188,6 +206,7 @@ mod tests {
             size_bytes,
             kind,
             online,
+            reserved: false,
         };
         let standard = DeviceInfoKind::Standard { pool: "main".to_owned(), sessions: 2 };
         [

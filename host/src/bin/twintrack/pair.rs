@@ -1,7 +1,9 @@
 //! `pair`: two volumes of one array, of which one becomes what the other is.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
-use twintrack_core::CopyId;
+use twintrack_core::{CopyId, ScheduleId};
 use twintrack_host::manage::{PairInfo, PairPace};
 use twintrack_link::time::utc;
 
@@ -16,8 +18,10 @@ use crate::table::{Side, Table};
 pub enum PairCommand {
     /// Makes a pair; nothing is copied yet, and hosts do not use the secondary until it is
     Create {
-        #[command(flatten)]
-        pair: Volumes,
+        /// The primary: what is copied
+        primary: String,
+        /// The secondary: what becomes the copy; the lowest-numbered reserved volume that fits if none is named
+        secondary: Option<String>,
         /// Tracks that are moved to another pool at a time: slow (1), medium (3), fast (15), or adaptive
         #[arg(long, default_value = "medium", value_parser = args::pace)]
         pace: PairPace,
@@ -50,6 +54,38 @@ pub enum PairCommand {
     },
     /// Ends a pair; both volumes stay
     Delete(Volumes),
+    /// Copies at a time and every period
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+}
+
+/// Commands on schedules.
+#[derive(Debug, Subcommand)]
+pub enum ScheduleCommand {
+    /// Copies a primary to one of its secondaries after the other, which then have its history
+    ///
+    /// Each secondary is that of a pair. What a time out of service has missed is made up for once.
+    Add {
+        /// The primary
+        primary: String,
+        /// Its secondaries, in their turns
+        #[arg(value_name = "SECONDARY", required = true)]
+        secondaries: Vec<String>,
+        /// The first copy, in UTC, such as 2026-12-01T02:00:00Z; now if it is not given
+        #[arg(long, value_name = "TIME", value_parser = args::time)]
+        at: Option<u64>,
+        /// Between two copies, such as 15m, 6h or 1day; without it there is one
+        #[arg(long, value_name = "PERIOD", value_parser = args::period)]
+        every: Option<u64>,
+    },
+    /// Lists the schedules
+    List,
+    /// Ends a schedule; its pairs stay
+    Remove {
+        /// The schedule
+        #[arg(value_parser = args::schedule)]
+        schedule: ScheduleId,
+    },
 }
 
 /// Which pair.
@@ -73,6 +109,14 @@ impl PairCommand {
             Self::Resync(_) => Advice::new("pair resync", &pairs, &pairs),
             Self::Restore { .. } => Advice::new("pair restore", &pairs, &pairs),
             Self::Pace { .. } => Advice::new("pair pace", &pairs, &pairs),
+            Self::Schedule(command) => {
+                let command = match command {
+                    ScheduleCommand::Add { .. } => "pair schedule add",
+                    ScheduleCommand::List => "pair schedule list",
+                    ScheduleCommand::Remove { .. } => "pair schedule remove",
+                };
+                Advice::new(command, &["pair schedule list", "pair list"], &["pair schedule list"])
+            }
             Self::Delete(_) => Advice::new("pair delete", &pairs, &pairs),
         }
     }
@@ -81,7 +125,9 @@ impl PairCommand {
     pub async fn run(self, context: &Context) -> Result<(), Failure> {
         let array = &context.array;
         let pair = match self {
-            Self::Create { pair, pace } => array.pair_create(&pair.primary, &pair.secondary, pace).await?,
+            Self::Create { primary, secondary, pace } => {
+                array.pair_create(&primary, secondary.as_deref(), pace).await?
+            }
             Self::List => {
                 let pairs = array.pair_list().await?;
                 return context.output.show(&pairs, || table(&pairs));
@@ -93,6 +139,7 @@ impl PairCommand {
                 array.pair_restore(&pair.primary, &pair.secondary, discard_before).await?
             }
             Self::Pace { pair, pace } => array.pair_pace(&pair.primary, &pair.secondary, pace).await?,
+            Self::Schedule(command) => return schedule(context, command).await,
             Self::Delete(pair) => {
                 array.pair_delete(&pair.primary, &pair.secondary).await?;
                 return context.output.done();
@@ -103,6 +150,37 @@ impl PairCommand {
             table(std::slice::from_ref(&pair)) + &trouble.unwrap_or_default()
         })
     }
+}
+
+async fn schedule(context: &Context, command: ScheduleCommand) -> Result<(), Failure> {
+    let array = &context.array;
+    let schedules = match command {
+        ScheduleCommand::Add { primary, secondaries, at, every } => {
+            array.schedule_add(&primary, secondaries, at, every).await?
+        }
+        ScheduleCommand::List => array.schedule_list().await?,
+        ScheduleCommand::Remove { schedule } => {
+            array.schedule_remove(schedule.0).await?;
+            return context.output.done();
+        }
+    };
+    context.output.show(&schedules, || {
+        let columns = ["SCHEDULE", "PRIMARY", "SECONDARIES", "EVERY", "NEXT", "TO", "TROUBLE"];
+        let mut table = Table::new(columns.map(|name| (name, Side::Left)));
+        for schedule in &schedules {
+            let every = schedule.every_ms.map(|ms| humantime::format_duration(Duration::from_millis(ms)));
+            table.row([
+                ScheduleId(schedule.number).to_string(),
+                schedule.primary.clone(),
+                schedule.secondaries.join(", "),
+                every.map_or_else(|| "once".to_owned(), |every| every.to_string()),
+                utc(schedule.next_ms),
+                schedule.next.clone(),
+                schedule.trouble.clone().unwrap_or_else(|| "-".to_owned()),
+            ]);
+        }
+        table.to_string()
+    })
 }
 
 /// Pairs, one a line.
