@@ -46,6 +46,7 @@ impl Host {
         self.report_everything().await;
         if !self.is_broken() {
             self.delete_pairs().await;
+            self.delete_local_pairs().await;
             for site in self.shared.sites() {
                 self.at(*site).remove_everything().await;
             }
