@@ -271,8 +271,9 @@ fn check_birth(
             header.owner == Owner::Device(id) || brought(id)
         }
         EntryPlace::Own(id, _) => {
-            let standard = tables.session(id).map(|session| Owner::Device(session.standard));
-            header.owner == Owner::Session(id) || Some(header.owner) == standard
+            let standard = tables.session(id).map(|session| session.standard);
+            header.owner == Owner::Session(id)
+                || standard.is_some_and(|id| header.owner == Owner::Device(id) || brought(id))
         }
     };
     if !family || header.track != place.track() {

@@ -45,19 +45,27 @@ pub(super) fn add(draft: &mut Draft) {
         let secondary = format!("c{n}");
         draft.standard.push((secondary.clone(), size));
         let host = draft.dice.below(2) as u8;
-        let ops = rounds(draft, &primary, &secondary);
+        let shown_by = format!("w{n}");
+        draft.virtuals.push(shown_by.clone());
+        let ops = rounds(draft, &primary, &secondary, &shown_by);
         draft.tasks.push(Task { host, depth: 1, ops });
     }
 }
 
-fn rounds(draft: &mut Draft, primary: &str, secondary: &str) -> Vec<Op> {
+fn rounds(draft: &mut Draft, primary: &str, secondary: &str, shown_by: &str) -> Vec<Op> {
     let (dice, count) = (&mut draft.dice, 24);
     let pause_ms = (draft.horizon_ms / count).max(1);
     let paces = [PairPace::Slow, PairPace::Medium, PairPace::Fast, PairPace::Adaptive];
     let mut ops = Vec::new();
     let names = || (primary.to_owned(), secondary.to_owned());
-    let mut push = |act: LocalAct, after_ms: u64| ops.push(Op { after_ms, ..Op::now(Act::Local(act)) });
+    let mut shown: Option<String> = None;
     for round in 0..count / 4 {
+        // A session of the secondary keeps what the next copy replaces. Of this task, so that it is never asked for while
+        // it is not known which of two volumes the secondary is.
+        if let Some(session) = shown.take_if(|_| dice.chance(500)) {
+            ops.push(Op::now(Act::Remove { session }));
+        }
+        let mut push = |act: LocalAct, after_ms: u64| ops.push(Op { after_ms, ..Op::now(Act::Local(act)) });
         let (primary, secondary) = names();
         if round == 0 || dice.chance(250) {
             push(LocalAct::Create { primary, secondary, pace: *dice.pick(&paces) }, dice.below(pause_ms));
@@ -66,9 +74,19 @@ fn rounds(draft: &mut Draft, primary: &str, secondary: &str) -> Vec<Op> {
         push(LocalAct::Copy { primary, secondary }, dice.below(pause_ms * 2));
         let (primary, secondary) = names();
         if dice.chance(200) {
-            push(LocalAct::Pace { primary, secondary, pace: *dice.pick(&paces) }, dice.below(pause_ms));
+            push(
+                LocalAct::Pace { primary, secondary: secondary.clone(), pace: *dice.pick(&paces) },
+                dice.below(pause_ms),
+            );
+        }
+        if shown.is_none() && dice.chance(600) {
+            let session = format!("{secondary}.{round}");
+            let pairs = vec![(session.clone(), secondary, shown_by.to_owned())];
+            ops.push(Op { after_ms: dice.below(pause_ms * 2), ..Op::now(Act::Establish { pairs }) });
+            shown = Some(session);
         }
         let (primary, secondary) = names();
+        let mut push = |act: LocalAct, after_ms: u64| ops.push(Op { after_ms, ..Op::now(Act::Local(act)) });
         let after_ms = dice.below(pause_ms * 4);
         if dice.chance(250) {
             push(LocalAct::Delete { primary, secondary }, after_ms);
