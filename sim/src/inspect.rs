@@ -3,7 +3,7 @@
 //! **The tables can be loaded after any crash, and agree with themselves** (crash rules 2 and 8): references and counts
 //! fit, no overlay is empty or complete. **Beside each physical track that they refer to lies where it was born** (crash
 //! rule 6, D17): the track, its owner or the standard device of the session that refers to it, and at least the blocks
-//! that the entry says are valid. Where sectors tear, or a header is longer than one, a write may have taken it along.
+//! that the entry says are valid. What a copy brought was born as the same track of its primary. Where sectors tear, or a header is longer than one, a write may have taken it along.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -72,15 +72,19 @@ fn read_committed(enclosure: &Enclosure) -> Result<Committed, Violation> {
     Ok(Committed { tables, serial: array.serial })
 }
 
-/// Holds the headers beside the tracks against the tables.
-pub fn check_births(enclosure: &Enclosure, found: &Committed) -> Result<(), Violation> {
+/// Holds the headers beside the tracks against the tables. `copied`: the primaries and secondaries of the plan.
+pub fn check_births(
+    enclosure: &Enclosure,
+    found: &Committed,
+    copied: &[(String, String)],
+) -> Result<(), Violation> {
     let (tables, serial) = (&found.tables, found.serial);
     let full = tables.geometry().full();
     for (place, entry) in tables.entries() {
         let base = entry.base.map(|track| (track, full));
         let over = entry.over.map(|over| (over.track, over.mask));
         for (track, valid) in base.into_iter().chain(over) {
-            check_birth(enclosure, tables, serial, place, track, valid)?;
+            check_birth(enclosure, (tables, copied), serial, place, track, valid)?;
         }
     }
     Ok(())
@@ -234,7 +238,7 @@ pub fn show(timeline: &Timeline, tables: &Tables) {
 
 fn check_birth(
     enclosure: &Enclosure,
-    tables: &Tables,
+    (tables, copied): (&Tables, &[(String, String)]),
     serial: u64,
     place: EntryPlace,
     track: PhysicalTrack,
@@ -255,11 +259,21 @@ fn check_birth(
     let slot = enclosure.peek(&record.name, layout.header_offset(index), length).unwrap_or_default();
     let header =
         Header::decode(&slot, tables.geometry(), serial).map_err(|error| wrong(format_args!("{error}")))?;
+    let name = |id| tables.device(id).map(|device| device.name.as_str());
+    let brought = |id| match header.owner {
+        Owner::Device(from) => {
+            copied.iter().any(|(one, other)| name(from) == Some(one) && name(id) == Some(other))
+        }
+        Owner::Session(_) => false,
+    };
     let family = match place {
-        EntryPlace::Device(id, _) | EntryPlace::Version(id, ..) => header.owner == Owner::Device(id),
+        EntryPlace::Device(id, _) | EntryPlace::Version(id, ..) => {
+            header.owner == Owner::Device(id) || brought(id)
+        }
         EntryPlace::Own(id, _) => {
-            let standard = tables.session(id).map(|session| Owner::Device(session.standard));
-            header.owner == Owner::Session(id) || Some(header.owner) == standard
+            let standard = tables.session(id).map(|session| session.standard);
+            header.owner == Owner::Session(id)
+                || standard.is_some_and(|id| header.owner == Owner::Device(id) || brought(id))
         }
     };
     if !family || header.track != place.track() {

@@ -46,6 +46,7 @@ impl Host {
         self.report_everything().await;
         if !self.is_broken() {
             self.delete_pairs().await;
+            self.delete_local_pairs().await;
             for site in self.shared.sites() {
                 self.at(*site).remove_everything().await;
             }
@@ -153,7 +154,15 @@ impl Host {
     async fn report_everything(&self) {
         let labels: Vec<String> = self.shared.ledger().sessions.keys().cloned().collect();
         for label in labels {
-            let stage = self.shared.ledger().sessions[&label].stage.clone();
+            let stage = {
+                let ledger = self.shared.ledger();
+                let session = &ledger.sessions[&label];
+                // A copy changes a secondary, too, and the report is held against what hosts wrote.
+                if ledger.locals.contains_key(&session.standard) {
+                    continue;
+                }
+                session.stage.clone()
+            };
             let act = match stage.known() {
                 Some(Stage::Active) => Act::Changed { session: label },
                 Some(Stage::Deactivated) => Act::ReadTracks { session: label },

@@ -70,6 +70,7 @@ impl Connections {
             ledger.counts.skipped += 1;
             return None;
         };
+        *ledger.flying.entry(device.clone()).or_default() += 1;
         let io = Io {
             host: self.host.at(site),
             client,
@@ -126,6 +127,14 @@ impl Connections {
 
 impl Io {
     async fn run(mut self, act: Act) {
+        let (shared, device) = (self.host.shared.clone(), self.device.clone());
+        self.carry_out(act).await;
+        if let Some(count) = shared.ledger().flying.get_mut(&device) {
+            *count -= 1;
+        }
+    }
+
+    async fn carry_out(&mut self, act: Act) {
         self.since_ms = self.host.shared.timeline.now_ms();
         let track = self.host.shared.ledger().track_bytes;
         match act {

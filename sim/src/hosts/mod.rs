@@ -5,6 +5,7 @@ mod closing;
 mod handles;
 mod healing;
 mod io;
+mod local;
 mod looks;
 mod operator;
 mod pairs;

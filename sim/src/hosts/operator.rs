@@ -75,6 +75,7 @@ impl Host {
             Act::ReadTracks { session } => self.read_tracks(session).await,
             Act::List {} => self.compare_all().await,
             Act::Pair(act) => self.pair_act(act).await,
+            Act::Local(act) => self.local_act(act).await,
             _ => {}
         }
     }

@@ -29,6 +29,10 @@ impl Ledger {
         if !busy(self) {
             let known = |info: &&SessionInfo| {
                 info.state == SessionInfoState::Removing
+                    || (info.pinned.is_some()
+                        && self
+                            .plan_name(site, devices, &info.standard)
+                            .is_some_and(|name| self.is_copied(&name)))
                     || self.was_paired(site, devices, &info.standard)
                     || self
                         .sessions
@@ -81,6 +85,10 @@ impl Ledger {
             }
         }
         for info in sessions {
+            // An array's own.
+            if info.pinned.is_some() {
+                continue;
+            }
             if self.sessions.values().any(|session| session.site == site && session.id == Some(info.id)) {
                 continue;
             }

@@ -2,6 +2,7 @@
 //! share one ledger. What they cannot know, because an answer was lost, it holds open until a listing tells.
 
 mod compare;
+mod local;
 mod looks;
 mod pairs;
 
@@ -14,6 +15,7 @@ use crate::oracle::{CutId, Ending, History, Listing, Moment, Origin, Span, Viola
 use crate::site::Site;
 use crate::timeline::Timeline;
 
+pub use local::{Coupling, LocalPair};
 pub use looks::is_same;
 pub use pairs::Pair;
 
@@ -195,6 +197,10 @@ pub struct Ledger {
     pub groups: BTreeMap<String, u32>,
     /// By the plan's names.
     pub pairs: BTreeMap<String, Pair>,
+    /// Pairs within an array, by their secondaries.
+    pub locals: BTreeMap<String, LocalPair>,
+    /// How much I/O hosts have under way, by device.
+    pub flying: BTreeMap<String, u32>,
     /// How each array last listed the pairs of each group.
     pub listed: BTreeMap<(Site, String), Listing>,
     /// Devices that hosts use through a handle only, which has a check of its own.
@@ -222,6 +228,8 @@ impl Ledger {
             sessions: BTreeMap::new(),
             groups: BTreeMap::new(),
             pairs: BTreeMap::new(),
+            locals: BTreeMap::new(),
+            flying: BTreeMap::new(),
             listed: BTreeMap::new(),
             handled: BTreeSet::new(),
             violations: Vec::new(),
@@ -395,7 +403,8 @@ impl Ledger {
     pub fn volume(&self, device: &str) -> Option<VolumeId> {
         // Whether it is its own or the other half's is not known.
         let open = |pair: &Pair| pair.exists.known().is_none() && pair.spec.device(pair.spec.from) != device;
-        if self.pair_of(device).is_some_and(open) || self.handled.contains(device) {
+        if self.pair_of(device).is_some_and(open) || self.handled.contains(device) || self.may_be_held(device)
+        {
             return None;
         }
         let device = self.devices.get(device)?;
@@ -407,7 +416,7 @@ impl Ledger {
 
     /// Whether I/O on a device that was called then has a right to be carried out.
     pub fn is_steady(&self, name: &str, since: Moment) -> bool {
-        let Some(device) = self.devices.get(name) else { return false };
+        let Some(device) = self.devices.get(name).filter(|_| !self.may_be_held(name)) else { return false };
         if let Some(pair) = self.pair_of(name)
             && !(pair.calm && pair.busy == 0 && pair.spec.device(*pair.serves.latest()) == name)
         {

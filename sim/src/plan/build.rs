@@ -97,7 +97,7 @@ impl Draft {
             }
         };
         let temper = match scenario {
-            _ if scenario == Scenario::Io || scenario.is_remote() => {
+            _ if matches!(scenario, Scenario::Io | Scenario::Local) || scenario.is_remote() => {
                 dice.weighted(&[(60, Temper::Plain), (40, Temper::Focus)])
             }
             // A course does not fill a pool.

@@ -45,7 +45,8 @@ impl Swarm {
         let disk = if failing { on(200, 2, 9) } else { 0 };
         let syncs = if failing { on(500, 1, 3) } else { 0 };
         let metadata = if failing { on(500, 1, 3) } else { 0 };
-        let give_ups = dice.chance(350);
+        // What a host gave up might reach a secondary only after the copy that follows.
+        let give_ups = dice.chance(350) && scenario != Scenario::Local;
         let survivals = survivals(dice);
         Self { cuts, command_cuts, crashes, drops, disk, syncs, metadata, give_ups, survivals, cut_ops_max }
     }

@@ -5,6 +5,7 @@ mod build;
 mod courses;
 mod faults;
 mod hot;
+mod local;
 mod operators;
 mod pairs;
 mod remote;
@@ -21,6 +22,7 @@ use crate::disk::{DiskFault, Latency, Survival};
 use crate::net::{Trouble, Wires};
 use crate::site::Site;
 
+pub use local::LocalAct;
 pub use pairs::{PairAct, PairSpec};
 pub use scenario::{Scenario, generate, generate_from_trace};
 pub use text::PlanError;
@@ -218,6 +220,8 @@ pub enum Act {
     List {},
     /// Of a pair.
     Pair(PairAct),
+    /// Of a pair within the array.
+    Local(LocalAct),
 }
 
 impl Op {
@@ -359,6 +363,7 @@ impl Act {
             Self::Deactivate { session } => Some(format!("deactivate {session}")),
             Self::Remove { session } => Some(format!("remove {session}")),
             Self::Pair(act) => act.title(),
+            Self::Local(act) => act.title(),
             _ => None,
         }
     }
@@ -394,6 +399,18 @@ impl Plan {
     /// Whether disks do wrong in it, so that hosts may get I/O errors.
     pub fn has_disk_faults(&self) -> bool {
         self.faults.iter().any(|fault| matches!(fault.fault, Fault::Disk { .. }))
+    }
+
+    /// Primaries and secondaries of the pairs within an array.
+    pub fn copied(&self) -> Vec<(String, String)> {
+        let ops = self.tasks.iter().flat_map(|task| &task.ops);
+        let pairs = ops.filter_map(|op| match &op.act {
+            Act::Local(LocalAct::Create { primary, secondary, .. }) => {
+                Some((primary.clone(), secondary.clone()))
+            }
+            _ => None,
+        });
+        pairs.collect()
     }
 
     /// Whether hosts use a pair through a handle over both arrays.

@@ -103,6 +103,12 @@ impl Script {
                 24,
                 &[(40, Establish), (5, Deactivate), (5, ReadTracks), (4, Changed), (6, Remove)],
             ),
+            // What changes a device itself is refused while it is in a pair.
+            Scenario::Local => {
+                let weights =
+                    vec![(20, Establish), (4, Deactivate), (4, Changed), (4, ReadTracks), (12, Remove)];
+                return Some(Self { steps: (8, 25), sessions_max: 4, weights });
+            }
             _ => return None,
         };
         Some(Self { steps, sessions_max, weights: special.iter().copied().chain(common).collect() })

@@ -4,7 +4,7 @@ use twintrack_link::manage::WhenFull;
 
 use super::build::{Draft, Mix};
 use super::faults::{self, Swarm};
-use super::{Plan, operators, remote};
+use super::{Plan, local, operators, remote};
 use crate::dice::Dice;
 use crate::trace::Trace;
 
@@ -27,6 +27,8 @@ pub enum Scenario {
     Limits,
     /// One power cut after the other, while formatting and booting, too.
     Restart,
+    /// Pairs within the array, copied while hosts write (C1 to C6).
+    Local,
     /// Pairs of two arrays: written to, suspended and resumed (A8).
     Pair,
     /// Pairs whose halves take over from each other, planned and by force (A9, F4).
@@ -54,6 +56,7 @@ impl Scenario {
         Self::Disks,
         Self::Limits,
         Self::Restart,
+        Self::Local,
         Self::Pair,
         Self::Failover,
         Self::SplitBrain,
@@ -74,6 +77,7 @@ impl Scenario {
             Self::Disks => "disks",
             Self::Limits => "limits",
             Self::Restart => "restart",
+            Self::Local => "local",
             Self::Pair => "pair",
             Self::Failover => "failover",
             Self::SplitBrain => "split-brain",
@@ -117,6 +121,9 @@ pub fn generate(scenario: Scenario, seed: u64) -> Plan {
     if let Some(script) = &sessions {
         draft.add_virtual_devices();
         operators::add(&mut draft, script);
+    }
+    if scenario == Scenario::Local {
+        local::add(&mut draft);
     }
     draft.add_io_tasks(&mix);
     faults::add(&mut draft, &swarm);

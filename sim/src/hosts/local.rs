@@ -1,0 +1,200 @@
+//! Pairs within the array: each command as the plan gives it, judged against what is known.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use twintrack_host::manage::{PairPace, PairStage};
+
+use super::Host;
+use super::operator::Told;
+use crate::ledger::{Coupling, LocalPair, Maybe};
+use crate::note;
+use crate::oracle::{Violation, check_answered_in_time};
+use crate::plan::LocalAct;
+
+impl Host {
+    /// Carries out what an operator does with a pair.
+    pub(super) async fn local_act(&self, act: &LocalAct) {
+        let (LocalAct::Create { primary, secondary, .. }
+        | LocalAct::Copy { primary, secondary }
+        | LocalAct::Resync { primary, secondary }
+        | LocalAct::Pace { primary, secondary, .. }
+        | LocalAct::Delete { primary, secondary }) = act;
+        self.local_begins(primary, secondary).await;
+        match act {
+            LocalAct::Create { pace, .. } => {
+                let call = self.array.pair_create(primary, secondary, *pace);
+                self.local_command(secondary, Coupling::Gone, Coupling::Paired, call).await;
+            }
+            LocalAct::Copy { .. } => self.local_copy(primary, secondary).await,
+            LocalAct::Resync { .. } => {
+                let call = self.array.pair_resync(primary, secondary);
+                self.local_command(secondary, Coupling::Open, Coupling::Paired, call).await;
+            }
+            LocalAct::Pace { pace, .. } => {
+                let told = self.ask(self.array.pair_pace(primary, secondary, *pace)).await;
+                self.judge("pair pace", self.is_paired(secondary), &told);
+            }
+            LocalAct::Delete { .. } => {
+                let allowed = self.is_paired(secondary);
+                let told = self.ask(self.array.pair_delete(primary, secondary)).await;
+                self.judge("pair delete", allowed, &told);
+                self.local_told(secondary, &told, Coupling::Gone);
+            }
+        }
+        self.local_settle(secondary).await;
+    }
+
+    /// What hosts have under way on the secondary ends first, and nothing new begins.
+    async fn local_begins(&self, primary: &str, secondary: &str) {
+        {
+            let mut ledger = self.shared.ledger();
+            ledger.changes += 1;
+            let fresh = LocalPair { primary: primary.into(), stage: Maybe::is(Coupling::Gone), busy: true };
+            ledger.locals.entry(secondary.into()).or_insert(fresh).busy = true;
+        }
+        while self.shared.ledger().flying.get(secondary).is_some_and(|count| *count > 0) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn is_paired(&self, secondary: &str) -> Option<bool> {
+        let ledger = self.shared.ledger();
+        let stage = ledger.locals.get(secondary)?.stage.known().copied()?;
+        Some(stage != Coupling::Gone)
+    }
+
+    /// A command that leads from one status to another, and is refused in any other.
+    async fn local_command<T>(
+        &self,
+        secondary: &str,
+        from: Coupling,
+        to: Coupling,
+        call: impl Future<Output = Result<T, twintrack_host::ArrayError>>,
+    ) {
+        let stage = self.shared.ledger().locals[secondary].stage.known().copied();
+        let told = self.ask(call).await;
+        // While it is being copied a pair is not re-synchronized.
+        let allowed = stage.map(|stage| stage == from).filter(|fits| !fits || from != Coupling::Open);
+        self.judge("pair command", allowed, &told);
+        self.local_told(secondary, &told, to);
+    }
+
+    async fn local_copy(&self, primary: &str, secondary: &str) {
+        let stage = self.shared.ledger().locals[secondary].stage.known().copied();
+        let Some((cut, before)) = self.shared.ledger().copy_begins(secondary) else { return };
+        let told = self.ask(self.array.pair_copy(primary, secondary)).await;
+        self.judge("pair copy", stage.map(|stage| stage == Coupling::Paired), &told);
+        self.local_told(secondary, &told, Coupling::Open);
+        if let Told::Unknown = told {
+            self.local_settle(secondary).await;
+        }
+        let mut ledger = self.shared.ledger();
+        let opened = ledger.locals[secondary].stage.surely(&Coupling::Open);
+        let happened = match told {
+            Told::Done(_) => true,
+            Told::Refused(_) | Told::Unasked => false,
+            Told::Unknown => opened && stage != Some(Coupling::Open),
+        };
+        if happened {
+            ledger.history.end_cut(cut);
+        } else if let Some(device) = ledger.devices.get_mut(secondary) {
+            device.standard = Some(before);
+        }
+    }
+
+    fn local_told<T>(&self, secondary: &str, told: &Told<T>, to: Coupling) {
+        let mut ledger = self.shared.ledger();
+        let Some(pair) = ledger.locals.get_mut(secondary) else { return };
+        match told {
+            Told::Done(_) => pair.stage = Maybe::is(to),
+            Told::Unknown => pair.stage.also(to),
+            Told::Refused(_) | Told::Unasked => {}
+        }
+    }
+
+    /// Finds out what became of a command that was cut off, and that for good: another one is answered after it.
+    async fn local_settle(&self, secondary: &str) {
+        let open = self.shared.ledger().locals[secondary].stage.known().is_none();
+        if open {
+            self.settle().await;
+        }
+        while open && self.shared.ledger().violations.is_empty() {
+            self.wait_until_up().await;
+            let primary = self.shared.ledger().locals[secondary].primary.clone();
+            // What is answered is committed, and with it all that came before.
+            let paced = self.ask(self.array.pair_pace(&primary, secondary, PairPace::Fast)).await;
+            let stage = match paced {
+                Told::Done(info) if info.status == PairStage::Paired => Coupling::Paired,
+                Told::Done(_) => Coupling::Open,
+                Told::Refused(_) => Coupling::Gone,
+                Told::Unasked | Told::Unknown => continue,
+            };
+            note!(self.shared.timeline, "table", "pair of {secondary}: {stage:?}");
+            let mut ledger = self.shared.ledger();
+            let pair = ledger.locals.get_mut(secondary).filter(|pair| pair.stage.may_be(&stage));
+            match pair {
+                Some(pair) => pair.stage = Maybe::is(stage),
+                None => {
+                    ledger.blame(format_args!("the pair of {secondary} is {stage:?}: nobody asked for it"))
+                }
+            }
+            break;
+        }
+        self.check_held(secondary).await;
+        let mut ledger = self.shared.ledger();
+        let now = ledger.history.tick();
+        ledger.changes += 1;
+        if let Some(device) = ledger.devices.get_mut(secondary) {
+            device.changed = now;
+        }
+        if let Some(pair) = ledger.locals.get_mut(secondary) {
+            pair.busy = false;
+        }
+    }
+
+    /// A secondary that is paired and not copied refuses hosts.
+    async fn check_held(&self, secondary: &str) {
+        if !self.shared.ledger().locals[secondary].stage.surely(&Coupling::Paired) {
+            return;
+        }
+        let Ok(client) = self.attach(secondary).await else { return };
+        if let Ok(Ok(_)) = timeout(Duration::from_secs(10), client.read(0, 512)).await {
+            let what = format_args!("{secondary} was read, though it is paired and not copied");
+            self.shared.ledger().hold::<()>(Err(Violation::new("local", what)));
+        }
+    }
+
+    /// Every copy comes to its end, and all pairs are deleted.
+    pub(super) async fn delete_local_pairs(&self) {
+        let pairs: Vec<(String, String)> = {
+            let ledger = self.shared.ledger();
+            ledger.locals.iter().map(|(secondary, pair)| (pair.primary.clone(), secondary.clone())).collect()
+        };
+        for (primary, secondary) in pairs {
+            self.local_comes_to_its_end(&secondary).await;
+            if self.is_paired(&secondary) == Some(true) {
+                self.local_act(&LocalAct::Delete { primary, secondary }).await;
+            }
+        }
+    }
+
+    async fn local_comes_to_its_end(&self, secondary: &str) {
+        let since_ms = self.shared.timeline.now_ms();
+        while let Told::Done(pairs) = self.ask(self.array.pair_list()).await {
+            let copies = |info: &twintrack_host::manage::PairInfo| {
+                info.secondary == secondary && info.status == PairStage::Copying
+            };
+            if !pairs.iter().any(copies) {
+                return;
+            }
+            let (now_ms, bound_ms) = (self.shared.timeline.now_ms(), self.shared.deadlines.background_ms);
+            let checked =
+                check_answered_in_time(&format!("the copy to {secondary}"), since_ms, now_ms, bound_ms);
+            if self.shared.ledger().hold(checked).is_none() {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

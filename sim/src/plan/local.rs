@@ -1,0 +1,98 @@
+//! Pairs of volumes within one array: what an operator does with them. A pair goes by its secondary, which has one primary.
+
+use serde::{Deserialize, Serialize};
+use twintrack_link::manage::PairPace;
+
+use super::build::Draft;
+use super::{Act, Op, Task};
+
+/// What an operator does with a pair within an array.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // the volumes of the pair
+pub enum LocalAct {
+    /// *Create pair* (C1).
+    Create { primary: String, secondary: String, pace: PairPace },
+    /// *Copy* (C4).
+    Copy { primary: String, secondary: String },
+    /// *Re-synchronize* (C5).
+    Resync { primary: String, secondary: String },
+    /// Another pace (C6).
+    Pace { primary: String, secondary: String, pace: PairPace },
+    /// *Delete pair*.
+    Delete { primary: String, secondary: String },
+}
+
+impl LocalAct {
+    /// What it is called where a fault waits for it.
+    pub fn title(&self) -> Option<String> {
+        match self {
+            Self::Create { secondary, .. } => Some(format!("pair {secondary}")),
+            Self::Copy { secondary, .. } => Some(format!("copy {secondary}")),
+            Self::Resync { secondary, .. } => Some(format!("resync {secondary}")),
+            Self::Delete { secondary, .. } => Some(format!("unpair {secondary}")),
+            Self::Pace { .. } => None,
+        }
+    }
+}
+
+/// Devices of the sizes of those there are, and a task for each that pairs it with one, again and again.
+pub(super) fn add(draft: &mut Draft) {
+    let primaries = draft.standard.clone();
+    let count = draft.dice.between(1, 3);
+    for n in 0..count {
+        let (primary, size) = draft.dice.pick(&primaries).clone();
+        let secondary = format!("c{n}");
+        draft.standard.push((secondary.clone(), size));
+        let host = draft.dice.below(2) as u8;
+        let shown_by = format!("w{n}");
+        draft.virtuals.push(shown_by.clone());
+        let ops = rounds(draft, &primary, &secondary, &shown_by);
+        draft.tasks.push(Task { host, depth: 1, ops });
+    }
+}
+
+fn rounds(draft: &mut Draft, primary: &str, secondary: &str, shown_by: &str) -> Vec<Op> {
+    let (dice, count) = (&mut draft.dice, 24);
+    let pause_ms = (draft.horizon_ms / count).max(1);
+    let paces = [PairPace::Slow, PairPace::Medium, PairPace::Fast, PairPace::Adaptive];
+    let mut ops = Vec::new();
+    let names = || (primary.to_owned(), secondary.to_owned());
+    let mut shown: Option<String> = None;
+    for round in 0..count / 4 {
+        // A session of the secondary keeps what the next copy replaces. Of this task, so that it is never asked for while
+        // it is not known which of two volumes the secondary is.
+        if let Some(session) = shown.take_if(|_| dice.chance(500)) {
+            ops.push(Op::now(Act::Remove { session }));
+        }
+        let mut push = |act: LocalAct, after_ms: u64| ops.push(Op { after_ms, ..Op::now(Act::Local(act)) });
+        let (primary, secondary) = names();
+        if round == 0 || dice.chance(250) {
+            push(LocalAct::Create { primary, secondary, pace: *dice.pick(&paces) }, dice.below(pause_ms));
+        }
+        let (primary, secondary) = names();
+        push(LocalAct::Copy { primary, secondary }, dice.below(pause_ms * 2));
+        let (primary, secondary) = names();
+        if dice.chance(200) {
+            push(
+                LocalAct::Pace { primary, secondary: secondary.clone(), pace: *dice.pick(&paces) },
+                dice.below(pause_ms),
+            );
+        }
+        if shown.is_none() && dice.chance(600) {
+            let session = format!("{secondary}.{round}");
+            let pairs = vec![(session.clone(), secondary, shown_by.to_owned())];
+            ops.push(Op { after_ms: dice.below(pause_ms * 2), ..Op::now(Act::Establish { pairs }) });
+            shown = Some(session);
+        }
+        let (primary, secondary) = names();
+        let mut push = |act: LocalAct, after_ms: u64| ops.push(Op { after_ms, ..Op::now(Act::Local(act)) });
+        let after_ms = dice.below(pause_ms * 4);
+        if dice.chance(250) {
+            push(LocalAct::Delete { primary, secondary }, after_ms);
+        } else {
+            push(LocalAct::Resync { primary, secondary }, after_ms);
+        }
+    }
+    ops
+}
