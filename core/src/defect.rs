@@ -125,6 +125,11 @@ impl Defect {
         )
     }
 
+    /// Whether only the histories of `core/tests/local.rs` show it yet: the plans of the simulator do not get there.
+    pub fn is_of_histories(self) -> bool {
+        matches!(self, Self::FillServedHere | Self::BitNotAwaited | Self::UnpairedEarly)
+    }
+
     /// By its name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|defect| defect.name() == name)

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             .collect();
         let all = if cfg!(debug_assertions) { Defect::ALL } else { &[] };
         let defects: Vec<_> =
-            all.iter().map(|defect| json!({ "name": defect.name(), "breaks": defect.describe(), "of_pairs": defect.is_of_pairs() })).collect();
+            all.iter().map(|defect| json!({ "name": defect.name(), "breaks": defect.describe(), "of_pairs": defect.is_of_pairs(), "of_histories": defect.is_of_histories() })).collect();
         println!("{}", json!({ "scenarios": scenarios, "of_pairs": of_pairs, "defects": defects }));
         return ExitCode::SUCCESS;
     }

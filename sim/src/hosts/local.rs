@@ -23,7 +23,7 @@ impl Host {
         self.local_begins(primary, secondary).await;
         match act {
             LocalAct::Create { pace, .. } => {
-                let call = self.array.pair_create(primary, secondary, *pace);
+                let call = self.array.pair_create(primary, Some(secondary), *pace);
                 self.local_command(secondary, Coupling::Gone, Coupling::Paired, call).await;
             }
             LocalAct::Copy { .. } => self.local_copy(primary, secondary).await,
@@ -136,7 +136,7 @@ impl Host {
             match pair {
                 Some(pair) => pair.stage = Maybe::is(stage),
                 None => {
-                    ledger.blame(format_args!("the pair of {secondary} is {stage:?}: nobody asked for it"))
+                    ledger.blame(format_args!("the pair of {secondary} is {stage:?}: nobody asked for it"));
                 }
             }
             break;

@@ -153,7 +153,7 @@ impl World {
         for (number, name) in NAMES.iter().enumerate() {
             let host = Host::new(number as u8, self.shared.clone());
             sim.client(*name, async move {
-                host.run(number as u8).await;
+                Box::pin(host.run(number as u8)).await;
                 Ok(())
             });
         }
