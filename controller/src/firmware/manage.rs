@@ -487,6 +487,7 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::SessionState { .. }
         | CommandError::InGroup { .. }
         | CommandError::NotInGroup { .. }
+        | CommandError::NotOfDevice { .. }
         | CommandError::OtherArray { .. }
         | CommandError::HasPairs { .. }
         | CommandError::Paired { .. }
