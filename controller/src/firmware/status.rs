@@ -1,6 +1,7 @@
-//! What hosts are told of blocks: which take space, and which differ between two moments (F7).
+//! What is told of blocks: which take space, and which differ between two moments (F7).
 
-use twintrack_core::{DeviceId, Look, Moment, Owner, Place, SessionId};
+use twintrack_core::{CommandError, DeviceId, Look, Moment, Owner, Place, SessionId};
+use twintrack_link::manage::{ByteRange, Differences, PAGE_MAX};
 use twintrack_link::nbd::{BASE_ALLOCATION, ContextQuery, ContextQuestion, DIFF, DIRTY_BITMAP, NOW};
 
 use super::Firmware;
@@ -83,6 +84,36 @@ impl Firmware {
     fn shown_as(&self, session: SessionId) -> Option<&str> {
         let device = self.tables.session(session)?.virtual_device?;
         self.tables.device(device).map(|record| record.name.as_str())
+    }
+
+    /// What differs between two sessions, or a session and its standard device as it is, from a byte on: a bounded part.
+    pub(super) fn differing(
+        &self,
+        session: SessionId,
+        other: Option<SessionId>,
+        from: u64,
+    ) -> Result<Differences, CommandError> {
+        let standard = self.tables.session(session).map(|record| record.standard);
+        let standard = standard.ok_or(CommandError::NoSession { session })?;
+        let other = other.map_or(Moment::Now(standard), Moment::Session);
+        let comparison = self.tables.compare(Moment::Session(session), other)?;
+        let (mut ranges, mut looks): (Vec<ByteRange>, _) = (Vec::new(), COMPARED_MAX);
+        let mut at = from;
+        let next = loop {
+            let range = match comparison.next(at, &mut looks) {
+                Look::Differs(range) => range,
+                Look::SameUntil(until) => break Some(until),
+                Look::End => break None,
+            };
+            let (length, count) = (range.end - range.start, ranges.len());
+            match ranges.last_mut() {
+                Some(last) if last.offset + last.length == range.start => last.length += length,
+                _ if count == PAGE_MAX => break Some(range.start),
+                _ => ranges.push(ByteRange { offset: range.start, length }),
+            }
+            at = range.end;
+        };
+        Ok(Differences { ranges, next })
     }
 
     pub(super) fn block_status(

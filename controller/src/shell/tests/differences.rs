@@ -70,6 +70,16 @@ async fn changed_blocks_are_told_between_any_two() {
     let allocation = db.block_status(0, 4 << 20).await.unwrap();
     assert_eq!((allocation[0].length, allocation[0].is_hole()), (2 << 20, false));
 
+    let told = async |from: u32, other| {
+        let told = array.array().session_diff(from, other, 0).await.unwrap();
+        assert_eq!(told.next, None);
+        told.ranges.iter().map(|range| (range.offset, range.length as u32)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(mon, Some(tue)).await, [first]);
+    assert_eq!(told(tue, Some(mon)).await, [first]);
+    assert_eq!(told(mon, None).await, [first, second]);
+    assert_eq!(told(tue, None).await, [second]);
+
     // On the virtual device of another session: between the two.
     let shown = attach(&array, "tue", &[SINCE_MON]).await;
     assert_eq!(dirty(&shown, SINCE_MON).await, [first]);
@@ -95,6 +105,9 @@ async fn a_context_may_lose_its_meaning() {
     array.array().device_rename("mon", "old").await.unwrap();
     assert_eq!(dirty(&db, SINCE_MON).await, [(0, 4096)]);
     array.array().session_deactivate(mon).await.unwrap();
+    let refused = array.array().session_diff(mon, None, 0).await.unwrap_err();
+    let why = "is deactivated, and only a session that is active can be compared";
+    assert!(refused.to_string().contains(why), "{refused}");
     for _ in 0..2 {
         let refused = db.status_of(SINCE_MON, 0, 1 << 20).await.unwrap_err();
         assert!(matches!(refused, NbdError::Remote { errno: Errno::Invalid, .. }), "{refused}");
