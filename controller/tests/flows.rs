@@ -4,7 +4,7 @@ mod rig;
 
 use rig::Rig;
 use std::time::Duration;
-use twintrack_controller::firmware::{Effect, Event, HostError, HostOp, Reply};
+use twintrack_controller::firmware::{Effect, Event, HostError, HostOp, Reply, StatusOf};
 use twintrack_link::manage::{Activation, Answer, Command, RefusalCode, SessionInfoState};
 
 const TRACK: u64 = 16 << 10;
@@ -139,10 +139,18 @@ fn trim_gives_space_back() {
     insta::assert_snapshot!(rig.log);
     assert_eq!(rig.firmware.tables().used_tracks(), 1);
     let status = rig
-        .do_host(1, HostOp::BlockStatus { offset: 0, length: 2 * TRACK as u32 + 512, one: false })
+        .do_host(
+            1,
+            HostOp::BlockStatus {
+                offset: 0,
+                length: 2 * TRACK as u32 + 512,
+                one: false,
+                of: [StatusOf::Allocation].into(),
+            },
+        )
         .unwrap();
-    let Reply::Status(extents) = status else { panic!("{status:?}") };
-    let lengths: Vec<_> = extents.iter().map(|extent| (extent.length, extent.allocated)).collect();
+    let Reply::Status(lists) = status else { panic!("{status:?}") };
+    let lengths: Vec<_> = lists[0].iter().map(|extent| (extent.length, extent.set)).collect();
     assert_eq!(lengths, [(16384, false), (16384, true), (512, false)]);
     assert_eq!(rig.read(1, TRACK, 8192).unwrap(), [[1; 8], [0; 8]].concat());
 }

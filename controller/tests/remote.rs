@@ -7,7 +7,7 @@ mod two;
 
 use std::time::Duration;
 
-use twintrack_controller::firmware::{HostError, HostOp, Reply};
+use twintrack_controller::firmware::{HostError, HostOp, Reply, StatusOf};
 use twintrack_link::manage::{Answer, Command, PairHalf, PairMode, PairStatusInfo, RefusalCode};
 use two::{A, B, TRACK, Two};
 
@@ -102,11 +102,12 @@ fn what_is_lacked_is_an_error_while_the_peer_is_away() {
     }
     two.cut();
     // Who looks for zeros to skip finds none in what is not here yet.
-    let status = HostOp::BlockStatus { offset: 149 * TRACK, length: 2 * TRACK as u32, one: false };
+    let of = [StatusOf::Allocation].into();
+    let status = HostOp::BlockStatus { offset: 149 * TRACK, length: 2 * TRACK as u32, one: false, of };
     let tag = two.rigs[A].host(1, status);
     let extents = two.rigs[A].replies.remove(&tag);
     assert!(
-        matches!(&extents, Some(Ok(Reply::Status(list))) if list.iter().all(|extent| extent.allocated)),
+        matches!(&extents, Some(Ok(Reply::Status(list))) if list[0].iter().all(|extent| extent.set)),
         "{extents:?}"
     );
     assert_eq!(two.read(A, 1, 150 * TRACK, 4096), Err(HostError::Io));

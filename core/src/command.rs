@@ -128,6 +128,14 @@ pub enum CommandError {
         /// Which track.
         track: TrackNo,
     },
+    /// Two things are compared that are not of one standard device.
+    #[error("{other} is not of device {name}: only what is of one standard device can be compared")]
+    NotOfDevice {
+        /// The one that is not.
+        other: String,
+        /// The standard device of the other.
+        name: String,
+    },
     /// No pool of that name.
     #[error("there is no pool named {name}")]
     NoPoolNamed {

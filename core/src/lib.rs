@@ -8,6 +8,7 @@ mod audit;
 mod command;
 pub mod defect;
 mod device;
+mod differs;
 mod entry;
 pub mod geometry;
 mod ids;
@@ -34,6 +35,7 @@ mod write;
 
 pub use audit::{AuditError, EntryPlace};
 pub use command::CommandError;
+pub use differs::{Comparison, Look, Moment};
 pub use entry::{Entry, Overlay};
 pub use geometry::{BLOCK_BYTES, Geometry, GeometryError, SECTOR_BYTES, TRACKS_PER_CYLINDER};
 pub use ids::{

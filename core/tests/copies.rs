@@ -5,6 +5,8 @@
 //! `TWINTRACK_CASES` sets how many histories run, `TWINTRACK_SEED` the seed.
 
 mod common;
+#[path = "copies/differences.rs"]
+mod differences;
 #[path = "copies/model.rs"]
 mod model;
 #[path = "copies/ops.rs"]

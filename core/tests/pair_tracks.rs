@@ -8,9 +8,9 @@ mod halves;
 use std::collections::BTreeMap;
 
 use common::{Durable, Failure, Rng, campaign, cases};
-use halves::{array, commit, load, pair, record};
+use halves::{TRACK_BYTES, array, commit, load, pair, record};
 use twintrack_core::remote::{FlushNo, Halt, PairRecord, Role, TrackSet};
-use twintrack_core::{PairId, RegionNo, Tables, TrackNo, UnitSeq};
+use twintrack_core::{ActivateSession, Look, Moment, PairId, RegionNo, Tables, TrackNo, UnitSeq};
 
 /// Regions that may be marked without end.
 #[test]
@@ -161,6 +161,29 @@ fn what_is_fetched_is_noted_at_once() {
     commit(&mut t, &mut durable);
     assert!(durable.lacked.is_empty());
     assert_eq!(load(&durable).pair(id).unwrap().lacked_from, TrackNo(64 * 100));
+}
+
+/// What the other array has and this one has not may differ from any session (F7); two sessions are told apart as ever.
+#[test]
+fn what_is_lacking_differs_from_every_session() {
+    let (mut t, _, peer) = array();
+    let (id, device) = pair(&mut t, record(peer), "db", 70);
+    let sessions = [0, 1].map(|n| {
+        let (shows, _) = t.create_virtual(&format!("v{n}")).expect("a new name");
+        let (session, _) = t.register(device, None).expect("room for a session");
+        t.relate(session, shows).expect("it is registered");
+        let item = ActivateSession { session, name: None, online: true };
+        t.activate(&[item], None, 1).expect("it is related");
+        session
+    });
+    let [a, b] = sessions.map(Moment::Session);
+    let looks = |t: &Tables, other, at| t.compare(a, other).expect("one device").next(at, &mut 9);
+    assert_eq!(looks(&t, Moment::Now(device), 0), Look::End);
+    t.lack_words(id, &[(RegionNo(0), 1 << 5)]);
+    let track = 5 * TRACK_BYTES..6 * TRACK_BYTES;
+    assert_eq!(looks(&t, Moment::Now(device), 0), Look::Differs(track.clone()));
+    assert_eq!(looks(&t, Moment::Now(device), track.end), Look::End);
+    assert_eq!(looks(&t, b, 0), Look::End);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Every management command on devices, sessions and groups as a typed call. What each does and answers is told at its [`Command`].
 
 use twintrack_link::manage::{
-    Activation, Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, GroupMode, PoolInfo, SessionInfo,
+    Activation, Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, Differences, GroupMode, PoolInfo,
+    SessionInfo,
 };
 
 use crate::array::{ArrayClient, ArrayError};
@@ -121,6 +122,17 @@ impl<D: Dial> ArrayClient<D> {
     /// Which tracks changed, from one track on (D15). There are more if the answer has a `next`.
     pub async fn session_changed(&self, session: u32, from_track: u32) -> Result<ChangedTracks, ArrayError> {
         ask!(self, Command::SessionChanged { session, from_track }, Changed)
+    }
+
+    /// What differs between two sessions of a device, or between one and the device now, from a byte on (F7). There is more
+    /// if the answer has a `next`.
+    pub async fn session_diff(
+        &self,
+        session: u32,
+        other: Option<u32>,
+        from_byte: u64,
+    ) -> Result<Differences, ArrayError> {
+        ask!(self, Command::SessionDiff { session, other, from_byte }, Differences)
     }
 
     /// *Begin group* (D8).

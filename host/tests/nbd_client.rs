@@ -7,11 +7,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{sleep, timeout};
 use twintrack_host::{Lost, NbdClient, NbdError, NbdOptions, describe_export, list_exports};
 use twintrack_link::nbd::{
-    Content, Cookie, Errno, ExportInfo, ExportRefusal, HandshakeError, Incoming, Negotiated, ReplyEncoder,
-    Request, RequestDecoder, ServerHandshake, ServerStep, StatusExtent, TransmissionError,
+    BASE_ALLOCATION, Content, Context, Cookie, Errno, ExportInfo, ExportRefusal, HandshakeError, Incoming,
+    Negotiated, ReplyEncoder, Request, RequestDecoder, ServerHandshake, ServerStep, StatusExtent,
+    TransmissionError,
 };
 
 const SIZE: usize = 1 << 20;
+/// The contexts that it has.
+const CONTEXTS: [&str; 2] = [BASE_ALLOCATION, "x-twintrack:diff/4/now"];
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A server's end of a pipe.
@@ -20,6 +23,7 @@ struct Server {
     input: BytesMut,
     decoder: RequestDecoder,
     encoder: ReplyEncoder,
+    contexts: Vec<Context>,
 }
 
 impl Server {
@@ -36,6 +40,11 @@ impl Server {
                     return None;
                 }
                 Some(ServerStep::List) => machine.answer_list(["db", "log"], &mut output),
+                Some(ServerStep::Contexts(question)) => {
+                    let names = CONTEXTS.into_iter().filter(|name| question.asks_for(name));
+                    let names = names.map(str::to_owned).collect();
+                    machine.answer_contexts(question, Ok(names), &mut output);
+                }
                 Some(ServerStep::Export(question)) => {
                     let answer = match question.name.as_str() {
                         "db" => Ok(ExportInfo::device(SIZE as u64, false)),
@@ -54,7 +63,7 @@ impl Server {
             }
         };
         let (decoder, encoder) = (RequestDecoder::new(&negotiated), ReplyEncoder::new(&negotiated));
-        Some(Self { stream, input, decoder, encoder })
+        Some(Self { stream, input, decoder, encoder, contexts: negotiated.contexts })
     }
 
     /// The next request; `None` when the client says goodbye or is gone.
@@ -110,10 +119,15 @@ impl Server {
                 }
                 Request::BlockStatus { length, .. } => {
                     let extents = [
-                        StatusExtent { length: 4096, hole: false, zero: false },
-                        StatusExtent { length: length - 4096, hole: true, zero: true },
+                        StatusExtent { length: 4096, status: 0 },
+                        StatusExtent { length: length - 4096, status: 3 },
                     ];
-                    self.encoder.status(cookie, extents, &mut out);
+                    let dirty = [StatusExtent { length, status: 1 }];
+                    let told = self.contexts.iter().map(|context| match context.name.as_str() {
+                        BASE_ALLOCATION => (context.id, extents.to_vec()),
+                        _ => (context.id, dirty.to_vec()),
+                    });
+                    self.encoder.status(cookie, told, &mut out);
                 }
                 Request::Trim { .. } => {
                     self.encoder.error(cookie, Errno::NoSpace, "no trim here", &mut out);
@@ -140,7 +154,8 @@ fn block(fill: u8) -> Bytes {
 #[tokio::test]
 async fn every_call_reaches_the_disk() {
     for structured in [true, false] {
-        let (client, server) = pair(NbdOptions { structured, ..NbdOptions::default() }).await;
+        let contexts = vec![CONTEXTS[1].to_owned(), "qemu:dirty-bitmap:none".to_owned()];
+        let (client, server) = pair(NbdOptions { structured, contexts, ..NbdOptions::default() }).await;
         assert_eq!(client.info().size_bytes, SIZE as u64);
         let server = tokio::spawn(server.serve());
         client.write(4096, block(7), true).await.unwrap();
@@ -163,12 +178,19 @@ async fn every_call_reaches_the_disk() {
         if structured {
             let status = status.unwrap();
             assert_eq!(
-                status.iter().map(|e| (e.length, e.hole)).collect::<Vec<_>>(),
+                status.iter().map(|e| (e.length, e.is_hole())).collect::<Vec<_>>(),
                 [(4096, false), (4096, true)]
             );
         } else {
             assert_eq!(status, Err(NbdError::NoBlockStatus));
         }
+        let dirty = client.status_of(CONTEXTS[1], 0, 8192).await;
+        if structured {
+            assert_eq!(dirty, Ok(vec![StatusExtent { length: 8192, status: StatusExtent::DIRTY }]));
+        } else {
+            assert_eq!(dirty, Err(NbdError::NoBlockStatus));
+        }
+        assert_eq!(client.status_of("qemu:dirty-bitmap:none", 0, 512).await, Err(NbdError::NoBlockStatus));
         client.disconnect().await;
         assert!(server.await.unwrap() == large);
     }

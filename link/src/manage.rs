@@ -151,6 +151,18 @@ pub enum Command {
         #[serde(default)]
         from_track: u32,
     },
+    /// What differs between what a session shows and what another one does, or the standard device now (F7):
+    /// [`Answer::Differences`].
+    SessionDiff {
+        /// An active session.
+        session: u32,
+        /// Another one of the same standard device; `None`: the device as it is now.
+        #[serde(default)]
+        other: Option<u32>,
+        /// The first byte to report on; `next` of the answer before.
+        #[serde(default)]
+        from_byte: u64,
+    },
     /// Each device becomes what a session shows, all at one instant (D8, D10 to D13): [`Answer::Devices`], usable at once.
     SessionRestore {
         /// What to restore.
@@ -451,6 +463,8 @@ pub enum Answer {
     Groups(Vec<u32>),
     /// Changed tracks.
     Changed(ChangedTracks),
+    /// Bytes that differ.
+    Differences(Differences),
     /// Links, by name.
     Links(Vec<LinkInfo>),
     /// What a test of a link measured.
@@ -623,6 +637,25 @@ pub struct ChangedTracks {
     pub tracks: Vec<u32>,
     /// Where to go on, if that was not all.
     pub next: Option<u32>,
+}
+
+/// What differs between two moments of a device, at most as coarse as a track. While hosts write, each answer is of another
+/// instant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Differences {
+    /// In order, at most [`PAGE_MAX`].
+    pub ranges: Vec<ByteRange>,
+    /// Where to go on, if that was not all.
+    pub next: Option<u64>,
+}
+
+/// Some bytes of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByteRange {
+    /// The first.
+    pub offset: u64,
+    /// How many.
+    pub length: u64,
 }
 
 /// Why a command was refused. Nothing was changed, unless it says otherwise.

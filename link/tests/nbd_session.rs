@@ -6,6 +6,19 @@ use twintrack_link::nbd::*;
 
 const MIB: u64 = 1 << 20;
 
+/// The contexts of its exports: one more than a connection may have.
+const BITMAPS: [&str; 9] = [
+    BASE_ALLOCATION,
+    "qemu:dirty-bitmap:a",
+    "qemu:dirty-bitmap:b",
+    "qemu:dirty-bitmap:c",
+    "qemu:dirty-bitmap:d",
+    "qemu:dirty-bitmap:e",
+    "qemu:dirty-bitmap:f",
+    "qemu:dirty-bitmap:g",
+    "x-twintrack:diff/4/now",
+];
+
 /// A server with the exports `db` (8 MiB), `ro` (read-only) and `off` (not ready).
 struct Server {
     machine: ServerHandshake,
@@ -57,13 +70,13 @@ impl Server {
                 Ok(Some(ServerStep::List)) => {
                     self.machine.answer_list(["db", "off", "ro"], &mut self.output);
                 }
+                Ok(Some(ServerStep::Contexts(question))) => {
+                    let asked = BITMAPS.into_iter().filter(|name| question.asks_for(name));
+                    let answer = export(&question.export).map(|_| asked.map(str::to_owned).collect());
+                    self.machine.answer_contexts(question, answer, &mut self.output);
+                }
                 Ok(Some(ServerStep::Export(question))) => {
-                    let answer = match question.name.as_str() {
-                        "db" => Ok(ExportInfo::device(8 * MIB, false)),
-                        "ro" => Ok(ExportInfo::device(MIB, true)),
-                        "off" => Err(ExportRefusal::NotReady),
-                        _ => Err(ExportRefusal::Unknown),
-                    };
+                    let answer = export(&question.name);
                     match self.machine.answer_export(question, answer, &mut self.output) {
                         Ok(None) => {}
                         Ok(Some(negotiated)) => return Outcome::Entered(negotiated),
@@ -103,6 +116,15 @@ impl Server {
     }
 }
 
+fn export(name: &str) -> Result<ExportInfo, ExportRefusal> {
+    match name {
+        "db" => Ok(ExportInfo::device(8 * MIB, false)),
+        "ro" => Ok(ExportInfo::device(MIB, true)),
+        "off" => Err(ExportRefusal::NotReady),
+        _ => Err(ExportRefusal::Unknown),
+    }
+}
+
 fn go(export: &str) -> BytesMut {
     GoRequest { export: export.to_owned(), infos: vec![option::INFO_BLOCK_SIZE, 77] }.encode()
 }
@@ -139,7 +161,8 @@ fn run(wish: ClientWish, step: usize) -> (Result<HandshakeEnd, HandshakeError>, 
 }
 
 fn enter(export: &str, structured: bool, allocation: bool) -> ClientWish {
-    ClientWish::Enter { export: export.to_owned(), structured, allocation }
+    let contexts = if allocation { vec![BASE_ALLOCATION.to_owned()] } else { Vec::new() };
+    ClientWish::Enter { export: export.to_owned(), structured, contexts }
 }
 
 #[test]
@@ -153,7 +176,7 @@ fn both_sides_agree_on_what_was_negotiated() {
             assert_eq!(client.info.size_bytes, 8 * MIB);
             assert_eq!(client.info.sizes, BlockSizes::DEVICE);
             assert_eq!(client.structured, structured);
-            assert_eq!(client.allocation.is_some(), structured && allocation);
+            assert_eq!(client.allocation().is_some(), structured && allocation);
             assert_eq!(client.info.flags.contains(TransmissionFlags::SEND_DF), structured);
             assert!(client.info.flags.contains(TransmissionFlags::CAN_MULTI_CONN));
             assert!(!client.info.flags.contains(TransmissionFlags::READ_ONLY));
@@ -303,25 +326,40 @@ fn metadata_contexts() {
     let mut server = Server::greeted();
     server.option(option::STRUCTURED_REPLY, b"");
     assert_eq!(server.replies(), [(option::STRUCTURED_REPLY, OptionReply::Ack)]);
-    let listed =
-        (option::LIST_META_CONTEXT, OptionReply::MetaContext { id: 0, name: BASE_ALLOCATION.to_owned() });
+    let told = |option, id, name: &str| (option, OptionReply::MetaContext { id, name: name.to_owned() });
     let ack = |option| (option, OptionReply::Ack);
-    for (queries, found) in
-        [(&[][..], true), (&["base:"], true), (&["x-y:", "base:allocation"], true), (&["x-y:z"], false)]
-    {
+    for (queries, found) in [
+        (&[][..], &BITMAPS[..]),
+        (&["base:"], &BITMAPS[..1]),
+        (&["x-y:", "base:allocation"], &BITMAPS[..1]),
+        (&["qemu:"], &BITMAPS[1..8]),
+        (&["x-twintrack:diff/", "qemu:dirty-bitmap:g"], &BITMAPS[7..]),
+        (&["x-y:z"], &[]),
+    ] {
         server.option(option::LIST_META_CONTEXT, &contexts("db", queries));
-        let mut expected = vec![listed.clone(); usize::from(found)];
+        let mut expected: Vec<_> =
+            found.iter().map(|name| told(option::LIST_META_CONTEXT, 0, name)).collect();
         expected.push(ack(option::LIST_META_CONTEXT));
         assert_eq!(server.replies(), expected, "{queries:?}");
     }
     server.option(option::SET_META_CONTEXT, &contexts("nope", &["base:allocation"]));
     assert_eq!(server.error(), OptionErrorKind::Unknown);
-    server.option(option::SET_META_CONTEXT, &contexts("db", &["base"]));
-    assert_eq!(server.error(), OptionErrorKind::Invalid);
+    for garbage in ["base", "x-twintrack:diff/4", "x-twintrack:diff//now"] {
+        for option in [option::SET_META_CONTEXT, option::LIST_META_CONTEXT] {
+            server.option(option, &contexts("db", &["base:allocation", garbage]));
+            assert_eq!(server.error(), OptionErrorKind::Invalid, "{garbage}");
+        }
+    }
     for queries in [&["base:"][..], &["base:nothing", "qemu:dirty-bitmap:x"], &[]] {
         server.option(option::SET_META_CONTEXT, &contexts("db", queries));
         assert_eq!(server.replies(), [ack(option::SET_META_CONTEXT)], "{queries:?}");
     }
+    server.option(option::SET_META_CONTEXT, &contexts("db", &BITMAPS));
+    assert_eq!(server.error(), OptionErrorKind::TooBig);
+    server.option(option::SET_META_CONTEXT, &contexts("db", &["qemu:dirty-bitmap:b", BASE_ALLOCATION]));
+    let told = |id, name| told(option::SET_META_CONTEXT, id, name);
+    let selected = [told(1, BASE_ALLOCATION), told(2, "qemu:dirty-bitmap:b"), ack(option::SET_META_CONTEXT)];
+    assert_eq!(server.replies(), selected);
 }
 
 /// A selection counts for the export that it named, and is gone once another was tried, even in vain.
@@ -338,7 +376,7 @@ fn a_selection_is_for_one_export() {
         select(&mut server, "db");
         select(&mut server, last);
         let Outcome::Entered(negotiated) = server.option(option::GO, &go(export)) else { panic!() };
-        assert_eq!(negotiated.allocation.is_some(), selected, "{last} then {export}");
+        assert_eq!(negotiated.allocation().is_some(), selected, "{last} then {export}");
     }
 }
 
@@ -489,7 +527,7 @@ fn both_sides_agree_over_tls() {
             }
             Ok(Some(HandshakeEnd::Entered(negotiated))) => {
                 assert_eq!(served, Outcome::Entered(negotiated.clone()));
-                assert!(negotiated.structured && negotiated.allocation.is_some());
+                assert!(negotiated.structured && negotiated.allocation().is_some());
                 return;
             }
             other => panic!("{other:?}"),

@@ -12,8 +12,10 @@ fn negotiated(structured: bool, read_only: bool) -> Negotiated {
     if structured {
         info.flags = info.flags.with(TransmissionFlags::SEND_DF);
     }
-    let allocation = structured.then_some(1);
-    Negotiated { export: "db".to_owned(), info, structured, allocation }
+    let context = |id, name: &str| Context { id, name: name.to_owned() };
+    let contexts = vec![context(1, BASE_ALLOCATION), context(2, "qemu:dirty-bitmap:mon")];
+    let contexts = if structured { contexts } else { Vec::new() };
+    Negotiated { export: "db".to_owned(), info, structured, contexts }
 }
 
 fn decode_one(negotiated: &Negotiated, header: RequestHeader) -> Result<Option<Incoming>, TransmissionError> {
@@ -282,7 +284,7 @@ proptest! {
 
     #[test]
     fn status_and_errors_come_back(
-        extents in prop::collection::vec((1u32.., any::<bool>(), any::<bool>()), 1..50),
+        extents in prop::collection::vec((1u32.., any::<u32>()), 1..50),
         reason in text(),
         code in prop::sample::select(vec![1u32, 5, 12, 22, 28, 75, 95, 108]),
     ) {
@@ -293,11 +295,15 @@ proptest! {
             decoder.next(&mut BytesMut::from(&segments.concat()[..]), |_| Some(expected)).unwrap().unwrap()
         };
         let extents: Vec<_> = extents.into_iter()
-            .map(|(length, hole, zero)| StatusExtent { length, hole, zero }).collect();
+            .map(|(length, status)| StatusExtent { length, status }).collect();
         let mut segments = Vec::new();
-        encoder.status(Cookie(1), extents.iter().copied(), &mut segments);
-        let chunk = next(segments, Expected::Status).chunk;
-        prop_assert_eq!(chunk, Chunk::Status { context: 1, extents });
+        encoder.status(Cookie(1), [(2, extents.clone()), (1, extents.clone())], &mut segments);
+        let second = segments.split_off(2);
+        for (context, segments, last) in [(2, segments, false), (1, second, true)] {
+            let reply = next(segments, Expected::Status);
+            let chunk = Chunk::Status { context, extents: extents.clone() };
+            prop_assert_eq!(reply, Reply { cookie: Cookie(1), last, chunk });
+        }
 
         let errno = Errno::from_code(code).unwrap();
         prop_assert_eq!(errno.code(), code);
@@ -353,7 +359,7 @@ proptest! {
         let bytes = [magic, &bytes[..]].concat();
         let greet = if step % 2 == 0 { ServerHandshake::over_tls } else { ServerHandshake::start };
         let mut server = greet(&mut BytesMut::new());
-        let wish = ClientWish::Enter { export: "db".to_owned(), structured: true, allocation: true };
+        let wish = ClientWish::Enter { export: "db".to_owned(), structured: true, contexts: vec![BASE_ALLOCATION.to_owned()] };
         let mut client = ClientHandshake::new(wish);
         let mut requests = RequestDecoder::new(&negotiated(true, false));
         let mut replies = ReplyDecoder::new(&negotiated(start % 2 == 0, false));
@@ -369,6 +375,9 @@ proptest! {
                     Ok(Some(ServerStep::Export(question))) => {
                         let answer = Err(ExportRefusal::Unknown);
                         failed[0] |= server.answer_export(question, answer, &mut output).is_err();
+                    }
+                    Ok(Some(ServerStep::Contexts(question))) => {
+                        server.answer_contexts(question, Err(ExportRefusal::Unknown), &mut output);
                     }
                     Ok(Some(ServerStep::List)) => server.answer_list(["db"], &mut output),
                     Ok(Some(ServerStep::Aborted | ServerStep::StartTls)) => failed[0] = true,

@@ -1,9 +1,10 @@
 //! What the firmware is told and what it asks for: plain data, so that tests compare whole lists.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use twintrack_core::{Change, DeviceId, PeerId, StoreId, UnitSeq};
+use twintrack_core::{Change, DeviceId, Moment, PeerId, StoreId, UnitSeq};
 use twintrack_link::Endpoint;
 use twintrack_link::manage::{Answer, Command, Refusal};
 use twintrack_link::remote::Message;
@@ -157,15 +158,26 @@ pub enum HostOp {
         /// Durable before the answer.
         fua: bool,
     },
-    /// Which parts are allocated; answered by [`Reply::Status`].
+    /// What can be told of blocks; answered by [`Reply::Status`].
     BlockStatus {
         /// First byte.
         offset: u64,
         /// Bytes.
         length: u32,
-        /// At most one extent is wanted.
+        /// At most one extent of each is wanted.
         one: bool,
+        /// What is to be told.
+        of: Arc<[StatusOf]>,
     },
+}
+
+/// What a block status tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusOf {
+    /// Which parts take space.
+    Allocation,
+    /// Which parts differ between two moments of one standard device.
+    Differs(Moment, Moment),
 }
 
 /// What a host gets.
@@ -175,8 +187,8 @@ pub enum Reply {
     Done,
     /// Read data, in order, as long as what was asked for.
     Data(Vec<Segment>),
-    /// Extents from the offset on, in order; they may end early, never before the first.
-    Status(Vec<Extent>),
+    /// For each thing that was asked: extents from the offset on, in order; they may end early, never before the first.
+    Status(Vec<Vec<Extent>>),
 }
 
 /// A piece of read data.
@@ -208,8 +220,8 @@ impl Segment {
 pub struct Extent {
     /// Bytes.
     pub length: u32,
-    /// Whether it takes space; if not it reads as zeros.
-    pub allocated: bool,
+    /// Whether it takes space (if not it reads as zeros), or differs.
+    pub set: bool,
 }
 
 /// Why a host's request failed. Each has its NBD error.
@@ -223,6 +235,8 @@ pub enum HostError {
     NoSpace,
     /// The device takes no writes (EPERM).
     ReadOnly,
+    /// One of two moments that are compared is not there any more (EINVAL).
+    NotComparable,
     /// The device was taken offline, removed, or its session ended or failed (ESHUTDOWN).
     Gone,
 }

@@ -7,19 +7,15 @@ use twintrack_core::{DeviceId, Owner, Place, SECTOR_BYTES, SessionState, TrackNo
 use twintrack_link::nbd::PAYLOAD_BYTES_MAX;
 
 use super::durability::Waiter;
-use super::event::{AttachError, ConnId, Effect, ExportInfo, Extent, HostError, HostOp, Reply, Segment, Tag};
+use super::event::{AttachError, ConnId, Effect, ExportInfo, HostError, HostOp, Reply, Segment, Tag};
 use super::io::{self, Parent};
-use super::reads::{self, Reader};
+use super::reads::Reader;
 use super::{Firmware, Work};
 
 /// Parts of one request under way at a time.
 const PARTS_MAX: u32 = 64;
 /// Parts that one step begins, of all requests together: a trim may have so many that others would wait for it.
 pub(super) const PARTS_A_STEP: u32 = 512;
-/// Extents of one block status.
-const EXTENTS_MAX: usize = 1024;
-/// Tracks that one block status looks at.
-const STATUS_TRACKS_MAX: u32 = 1 << 16;
 
 /// One request of a host, array-wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +89,7 @@ impl Firmware {
     }
 
     /// Whose tracks a device's I/O goes to, and its size; refused while hosts may not use it.
-    fn usable(&self, device: DeviceId) -> Result<(Owner, u64), HostError> {
+    pub(super) fn usable(&self, device: DeviceId) -> Result<(Owner, u64), HostError> {
         let record = self.tables.device(device).filter(|record| record.online && !record.is_deleting());
         let record = record.ok_or(HostError::Gone)?;
         if record.is_standard() {
@@ -156,9 +152,9 @@ impl Firmware {
             HostOp::WriteZeroes { offset, length, no_hole, fua } => {
                 (What::WriteZeroes { no_hole }, offset, u64::from(length), fua)
             }
-            HostOp::BlockStatus { offset, length, one } => {
+            HostOp::BlockStatus { offset, length, one, of } => {
                 check_range(offset, u64::from(length), size_bytes)?;
-                let result = self.block_status(owner, offset, length, one);
+                let result = self.block_status(owner, offset, length, one, &of);
                 fx.push(Effect::Reply { conn, tag, result });
                 return Ok(());
             }
@@ -406,28 +402,6 @@ impl Firmware {
         if self.conns.contains_key(&request.conn) {
             fx.push(Effect::Reply { conn: request.conn, tag: request.tag, result });
         }
-    }
-
-    fn block_status(&self, owner: Owner, offset: u64, length: u32, one: bool) -> Result<Reply, HostError> {
-        let most = if one { 1 } else { EXTENTS_MAX };
-        let mut extents: Vec<Extent> = Vec::new();
-        let parts = self.tables.geometry().split(offset, u64::from(length));
-        for (track, within, length) in parts.take(STATUS_TRACKS_MAX as usize) {
-            let place = Place { owner, track };
-            let entry = self.tables.entry(place).ok_or(HostError::Gone)?;
-            // What is still to come from the other array is not known to be zeros.
-            let lacked = self.must_fetch(place);
-            for (range, lies) in reads::runs(entry, within, length) {
-                let (length, allocated) = (range.end - range.start, lies.is_some() || lacked);
-                let count = extents.len();
-                match extents.last_mut() {
-                    Some(last) if last.allocated == allocated => last.length += length,
-                    _ if count == most => return Ok(Reply::Status(extents)),
-                    _ => extents.push(Extent { length, allocated }),
-                }
-            }
-        }
-        Ok(Reply::Status(extents))
     }
 }
 

@@ -153,6 +153,10 @@ impl Firmware {
                 let tracks = tracks.into_iter().map(|track| track.0).collect();
                 Outcome::Now(Answer::Changed(ChangedTracks { tracks, next: next.map(|track| track.0) }))
             }
+            Command::SessionDiff { session, other, from_byte } => {
+                let other = other.map(SessionId);
+                Outcome::Now(Answer::Differences(self.differing(SessionId(session), other, from_byte)?))
+            }
             Command::GroupBegin {} => {
                 let (group, _) = self.tables.begin_group()?;
                 Outcome::Durable(Answer::Group(group.0))
@@ -507,6 +511,7 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::SessionState { .. }
         | CommandError::InGroup { .. }
         | CommandError::NotInGroup { .. }
+        | CommandError::NotOfDevice { .. }
         | CommandError::OtherArray { .. }
         | CommandError::HasPairs { .. }
         | CommandError::Paired { .. }

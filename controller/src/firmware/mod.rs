@@ -3,7 +3,7 @@
 //! Events come in by [`Firmware::step`], effects go out, and the two lists in their order are the whole of what the
 //! array does: tests compare them, and the argument for correctness is about them. `step` only routes; the parts are
 //!
-//! - `hosts`: connections and requests, cut into tracks;
+//! - `hosts`: connections and requests, cut into tracks; `status`: what they are told of blocks;
 //! - `io`: writes of single tracks, `reads`: reads of them, which alone issue data I/O;
 //! - `tracks`: who may write to which track, and the gate that a point in time closes;
 //! - `durability` and `rounds`: which alone issue syncs and commits; `headers` go with them;
@@ -47,6 +47,7 @@ mod safety;
 mod schedules;
 mod standby;
 mod starving;
+mod status;
 mod told;
 mod tracks;
 mod verify;
@@ -57,7 +58,7 @@ use std::time::Duration;
 use bytes::Bytes;
 pub use event::{
     AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Extent, HostError, HostOp, IoId,
-    LinkId, Reply, Segment, Tag,
+    LinkId, Reply, Segment, StatusOf, Tag,
 };
 pub use policy::{PoolPolicy, Threshold};
 use twintrack_core::{CopyId, PairId, PoolId, StoreId, Tables, TrackNo, UnitSeq};

@@ -129,7 +129,7 @@ fn join(segments: &[Segment]) -> Bytes {
 fn peer_error(error: HostError) -> PeerError {
     let (code, reason) = match error {
         HostError::NoSpace => (PeerErrorCode::NoSpace, "the pool of the other array's device is full"),
-        HostError::Invalid => {
+        HostError::Invalid | HostError::NotComparable => {
             (PeerErrorCode::Invalid, "the other array took it for no request of this device")
         }
         HostError::Gone | HostError::ReadOnly => {

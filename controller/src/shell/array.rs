@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 use twintrack_core::{Change, PeerId, UnitSeq};
 use twintrack_link::manage::{Answer, Command, Refusal, RefusalCode};
+use twintrack_link::nbd::ContextQuestion;
 use twintrack_link::remote::Message;
 
 use super::metrics::Counters;
@@ -30,7 +31,7 @@ use super::remote::{Dialling, LinkLog, Mailbox};
 use super::stores::{DiskWork, Stores};
 use crate::firmware::{
     AttachError, CallId, ConnId, DiskError, Effect, Event, ExportInfo, Firmware, HostError, LinkId, Reply,
-    Segment, Tag,
+    Segment, StatusOf, Tag,
 };
 
 /// Commands that are not answered yet. They go on when who sent them is gone, so that his place does not bound them;
@@ -381,6 +382,14 @@ impl<D> Array<D> {
     /// The devices that hosts may attach to.
     pub(super) fn exports(&self) -> Vec<String> {
         self.lock().firmware.exports()
+    }
+
+    /// The metadata contexts of an export.
+    pub(super) fn contexts(
+        &self,
+        question: &ContextQuestion,
+    ) -> Result<Vec<(String, StatusOf)>, AttachError> {
+        self.lock().firmware.contexts(question)
     }
 
     /// For Prometheus: how things stand.

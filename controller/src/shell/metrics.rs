@@ -53,7 +53,7 @@ impl Counters {
             }
             Effect::Reply { result: Err(error), .. } => {
                 let kind = match error {
-                    HostError::Invalid => 0,
+                    HostError::Invalid | HostError::NotComparable => 0,
                     HostError::Io => 1,
                     HostError::NoSpace => 2,
                     HostError::ReadOnly => 3,

@@ -2,6 +2,7 @@
 
 mod crowds;
 mod devices;
+mod differences;
 mod links;
 mod pairs;
 

@@ -7,6 +7,7 @@ mod ext4;
 mod fio;
 mod full;
 mod image;
+mod incremental;
 mod iolog;
 mod killed;
 mod nbdcopy;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
     trials.extend(full::trials());
     trials.extend(nbdcopy::trials());
     trials.extend(qemu::trials());
+    trials.extend(incremental::trials());
     trials.extend(nbdinfo::trials());
     trials.extend(refused::trials());
     for trial in trials.iter().filter(|trial| trial.has_ignored_flag()) {

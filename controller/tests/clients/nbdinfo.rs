@@ -22,7 +22,7 @@ pub fn trials() -> Vec<Trial> {
 /// D1, D2: devices are exports, a virtual device is one of its standard device's size; unwritten tracks are holes.
 async fn devices_describe_themselves(transport: Transport) {
     let server = Server::start(transport, &[("db", 10), ("log", 1)]).await;
-    let info: Value = json(run("nbdinfo", ["--json", &server.uri("db")]).await);
+    let info: Value = parsed(run("nbdinfo", ["--json", &server.uri("db")]).await);
     let export = &info["exports"][0];
     assert_eq!(export["export-size"], 10 * MIB, "{info:#}");
     assert_eq!(info["structured"], true, "{info:#}");
@@ -39,7 +39,7 @@ async fn devices_describe_themselves(transport: Transport) {
     assert_eq!(data(&server, "db").await, [(MIB, 65536), (2 * MIB, 65536)]);
     assert_eq!(data(&server, "db-then").await, [(MIB, 65536)]);
 
-    let list: Value = json(run("nbdinfo", ["--list", "--json", &server.uri("")]).await);
+    let list: Value = parsed(run("nbdinfo", ["--list", "--json", &server.uri("")]).await);
     let mut names: Vec<_> = list["exports"].as_array().unwrap().iter().map(|e| &e["export-name"]).collect();
     names.sort_by_key(|name| name.as_str());
     assert_eq!(names, ["db", "db-then", "log"]);
@@ -50,11 +50,11 @@ async fn devices_describe_themselves(transport: Transport) {
 
 /// What takes space, as offsets and lengths.
 async fn data(server: &Server, device: &str) -> Vec<(u64, u64)> {
-    let map = json(run("nbdinfo", ["--map", "--json", &server.uri(device)]).await);
+    let map = parsed(run("nbdinfo", ["--map", "--json", &server.uri(device)]).await);
     let extents = map.as_array().unwrap().iter().filter(|extent| extent["type"] == 0);
     extents.map(|extent| (extent["offset"].as_u64().unwrap(), extent["length"].as_u64().unwrap())).collect()
 }
 
-fn json(text: String) -> Value {
+pub fn parsed(text: String) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }

@@ -119,7 +119,7 @@ async fn requests_do_what_they_say(transport: Transport, clients: u64) {
 }
 
 /// The arguments of `qemu-img` for a command and what follows it.
-fn qemu_img(server: &Server, words: &[&str]) -> Vec<String> {
+pub fn qemu_img(server: &Server, words: &[&str]) -> Vec<String> {
     let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     arguments.splice(1..1, server.qemu_options());
     arguments

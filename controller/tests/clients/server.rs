@@ -4,7 +4,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use twintrack_host::{ArrayClient, TokioDial};
 
@@ -182,11 +182,21 @@ impl Server {
     pub fn qemu(&self, device: &str) -> String {
         match self.site.transport {
             Transport::Unix | Transport::Tcp => self.uri(device),
+            Transport::Tls => format!("json:{}", json!({ "file": self.qemu_node(device) })),
+        }
+    }
+
+    /// A device as qemu's programs take it within a larger description.
+    pub fn qemu_node(&self, device: &str) -> Value {
+        let tcp = |host| json!({ "type": "inet", "host": host, "port": self.port().to_string() });
+        match self.site.transport {
+            Transport::Unix => {
+                let server = json!({ "type": "unix", "path": self.folder().join("nbd.sock") });
+                json!({ "driver": "nbd", "server": server, "export": device })
+            }
+            Transport::Tcp => json!({ "driver": "nbd", "server": tcp("127.0.0.1"), "export": device }),
             Transport::Tls => {
-                let server = json!({ "type": "inet", "host": "localhost", "port": self.port().to_string() });
-                let file =
-                    json!({ "driver": "nbd", "server": server, "export": device, "tls-creds": "tls0" });
-                format!("json:{}", json!({ "file": file }))
+                json!({ "driver": "nbd", "server": tcp("localhost"), "export": device, "tls-creds": "tls0" })
             }
         }
     }

@@ -10,6 +10,8 @@ pub struct Image {
     pub sectors: Vec<u32>,
     /// Tracks that take space: written and not trimmed since.
     pub allocated: Vec<bool>,
+    /// Which write or trim of a track was the last one.
+    pub written: Vec<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -167,16 +169,20 @@ impl Image {
     pub fn resize(&mut self, tracks: usize, sectors_per_track: usize) {
         self.sectors.resize(tracks * sectors_per_track, 0);
         self.allocated.resize(tracks, false);
+        self.written.resize(tracks, 0);
     }
 
     pub fn write(&mut self, first: usize, count: usize, value: u32, sectors_per_track: usize) {
         self.sectors[first..first + count].fill(value);
-        self.allocated[first / sectors_per_track..=(first + count - 1) / sectors_per_track].fill(true);
+        let tracks = first / sectors_per_track..=(first + count - 1) / sectors_per_track;
+        self.allocated[tracks.clone()].fill(true);
+        self.written[tracks].fill(value);
     }
 
-    pub fn trim(&mut self, track: usize, sectors_per_track: usize) {
+    pub fn trim(&mut self, track: usize, value: u32, sectors_per_track: usize) {
         self.sectors[track * sectors_per_track..(track + 1) * sectors_per_track].fill(0);
         self.allocated[track] = false;
+        self.written[track] = value;
     }
 }
 

@@ -138,12 +138,14 @@ impl World {
         let track = track % tracks;
         let place = Place { owner, track: TrackNo(track) };
         let cleared = self.tables.clear(place).map_err(|error| format!("{error:?}"))?;
+        self.last_value += 1;
+        let value = self.last_value;
         let image = self.image(owner).expect("it takes writes");
         if cleared.is_some() != image.allocated[track as usize] {
             return Err(format!("a trim of {place} says {cleared:?}"));
         }
-        image.trim(track as usize, per_track);
         if cleared.is_some() {
+            image.trim(track as usize, value, per_track);
             self.mark_changed(owner, track);
         }
         Ok(())

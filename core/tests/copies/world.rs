@@ -163,7 +163,8 @@ impl World {
         {
             return Err(format!("{data_tracks} tracks of data, told are {}", self.tables.data_tracks(POOL)));
         }
-        self.model.sessions.iter().try_for_each(|(id, _)| self.check_session(*id))
+        self.model.sessions.iter().try_for_each(|(id, _)| self.check_session(*id))?;
+        self.check_differences()
     }
 
     fn check_track(&self, owner: Owner, track: u32, image: &crate::model::Image) -> Result<Entry, String> {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use twintrack_core::{
-    ActivateSession, BlockMask, Change, CopyId, CopyStatus, DeviceId, Geometry, Owner, Pace, PairCommand,
-    PhysicalTrack, Place, PoolId, PoolRecord, RestoreItem, SessionId, SessionState, StoreId, StoreRecord,
-    Tables, TrackNo, UnitSeq, WriteError, WritePlan,
+    ActivateSession, BlockMask, Change, CopyId, CopyStatus, DeviceId, Geometry, Look, Moment, Owner, Pace,
+    PairCommand, PhysicalTrack, Place, PoolId, PoolRecord, RestoreItem, SessionId, SessionState, StoreId,
+    StoreRecord, Tables, TrackNo, UnitSeq, WriteError, WritePlan,
 };
 
 use crate::common::{Durable, Rng, formatted};
@@ -383,6 +383,7 @@ impl World {
         for (id, content) in &self.model.sessions {
             self.check_content(Owner::Session(*id), content)?;
             self.check_changed(*id, content)?;
+            self.check_differs(*id, content)?;
         }
         for (id, copy) in self.t.copies().filter(|(_, copy)| copy.is_pair()) {
             let (to_copy, unequal) = self.t.copy_counts(id);
@@ -437,6 +438,27 @@ impl World {
             let differs = content[range.clone()] != self.model.devices[&standard][range];
             if differs && !changed.contains(&TrackNo(track)) {
                 return Err(format!("{id} does not tell that track {track} changed"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What differs from the device, and from any other session of it, is told, also while tracks are still to come (F7).
+    fn check_differs(&self, id: SessionId, content: &Content) -> Result<(), String> {
+        let a = Moment::Session(id);
+        let standard = self.t.session(id).expect("it is there").standard;
+        let sessions = self.model.sessions.iter().map(|(id, content)| (Moment::Session(*id), content));
+        for (b, other) in sessions.chain([(Moment::Now(standard), &self.model.devices[&standard])]) {
+            let Ok(comparison) = self.t.compare(a, b) else { continue };
+            let (mut at, mut told) = (0, BTreeSet::new());
+            while let Look::Differs(range) = comparison.next(at, &mut 99) {
+                let block = u64::from(TRACK_BYTES / BLOCKS);
+                told.extend((range.start / block) as usize..range.end.div_ceil(block) as usize);
+                at = range.end;
+            }
+            let missed = (0..content.len()).find(|n| content[*n] != other[*n] && !told.contains(n));
+            if let Some(block) = missed {
+                return Err(format!("{a:?} and {b:?} differ in block {block}, which is not told"));
             }
         }
         Ok(())

@@ -30,7 +30,8 @@ pub(super) enum ToSend {
 pub(super) enum Finished {
     Done,
     Data(Bytes),
-    Status(Vec<StatusExtent>),
+    /// By the number of the metadata context.
+    Status(BTreeMap<u32, Vec<StatusExtent>>),
 }
 
 type Answer = Result<Finished, NbdError>;
@@ -50,7 +51,7 @@ struct State {
 struct Pending {
     expected: Expected,
     read: Option<ReadAssembly>,
-    status: Vec<StatusExtent>,
+    status: BTreeMap<u32, Vec<StatusExtent>>,
     error: Option<NbdError>,
     answer: oneshot::Sender<Answer>,
     /// Held until the answer has come, whether or not somebody waits for it.
@@ -81,7 +82,7 @@ impl Shared {
             Expected::Data { offset, length } => Some(ReadAssembly::new(offset, length)),
             Expected::Status | Expected::Done => None,
         };
-        let pending = Pending { expected, read, status: Vec::new(), error: None, answer, _slot: slot };
+        let pending = Pending { expected, read, status: BTreeMap::new(), error: None, answer, _slot: slot };
         state.pending.insert(cookie, pending);
         Ok((cookie, receiver))
     }
@@ -127,9 +128,10 @@ impl Pending {
             Chunk::Error { errno, message, offset } => {
                 self.error.get_or_insert(NbdError::Remote { errno, message, offset });
             }
-            // Only one context is ever selected; a second chunk says nothing new.
-            Chunk::Status { extents, .. } if self.status.is_empty() => self.status = extents,
-            Chunk::Status { .. } => {}
+            // A second chunk of the same context says nothing new.
+            Chunk::Status { context, extents } => {
+                self.status.entry(context).or_insert(extents);
+            }
             chunk @ (Chunk::Data { .. } | Chunk::Hole { .. }) => {
                 if let Some(Err(error)) = self.read.as_mut().map(|read| read.add(chunk)) {
                     self.error.get_or_insert(NbdError::Read(error));

@@ -55,7 +55,7 @@ pub enum NbdError {
         /// The limit.
         max_bytes: u32,
     },
-    /// `base:allocation` was not negotiated; nothing was sent.
+    /// The metadata context was not negotiated; nothing was sent.
     #[error("block status was not negotiated")]
     NoBlockStatus,
     /// The server said that it was done, without what was asked for.

@@ -14,8 +14,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use twintrack_link::nbd::{
-    ClientHandshake, ClientWish, ExportInfo, HandshakeEnd, ListedExport, Negotiated, ReplyDecoder, Request,
-    StatusExtent,
+    BASE_ALLOCATION, ClientHandshake, ClientWish, ExportInfo, HandshakeEnd, ListedExport, Negotiated,
+    ReplyDecoder, Request, StatusExtent,
 };
 
 use connection::{FailOnEnd, Finished, Shared, ToSend};
@@ -33,6 +33,9 @@ pub struct NbdOptions {
     pub structured: bool,
     /// Asks for `base:allocation`, for [`NbdClient::block_status`]; needs `structured`.
     pub block_status: bool,
+    /// Asks for these metadata contexts, for [`NbdClient::status_of`]: `x-twintrack:diff/A/B` tells what differs between
+    /// A and B, each of them a session, the name of a virtual device, or `now`. Needs `structured`.
+    pub contexts: Vec<String>,
     /// The handshake has to end within it.
     pub handshake_deadline: Duration,
 }
@@ -44,6 +47,7 @@ impl Default for NbdOptions {
             in_flight_max: 64,
             structured: true,
             block_status: true,
+            contexts: Vec::new(),
             handshake_deadline: Duration::from_secs(30),
         }
     }
@@ -51,11 +55,9 @@ impl Default for NbdOptions {
 
 impl NbdOptions {
     fn wish(&self, export: &str) -> ClientWish {
-        ClientWish::Enter {
-            export: export.to_owned(),
-            structured: self.structured,
-            allocation: self.block_status,
-        }
+        let allocation = self.block_status.then(|| BASE_ALLOCATION.to_owned());
+        let contexts = allocation.into_iter().chain(self.contexts.iter().cloned()).collect();
+        ClientWish::Enter { export: export.to_owned(), structured: self.structured, contexts }
     }
 }
 
@@ -189,11 +191,19 @@ impl NbdClient {
 
     /// What takes space from `offset` on: at least one extent, and perhaps less or more than `length` in all.
     pub async fn block_status(&self, offset: u64, length: u32) -> Result<Vec<StatusExtent>, NbdError> {
-        if self.negotiated.allocation.is_none() {
-            return Err(NbdError::NoBlockStatus);
-        }
+        self.status_of(BASE_ALLOCATION, offset, length).await
+    }
+
+    /// The same of another metadata context that was asked for ([`NbdOptions::contexts`]), if the server has it.
+    pub async fn status_of(
+        &self,
+        context: &str,
+        offset: u64,
+        length: u32,
+    ) -> Result<Vec<StatusExtent>, NbdError> {
+        let context = self.negotiated.context(context).ok_or(NbdError::NoBlockStatus)?;
         match self.call(Request::BlockStatus { offset, length, one: false }).await? {
-            Finished::Status(extents) => Ok(extents),
+            Finished::Status(mut told) => told.remove(&context).ok_or(NbdError::Unanswered),
             Finished::Done | Finished::Data(_) => Err(NbdError::Unanswered),
         }
     }

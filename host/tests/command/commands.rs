@@ -1,8 +1,8 @@
 //! Every command: what it asks the array, and what it prints.
 
 use twintrack_host::manage::{
-    Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, DeviceInfoKind, PinnedInfo, PinnedKind, PoolInfo,
-    SessionInfo, SessionInfoState, WhenFull,
+    Answer, ArrayInfo, ByteRange, ChangedTracks, Command, DeviceInfo, DeviceInfoKind, Differences,
+    PinnedInfo, PinnedKind, PoolInfo, SessionInfo, SessionInfoState, WhenFull,
 };
 
 use crate::array::{Act, Array, Asked, Ended, ended, twintrack};
@@ -337,6 +337,31 @@ fn changed_tracks_are_paged_through() {
     assert_eq!(asked[2], r#"{"command":"session-changed","session":4,"from_track":4096}"#);
     let (_, printed) = run("session changed ses-4 --json", &pages());
     assert_eq!(printed, "{\"tracks\":[0,1,2,9,10,11,5000],\"next\":null}\n");
+}
+
+#[test]
+fn differences_are_paged_through() {
+    let range = |offset, length| ByteRange { offset, length };
+    let pages = || {
+        [
+            Answer::Differences(Differences { ranges: vec![range(4096, 4096)], next: Some(8192) }),
+            Answer::Differences(Differences { ranges: vec![range(8192, 512)], next: Some(65536) }),
+            Answer::Differences(Differences { ranges: vec![range(1 << 43, 65536)], next: None }),
+        ]
+    };
+    let (asked, printed) = run("session diff ses-4", &pages());
+    let expected = [
+        "        OFFSET           BYTES",
+        "          4096            4608",
+        " 8796093022208           65536",
+    ];
+    assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(asked[1], r#"{"command":"session-diff","session":4,"other":null,"from_byte":8192}"#);
+    let (asked, printed) = run("session diff 4 ses-6 --json", &pages());
+    let expected =
+        r#"{"ranges":[{"offset":4096,"length":4608},{"offset":8796093022208,"length":65536}],"next":null}"#;
+    assert_eq!(printed, format!("{expected}\n"));
+    assert_eq!(asked[0], r#"{"command":"session-diff","session":4,"other":6,"from_byte":0}"#);
 }
 
 #[test]

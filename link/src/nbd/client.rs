@@ -2,12 +2,13 @@
 
 use bytes::{Buf, BufMut, BytesMut};
 
+use super::context::Context;
 use super::error::HandshakeError;
 use super::export::{BlockSizes, ExportInfo, Negotiated, TransmissionFlags};
 use super::option::{self, GoRequest, Info, MetaContextRequest, OptionErrorKind, OptionReply};
 use super::{
-    BASE_ALLOCATION, EXPORT_NAME_ZEROES, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, MAGIC_INIT, MAGIC_OPTION,
-    MAGIC_OPTION_REPLY, TEXT_BYTES_MAX,
+    EXPORT_NAME_ZEROES, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, MAGIC_INIT, MAGIC_OPTION, MAGIC_OPTION_REPLY,
+    TEXT_BYTES_MAX,
 };
 
 /// One reply: two strings and a few numbers.
@@ -24,8 +25,8 @@ pub enum ClientWish {
         export: String,
         /// Structured replies, if the server has them.
         structured: bool,
-        /// `base:allocation`, if the server has it; needs `structured`.
-        allocation: bool,
+        /// What block status is to tell of, as far as the server has it; needs `structured`.
+        contexts: Vec<String>,
     },
     /// To know about an export.
     Describe {
@@ -81,7 +82,7 @@ pub struct ClientHandshake {
     state: State,
     no_zeroes: bool,
     structured: bool,
-    allocation: Option<u32>,
+    contexts: Vec<Context>,
     /// Bytes of replies to the present option.
     replies_bytes: usize,
     found: Found,
@@ -115,7 +116,7 @@ impl ClientHandshake {
             state: State::Greeting,
             no_zeroes: false,
             structured: false,
-            allocation: None,
+            contexts: Vec::new(),
             replies_bytes: 0,
             found: Found::default(),
         }
@@ -269,8 +270,13 @@ impl ClientHandshake {
                 Ok(None)
             }
             (option::SET_META_CONTEXT, OptionReply::MetaContext { id, name }) => {
-                if name == BASE_ALLOCATION {
-                    self.allocation = Some(id);
+                if self.contexts.iter().any(|known| known.id == id) {
+                    return Err(HandshakeError::MalformedReply { option });
+                }
+                let wanted =
+                    matches!(&self.wish, ClientWish::Enter { contexts, .. } if contexts.contains(&name));
+                if wanted && self.contexts.iter().all(|known| known.name != name) {
+                    self.contexts.push(Context { id, name });
                 }
                 Ok(None)
             }
@@ -321,7 +327,7 @@ impl ClientHandshake {
             (option::STRUCTURED_REPLY | option::SET_META_CONTEXT, kind)
                 if kind != OptionErrorKind::Shutdown =>
             {
-                self.allocation = None;
+                self.contexts.clear();
                 self.ask_export(option::GO, output);
                 Ok(None)
             }
@@ -339,9 +345,9 @@ impl ClientHandshake {
 
     fn after_structured(&mut self, output: &mut BytesMut) {
         match &self.wish {
-            ClientWish::Enter { export, allocation: true, .. } => {
-                let queries = vec![BASE_ALLOCATION.to_owned()];
-                let data = MetaContextRequest { export: export.clone(), queries }.encode();
+            ClientWish::Enter { export, contexts, .. } if !contexts.is_empty() => {
+                let request = MetaContextRequest { export: export.clone(), queries: contexts.clone() };
+                let data = request.encode();
                 self.send(option::SET_META_CONTEXT, &data, output);
             }
             _ => self.ask_export(option::GO, output),
@@ -354,7 +360,7 @@ impl ClientHandshake {
             export: self.wish.export().to_owned(),
             info,
             structured: self.structured,
-            allocation: self.allocation,
+            contexts: std::mem::take(&mut self.contexts),
         }))
     }
 

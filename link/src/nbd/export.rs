@@ -5,6 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::PAYLOAD_BYTES_MAX;
+use super::context::{BASE_ALLOCATION, Context};
 
 /// What a client may do with an export: the 16 bits of the protocol.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -145,6 +146,18 @@ pub struct Negotiated {
     pub info: ExportInfo,
     /// Whether replies are structured.
     pub structured: bool,
-    /// The context under which `base:allocation` is reported, if it was selected.
-    pub allocation: Option<u32>,
+    /// What block status tells of.
+    pub contexts: Vec<Context>,
+}
+
+impl Negotiated {
+    /// The number under which a context is told of, if it was selected.
+    pub fn context(&self, name: &str) -> Option<u32> {
+        self.contexts.iter().find(|context| context.name == name).map(|context| context.id)
+    }
+
+    /// That of `base:allocation`.
+    pub fn allocation(&self) -> Option<u32> {
+        self.context(BASE_ALLOCATION)
+    }
 }

@@ -1,7 +1,7 @@
 //! The NBD wire format, both directions, without sockets: total codecs and pure state machines over bytes.
 //!
 //! Follows `doc/proto.md` of NetworkBlockDevice/nbd: fixed newstyle handshake, simple and structured replies,
-//! `base:allocation`. Everything is big-endian. Who uses what:
+//! metadata contexts. Everything is big-endian. Who uses what:
 //!
 //! | side | handshake | after it |
 //! |---|---|---|
@@ -27,6 +27,7 @@
 //! as if none had been sent before. The machines say when; the encryption is their callers'.
 
 mod client;
+mod context;
 mod error;
 mod export;
 pub mod option;
@@ -37,13 +38,14 @@ pub mod request;
 mod server;
 
 pub use client::{ClientHandshake, ClientWish, HandshakeEnd, ListedExport};
+pub use context::{BASE_ALLOCATION, CONTEXTS_MAX, Context, ContextQuery, DIFF, DIRTY_BITMAP, NOW};
 pub use error::{Errno, HandshakeError, TransmissionError};
 pub use export::{BlockSizes, ExportInfo, ExportRefusal, Negotiated, TransmissionFlags};
 pub use read::{ReadAssembly, ReadError};
 pub use reply::{Content, ReplyEncoder, StatusExtent};
 pub use reply_decode::{Chunk, Expected, Reply, ReplyDecoder};
 pub use request::{Cookie, Incoming, Request, RequestDecoder, RequestHeader};
-pub use server::{ExportPurpose, ExportQuestion, ServerHandshake, ServerStep};
+pub use server::{ContextQuestion, ExportPurpose, ExportQuestion, ServerHandshake, ServerStep};
 
 /// `NBDMAGIC`.
 const MAGIC_INIT: u64 = 0x4e42_444d_4147_4943;
@@ -73,5 +75,3 @@ pub const PAYLOAD_BYTES_MAX: u32 = 32 << 20;
 pub const DRAIN_BYTES_MAX: u32 = 64 << 20;
 /// The most extents in a block status reply.
 pub const STATUS_EXTENTS_MAX: usize = 1 << 20;
-/// The metadata context that tells what takes space.
-pub const BASE_ALLOCATION: &str = "base:allocation";

@@ -10,7 +10,8 @@
 //! type         0 NONE          none
 //!              1 OFFSET_DATA   u64 offset | data
 //!              2 OFFSET_HOLE   u64 offset | u32 length
-//!              5 BLOCK_STATUS  u32 context | extents of (u32 length | u32 status)    status: 1 hole, 2 zeros
+//!              5 BLOCK_STATUS  u32 context | extents of (u32 length | u32 status)
+//!                base:allocation: 1 hole, 2 zeros          others: 1 dirty
 //!         2^15+1 ERROR         u32 error | u16 n | text: n
 //!         2^15+2 ERROR_OFFSET  u32 error | u16 n | text: n | u64 offset
 //! ```
@@ -34,9 +35,6 @@ pub(super) const ERROR_BIT: u16 = 1 << 15;
 pub(super) const ERROR: u16 = ERROR_BIT | 1;
 pub(super) const ERROR_OFFSET: u16 = ERROR_BIT | 2;
 
-const STATE_HOLE: u32 = 1;
-const STATE_ZERO: u32 = 2;
-
 /// What zeros are sent from.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -54,19 +52,31 @@ pub enum Content {
 pub struct StatusExtent {
     /// Bytes; not 0.
     pub length: u32,
-    /// It takes no space.
-    pub hole: bool,
-    /// It reads as zeros.
-    pub zero: bool,
+    /// Flags; what they mean, the context says.
+    pub status: u32,
 }
 
 impl StatusExtent {
-    pub(super) fn from_wire(length: u32, status: u32) -> Self {
-        Self { length, hole: status & STATE_HOLE != 0, zero: status & STATE_ZERO != 0 }
+    /// `base:allocation`: it takes no space.
+    pub const HOLE: u32 = 1;
+    /// `base:allocation`: it reads as zeros.
+    pub const ZERO: u32 = 2;
+    /// What is compared differs.
+    pub const DIRTY: u32 = 1;
+
+    /// By `base:allocation`: whether it takes no space.
+    pub fn is_hole(self) -> bool {
+        self.status & Self::HOLE != 0
     }
 
-    fn status(self) -> u32 {
-        (if self.hole { STATE_HOLE } else { 0 }) | (if self.zero { STATE_ZERO } else { 0 })
+    /// By `base:allocation`: whether it reads as zeros.
+    pub fn is_zero(self) -> bool {
+        self.status & Self::ZERO != 0
+    }
+
+    /// By a context that compares: whether it differs.
+    pub fn is_dirty(self) -> bool {
+        self.status & Self::DIRTY != 0
     }
 }
 
@@ -75,13 +85,12 @@ impl StatusExtent {
 #[derive(Debug, Clone)]
 pub struct ReplyEncoder {
     structured: bool,
-    allocation: u32,
 }
 
 impl ReplyEncoder {
     /// For a transmission.
     pub fn new(negotiated: &Negotiated) -> Self {
-        Self { structured: negotiated.structured, allocation: negotiated.allocation.unwrap_or(0) }
+        Self { structured: negotiated.structured }
     }
 
     /// A WRITE, FLUSH, TRIM or WRITE_ZEROES succeeded.
@@ -164,24 +173,32 @@ impl ReplyEncoder {
         }
     }
 
-    /// A BLOCK_STATUS succeeded: at least one extent, from the offset that was asked about on, and no more than one
-    /// if the client wanted one. Those after the first 2^20 are left out.
-    pub fn status(
+    /// A BLOCK_STATUS succeeded: for each context that was agreed on its number and at least one extent, from the offset
+    /// that was asked about on, and no more than one if the client wanted one. Those after the first 2^20 are left out.
+    pub fn status<E>(
         &self,
         cookie: Cookie,
-        extents: impl IntoIterator<Item = StatusExtent>,
+        contexts: impl IntoIterator<Item = (u32, E), IntoIter: ExactSizeIterator>,
         out: &mut Vec<Bytes>,
-    ) {
-        let mut payload = BytesMut::new();
-        payload.put_u32(self.allocation);
-        for extent in extents.into_iter().take(STATUS_EXTENTS_MAX) {
-            payload.put_u32(extent.length);
-            payload.put_u32(extent.status());
+    ) where
+        E: IntoIterator<Item = StatusExtent>,
+    {
+        let contexts = contexts.into_iter();
+        let mut left = contexts.len();
+        for (context, extents) in contexts {
+            let mut payload = BytesMut::new();
+            payload.put_u32(context);
+            for extent in extents.into_iter().take(STATUS_EXTENTS_MAX) {
+                payload.put_u32(extent.length);
+                payload.put_u32(extent.status);
+            }
+            left -= 1;
+            let flags = if left == 0 { DONE } else { 0 };
+            let mut header = BytesMut::with_capacity(CHUNK_BYTES);
+            chunk(&mut header, flags, BLOCK_STATUS, cookie, payload.len() as u32);
+            out.push(header.freeze());
+            out.push(payload.freeze());
         }
-        let mut header = BytesMut::with_capacity(CHUNK_BYTES);
-        chunk(&mut header, DONE, BLOCK_STATUS, cookie, payload.len() as u32);
-        out.push(header.freeze());
-        out.push(payload.freeze());
     }
 }
 

@@ -227,7 +227,7 @@ fn payload_of(kind: u16, expected: Expected, mut payload: Bytes) -> Option<Chunk
                 if length == 0 {
                     return None;
                 }
-                extents.push(StatusExtent::from_wire(length, status));
+                extents.push(StatusExtent { length, status });
             }
             Chunk::Status { context, extents }
         }

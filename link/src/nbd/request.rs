@@ -98,13 +98,13 @@ pub enum Request {
         /// Durable before the answer.
         fua: bool,
     },
-    /// What takes space.
+    /// What every metadata context that was agreed on tells.
     BlockStatus {
         /// First byte.
         offset: u64,
         /// Bytes; a hint.
         length: u32,
-        /// One extent is enough.
+        /// One extent of each is enough.
         one: bool,
     },
 }
@@ -239,7 +239,7 @@ pub struct RequestDecoder {
     minimum_bytes: u32,
     maximum_bytes: u32,
     structured: bool,
-    allocation: bool,
+    has_contexts: bool,
     state: State,
 }
 
@@ -266,7 +266,7 @@ impl RequestDecoder {
             minimum_bytes: negotiated.info.sizes.minimum_bytes.max(1),
             maximum_bytes: negotiated.info.sizes.maximum_bytes,
             structured: negotiated.structured,
-            allocation: negotiated.allocation.is_some(),
+            has_contexts: !negotiated.contexts.is_empty(),
             state: State::Header,
         }
     }
@@ -362,7 +362,7 @@ impl RequestDecoder {
                     Request::WriteZeroes { offset, length, no_hole, fast: flags & FAST_ZERO != 0, fua };
                 (request, NO_HOLE | fast)
             }
-            BLOCK_STATUS if self.allocation => {
+            BLOCK_STATUS if self.has_contexts => {
                 (Request::BlockStatus { offset, length, one: flags & REQ_ONE != 0 }, REQ_ONE)
             }
             BLOCK_STATUS => return reject(Errno::Invalid, "no metadata context was negotiated"),

@@ -9,16 +9,17 @@
 
 use bytes::{Buf, BufMut, BytesMut};
 
+use super::context::{CONTEXTS_MAX, Context, ContextQuery};
 use super::error::HandshakeError;
 use super::export::{ExportInfo, ExportRefusal, Negotiated, TransmissionFlags};
 use super::option::{self, GoRequest, Info, MetaContextRequest, OptionErrorKind, OptionReply};
 use super::{
-    BASE_ALLOCATION, EXPORT_NAME_ZEROES, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, MAGIC_INIT, MAGIC_OPTION,
-    OPTION_BYTES_MAX, OPTIONS_MAX, TEXT_BYTES_MAX,
+    EXPORT_NAME_ZEROES, FLAG_FIXED_NEWSTYLE, FLAG_NO_ZEROES, MAGIC_INIT, MAGIC_OPTION, OPTION_BYTES_MAX,
+    OPTIONS_MAX, TEXT_BYTES_MAX,
 };
 
-/// The number under which a server reports `base:allocation`.
-const ALLOCATION_CONTEXT: u32 = 1;
+/// Queries of one option for metadata contexts; each takes some looking up.
+const QUERIES_MAX: usize = 256;
 
 /// The server's side of the handshake.
 ///
@@ -31,7 +32,7 @@ const ALLOCATION_CONTEXT: u32 = 1;
 /// At [`ServerStep::StartTls`] write out `output`, do the TLS handshake on the same connection, and go on over the
 /// encrypted one with [`encrypted`](Self::encrypted): the negotiation begins anew, without another greeting.
 ///
-/// It keeps no more than the name of one export. `input` need not hold more than 32 KiB and a header.
+/// It keeps no more than the names of one export and of [`CONTEXTS_MAX`] contexts. `input` need not hold more than 32 KiB and a header.
 #[derive(Debug)]
 pub struct ServerHandshake {
     state: State,
@@ -39,8 +40,8 @@ pub struct ServerHandshake {
     options: u32,
     no_zeroes: bool,
     structured: bool,
-    /// The export for which the client selected `base:allocation`.
-    allocation_for: Option<String>,
+    /// The contexts that the client selected, and for which export.
+    selected: Option<(String, Vec<Context>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +82,8 @@ enum Skipped {
 pub enum ServerStep {
     /// To know about an export: [`ServerHandshake::answer_export`].
     Export(ExportQuestion),
+    /// To know which metadata contexts an export has: [`ServerHandshake::answer_contexts`].
+    Contexts(ContextQuestion),
     /// To know all exports: [`ServerHandshake::answer_list`].
     List,
     /// TLS begins: [`ServerHandshake::encrypted`].
@@ -108,13 +111,33 @@ pub enum ExportPurpose {
     Enter,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     ExportName,
     Go,
     Info,
-    ListContexts(Vec<String>),
-    SetContexts(Vec<String>),
+}
+
+/// Metadata contexts are asked for. Every query has the form of one.
+#[derive(Debug)]
+pub struct ContextQuestion {
+    /// Whose.
+    pub export: String,
+    /// Which, as [`ContextQuery`] understands it.
+    pub queries: Vec<String>,
+    /// The client selects them, and only those that are named in full count; else it wants a list.
+    pub select: bool,
+}
+
+impl ContextQuestion {
+    /// Whether a context that there is is among those that are asked for.
+    pub fn asks_for(&self, name: &str) -> bool {
+        if self.select {
+            self.queries.iter().any(|query| query == name)
+        } else {
+            ContextQuery::lists(&self.queries, name)
+        }
+    }
 }
 
 impl ServerHandshake {
@@ -129,7 +152,7 @@ impl ServerHandshake {
             options: 0,
             no_zeroes: false,
             structured: false,
-            allocation_for: None,
+            selected: None,
         }
     }
 
@@ -218,12 +241,7 @@ impl ServerHandshake {
             (Ok(info), _) => info,
             (Err(refusal), Asked::ExportName) => return Err(HandshakeError::Export { name, refusal }),
             (Err(refusal), _) => {
-                let kind = match refusal {
-                    ExportRefusal::Unknown => OptionErrorKind::Unknown,
-                    ExportRefusal::NotReady => OptionErrorKind::Policy,
-                    ExportRefusal::ShuttingDown => OptionErrorKind::Shutdown,
-                };
-                refuse(option, kind, &format!("export {name:?}: {refusal}"), output);
+                refuse_export(option, &name, refusal, output);
                 return Ok(None);
             }
         };
@@ -256,24 +274,38 @@ impl ServerHandshake {
                     return Ok(Some(self.negotiated(name, info)));
                 }
             }
-            Asked::ListContexts(queries) => {
-                if queries.is_empty() || queries.iter().any(|q| q == "base:" || q == BASE_ALLOCATION) {
-                    // The number means nothing in a list.
-                    OptionReply::MetaContext { id: 0, name: BASE_ALLOCATION.to_owned() }
-                        .encode(option, output);
-                }
-                OptionReply::Ack.encode(option, output);
-            }
-            Asked::SetContexts(queries) => {
-                if queries.iter().any(|q| q == BASE_ALLOCATION) {
-                    self.allocation_for = Some(name);
-                    OptionReply::MetaContext { id: ALLOCATION_CONTEXT, name: BASE_ALLOCATION.to_owned() }
-                        .encode(option, output);
-                }
-                OptionReply::Ack.encode(option, output);
-            }
         }
         Ok(None)
+    }
+
+    /// Answers a [`ContextQuestion`] with the names of those that there are, each once.
+    pub fn answer_contexts(
+        &mut self,
+        question: ContextQuestion,
+        answer: Result<Vec<String>, ExportRefusal>,
+        output: &mut BytesMut,
+    ) {
+        let ContextQuestion { export, select, .. } = question;
+        let option = if select { option::SET_META_CONTEXT } else { option::LIST_META_CONTEXT };
+        let names = match answer {
+            Ok(names) => names,
+            Err(refusal) => return refuse_export(option, &export, refusal, output),
+        };
+        if select && names.len() > CONTEXTS_MAX {
+            let message = format!("a connection has at most {CONTEXTS_MAX} metadata contexts");
+            return refuse(option, OptionErrorKind::TooBig, &message, output);
+        }
+        // The number means nothing in a list.
+        let number = |at: usize| if select { at as u32 + 1 } else { 0 };
+        let contexts = names.into_iter().enumerate().map(|(at, name)| Context { id: number(at), name });
+        let contexts: Vec<_> = contexts.collect();
+        for Context { id, name } in &contexts {
+            OptionReply::MetaContext { id: *id, name: name.clone() }.encode(option, output);
+        }
+        OptionReply::Ack.encode(option, output);
+        if select {
+            self.selected = Some((export, contexts));
+        }
     }
 
     /// Answers [`ServerStep::List`] with the names of the exports.
@@ -289,7 +321,7 @@ impl ServerHandshake {
     pub fn encrypted(&mut self) {
         self.tls = Tls::Established;
         self.structured = false;
-        self.allocation_for = None;
+        self.selected = None;
     }
 
     fn header(&mut self, input: &mut BytesMut) -> Result<(), HandshakeError> {
@@ -322,7 +354,7 @@ impl ServerHandshake {
             | option::SET_META_CONTEXT => {
                 if option == option::SET_META_CONTEXT {
                     // What was selected before is gone, whatever becomes of this.
-                    self.allocation_for = None;
+                    self.selected = None;
                 }
                 if length > OPTION_BYTES_MAX {
                     State::Skip { option, left: length, then: Skipped::TooBig }
@@ -385,34 +417,37 @@ impl ServerHandshake {
                 let Ok(request) = MetaContextRequest::decode(data) else {
                     return invalid("lengths or text of the option are wrong", output);
                 };
-                if request.queries.iter().any(|query| !query.contains(':')) {
-                    return invalid("a query has no namespace", output);
+                if request.queries.iter().any(|query| ContextQuery::parse(query).is_err()) {
+                    return invalid(
+                        "a query has no namespace, or not the form that its namespace has",
+                        output,
+                    );
                 }
-                let asked = if option == option::SET_META_CONTEXT {
-                    Asked::SetContexts(request.queries)
-                } else {
-                    Asked::ListContexts(request.queries)
-                };
-                Ok(Some(ask(request.export, asked)))
+                let MetaContextRequest { export, queries } = request;
+                if queries.len() > QUERIES_MAX {
+                    let message = format!("more than {QUERIES_MAX} queries in one option");
+                    refuse(option, OptionErrorKind::TooBig, &message, output);
+                    return Ok(None);
+                }
+                let select = option == option::SET_META_CONTEXT;
+                Ok(Some(ServerStep::Contexts(ContextQuestion { export, queries, select })))
             }
         }
     }
 
-    fn negotiated(&self, export: String, info: ExportInfo) -> Negotiated {
-        let allocation =
-            (self.structured && self.allocation_for.as_ref() == Some(&export)).then_some(ALLOCATION_CONTEXT);
-        Negotiated { export, info, structured: self.structured, allocation }
+    fn negotiated(&mut self, export: String, info: ExportInfo) -> Negotiated {
+        let selected = self.selected.take().filter(|(of, _)| self.structured && *of == export);
+        let contexts = selected.map_or_else(Vec::new, |(_, contexts)| contexts);
+        Negotiated { export, info, structured: self.structured, contexts }
     }
 }
 
 impl Asked {
-    fn option(&self) -> u32 {
+    fn option(self) -> u32 {
         match self {
             Self::ExportName => option::EXPORT_NAME,
             Self::Go => option::GO,
             Self::Info => option::INFO,
-            Self::ListContexts(_) => option::LIST_META_CONTEXT,
-            Self::SetContexts(_) => option::SET_META_CONTEXT,
         }
     }
 }
@@ -420,9 +455,18 @@ impl Asked {
 fn ask(name: String, asked: Asked) -> ServerStep {
     let purpose = match asked {
         Asked::ExportName | Asked::Go => ExportPurpose::Enter,
-        Asked::Info | Asked::ListContexts(_) | Asked::SetContexts(_) => ExportPurpose::Describe,
+        Asked::Info => ExportPurpose::Describe,
     };
     ServerStep::Export(ExportQuestion { name, purpose, asked })
+}
+
+fn refuse_export(option: u32, name: &str, refusal: ExportRefusal, output: &mut BytesMut) {
+    let kind = match refusal {
+        ExportRefusal::Unknown => OptionErrorKind::Unknown,
+        ExportRefusal::NotReady => OptionErrorKind::Policy,
+        ExportRefusal::ShuttingDown => OptionErrorKind::Shutdown,
+    };
+    refuse(option, kind, &format!("export {name:?}: {refusal}"), output);
 }
 
 fn refuse(option: u32, kind: OptionErrorKind, message: &str, output: &mut BytesMut) {

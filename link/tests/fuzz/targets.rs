@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use twintrack_link::manage::{Answer, Command, Refusal};
 use twintrack_link::nbd::{
-    BlockSizes, ClientHandshake, ClientWish, Cookie, DRAIN_BYTES_MAX, Expected, ExportInfo, ExportRefusal,
-    HandshakeEnd, Incoming, Negotiated, ReadAssembly, ReplyDecoder, Request, RequestDecoder, ServerHandshake,
-    ServerStep,
+    BASE_ALLOCATION, BlockSizes, ClientHandshake, ClientWish, Cookie, DRAIN_BYTES_MAX, Expected, ExportInfo,
+    ExportRefusal, HandshakeEnd, Incoming, Negotiated, ReadAssembly, ReplyDecoder, Request, RequestDecoder,
+    ServerHandshake, ServerStep,
 };
 use twintrack_link::remote::{
     Connection, Decoder, Encoder, HEADER_BYTES, Happening, Hello, PAYLOAD_BYTES_MAX, Timing, VERSION,
@@ -20,6 +20,8 @@ use twintrack_link::remote::{
 /// Exports that the server has, beside one that is not ready.
 const EXPORTS: [(&str, bool); 2] = [("db", false), ("ro", true)];
 const NOT_READY: &str = "offline";
+/// The contexts of each.
+const CONTEXTS: [&str; 3] = [BASE_ALLOCATION, "x-twintrack:diff/4/now", "qemu:dirty-bitmap:db"];
 const SIZE_BYTES: u64 = 1 << 30;
 /// What a handshake may send back for one byte that it gets; a list is the longest answer.
 const ANSWER_BYTES_MAX: usize = 1024;
@@ -44,8 +46,10 @@ pub fn nbd_client(data: &[u8]) {
         None | Some(HandshakeEnd::StartTls) => {}
         Some(end) => panic!("{end:?} before TLS"),
     }
-    let enter =
-        |structured, allocation| ClientWish::Enter { export: "db".to_owned(), structured, allocation };
+    let enter = |structured, status: bool| {
+        let contexts = if status { CONTEXTS.map(str::to_owned).into() } else { Vec::new() };
+        ClientWish::Enter { export: "db".to_owned(), structured, contexts }
+    };
     let describe = ClientWish::Describe { export: "db".to_owned() };
     for wish in [enter(true, true), enter(true, false), enter(false, false), describe, ClientWish::List] {
         assert_same(STEPS.map(|step| ask(data, step, wish.clone())));
@@ -180,6 +184,12 @@ fn serve(data: &[u8], step: usize) -> Served {
                 Ok(Some(ServerStep::StartTls)) => panic!("TLS begins where there is none"),
                 Ok(Some(ServerStep::List)) => {
                     machine.answer_list(EXPORTS.map(|(name, _)| name), &mut served.output);
+                }
+                Ok(Some(ServerStep::Contexts(question))) => {
+                    let names =
+                        CONTEXTS.into_iter().filter(|name| question.asks_for(name)).map(str::to_owned);
+                    let answer = export(&question.export).map(|_| names.collect());
+                    machine.answer_contexts(question, answer, &mut served.output);
                 }
                 Ok(Some(ServerStep::Export(question))) => {
                     let answer = export(&question.name);

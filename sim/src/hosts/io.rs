@@ -223,7 +223,7 @@ impl Io {
     }
 
     async fn status(&mut self, offset: u64, length: u32) {
-        if self.client.negotiated().allocation.is_none() {
+        if self.client.negotiated().allocation().is_none() {
             return;
         }
         self.call = self.host.shared.ledger().history.tick();
@@ -237,7 +237,7 @@ impl Io {
             }
             for extent in extents {
                 let until = (at + u64::from(extent.length)).min(size);
-                if extent.zero && at < until {
+                if extent.is_zero() && at < until {
                     let checked = ledger.history.end_hole(self.volume, at, until - at, self.call);
                     ledger.hold(checked);
                 }

@@ -268,6 +268,7 @@ impl Host {
                 structured,
                 block_status: structured,
                 handshake_deadline: Duration::from_secs(10),
+                ..NbdOptions::default()
             };
             NbdClient::connect(stream, export, &options).await
         };

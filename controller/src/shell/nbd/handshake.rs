@@ -1,16 +1,18 @@
 //! From a fresh socket to an attached device.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use twintrack_link::nbd::{
-    ExportInfo, ExportPurpose, ExportRefusal, HandshakeError, Negotiated, ServerHandshake, ServerStep,
+    Context, ExportInfo, ExportPurpose, ExportRefusal, HandshakeError, Negotiated, ServerHandshake,
+    ServerStep,
 };
 
 use super::HANDSHAKE_TIMEOUT;
-use crate::firmware::AttachError;
+use crate::firmware::{AttachError, StatusOf};
 use crate::shell::array::{Array, Host, ToHost};
 use crate::shell::seams::{Disk, Net};
 
@@ -22,6 +24,8 @@ pub(super) struct Entered<S> {
     pub(super) stream: S,
     pub(super) encrypted: bool,
     pub(super) negotiated: Negotiated,
+    /// What each of its contexts means.
+    pub(super) statuses: Arc<[StatusOf]>,
     /// What it has sent beyond the handshake.
     pub(super) input: BytesMut,
 }
@@ -53,7 +57,7 @@ where
     N: Net,
 {
     let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
-    let mut encrypted = false;
+    let (mut encrypted, mut selected) = (false, Vec::new());
     let mut machine = if net.requires_encryption(&stream) {
         ServerHandshake::over_tls(&mut output)
     } else {
@@ -89,6 +93,14 @@ where
                 let exports = array.exports();
                 machine.answer_list(exports.iter().map(String::as_str), &mut output);
             }
+            Some(ServerStep::Contexts(question)) => {
+                let answer = array.contexts(&question).map_err(refusal);
+                let names = answer.as_ref().map(|found| names(found)).map_err(|refusal| *refusal);
+                if question.select {
+                    selected = answer.unwrap_or_default();
+                }
+                machine.answer_contexts(question, names, &mut output);
+            }
             Some(ServerStep::Export(question)) => {
                 let answer = attach(array, &question.name, attached).await;
                 if question.purpose == ExportPurpose::Describe {
@@ -96,7 +108,8 @@ where
                 }
                 if let Some(negotiated) = machine.answer_export(question, answer, &mut output)? {
                     send(&mut stream, encrypted, &mut output).await?;
-                    return Ok(Some(Entered { stream, encrypted, negotiated, input }));
+                    let statuses = statuses(&negotiated.contexts, &selected);
+                    return Ok(Some(Entered { stream, encrypted, negotiated, statuses, input }));
                 }
                 // What was not entered is not kept.
                 leave(array, attached);
@@ -126,10 +139,26 @@ async fn attach<D: Disk>(
     let host = attached.insert(array.attach(name.to_owned()).ok_or(ExportRefusal::ShuttingDown)?);
     match host.inbox.recv().await {
         Some(ToHost::Attached(Ok(info))) => Ok(ExportInfo::device(info.size_bytes, info.read_only)),
-        Some(ToHost::Attached(Err(AttachError::Unknown))) => Err(ExportRefusal::Unknown),
-        Some(ToHost::Attached(Err(AttachError::NotReady))) => Err(ExportRefusal::NotReady),
+        Some(ToHost::Attached(Err(error))) => Err(refusal(error)),
         Some(ToHost::Reply(..) | ToHost::Close) | None => Err(ExportRefusal::ShuttingDown),
     }
+}
+
+fn refusal(error: AttachError) -> ExportRefusal {
+    match error {
+        AttachError::Unknown => ExportRefusal::Unknown,
+        AttachError::NotReady => ExportRefusal::NotReady,
+    }
+}
+
+fn names(found: &[(String, StatusOf)]) -> Vec<String> {
+    found.iter().map(|(name, _)| name.clone()).collect()
+}
+
+/// What the contexts mean that were agreed on: all of them are from the last selection.
+fn statuses(contexts: &[Context], selected: &[(String, StatusOf)]) -> Arc<[StatusOf]> {
+    let meaning = |context: &Context| selected.iter().find(|(name, _)| *name == context.name);
+    contexts.iter().filter_map(meaning).map(|(_, of)| *of).collect()
 }
 
 fn leave<D>(array: &Array<D>, attached: &mut Option<Host>) {

@@ -54,7 +54,7 @@ pub(super) async fn serve_connection<D, N>(
         () = place.lost() => Err(handshake::Failure::PlaceLost),
     };
     match (entered, attached) {
-        (Ok(Some(Entered { stream, encrypted, negotiated, input })), Some(host)) => {
+        (Ok(Some(Entered { stream, encrypted, negotiated, statuses, input })), Some(host)) => {
             let Some(_turn) = place.turn() else {
                 // At the last moment.
                 array.detach(host.conn);
@@ -64,7 +64,7 @@ pub(super) async fn serve_connection<D, N>(
             info!(conn = host.conn.0, export = %negotiated.export, "{how}");
             let conn = host.conn;
             let outbox = Outbox::new(encrypted);
-            let end = transmission::run(array, stream, host, &negotiated, input, outbox).await;
+            let end = transmission::run(array, stream, host, (&negotiated, statuses), input, outbox).await;
             info!(conn = conn.0, %end, "host disconnected");
         }
         (result, attached) => {

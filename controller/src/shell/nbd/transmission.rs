@@ -21,7 +21,7 @@ use twintrack_link::nbd::{
 
 use super::share::Share;
 use super::{CONNECTION_PAYLOAD_BYTES_MAX, OWN_BYTES, REQUESTS_MAX, STALL_TIMEOUT};
-use crate::firmware::{ConnId, Event, Extent, HostError, HostOp, Reply, Segment, Tag};
+use crate::firmware::{ConnId, Event, Extent, HostError, HostOp, Reply, Segment, StatusOf, Tag};
 use crate::shell::array::{Array, Host, Outcome, ToHost};
 use crate::shell::outbox::Outbox;
 use crate::shell::seams::Disk;
@@ -70,7 +70,7 @@ pub(super) async fn run<D, S>(
     array: Arc<Array<D>>,
     stream: S,
     mut host: Host,
-    negotiated: &Negotiated,
+    (negotiated, statuses): (&Negotiated, Arc<[StatusOf]>),
     mut input: BytesMut,
     outbox: Outbox,
 ) -> End
@@ -79,7 +79,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut transmission = Transmission::new(Arc::clone(&array), host.conn, negotiated, outbox);
+    let mut transmission = Transmission::new(Arc::clone(&array), host.conn, negotiated, statuses, outbox);
     let mut operations = Operations::new();
     let stall = tokio::time::sleep(STALL_TIMEOUT);
     tokio::pin!(stall);
@@ -182,6 +182,9 @@ struct Transmission<D> {
     conn: ConnId,
     decoder: RequestDecoder,
     encoder: ReplyEncoder,
+    /// What each metadata context means, and its number.
+    statuses: Arc<[StatusOf]>,
+    contexts: Vec<u32>,
     /// Whether more requests are taken.
     reading: bool,
     told_to_close: bool,
@@ -211,18 +214,25 @@ struct Pending {
     cookie: Cookie,
     offset: u64,
     dont_fragment: bool,
-    one_extent: bool,
     bytes: usize,
 }
 
 impl<D: Disk> Transmission<D> {
-    fn new(array: Arc<Array<D>>, conn: ConnId, negotiated: &Negotiated, outbox: Outbox) -> Self {
+    fn new(
+        array: Arc<Array<D>>,
+        conn: ConnId,
+        negotiated: &Negotiated,
+        statuses: Arc<[StatusOf]>,
+        outbox: Outbox,
+    ) -> Self {
         let share = Share::new(array.payload(), OWN_BYTES);
         Self {
             array,
             conn,
             decoder: RequestDecoder::new(negotiated),
             encoder: ReplyEncoder::new(negotiated),
+            statuses,
+            contexts: negotiated.contexts.iter().map(|context| context.id).collect(),
             reading: true,
             told_to_close: false,
             left: false,
@@ -335,7 +345,7 @@ impl<D: Disk> Transmission<D> {
     }
 
     fn request(&mut self, cookie: Cookie, request: Request) {
-        let (mut dont_fragment, mut one_extent, mut bytes) = (false, false, 0);
+        let (mut dont_fragment, mut bytes) = (false, 0);
         let (offset, _) = request.range();
         let op = match request {
             Request::Read { offset, length, dont_fragment: whole } => {
@@ -356,13 +366,12 @@ impl<D: Disk> Transmission<D> {
                 HostOp::WriteZeroes { offset, length, no_hole, fua }
             }
             Request::BlockStatus { offset, length, one } => {
-                one_extent = one;
-                HostOp::BlockStatus { offset, length, one }
+                HostOp::BlockStatus { offset, length, one, of: Arc::clone(&self.statuses) }
             }
         };
         self.last_tag += 1;
         let tag = Tag(self.last_tag);
-        self.pending.insert(tag, Pending { cookie, offset, dont_fragment, one_extent, bytes });
+        self.pending.insert(tag, Pending { cookie, offset, dont_fragment, bytes });
         self.pending_bytes += bytes;
         self.step(Event::Host { conn: self.conn, tag, op });
     }
@@ -420,9 +429,11 @@ impl<D: Disk> Transmission<D> {
                 let content = segments.into_iter().map(content);
                 self.encoder.data(cookie, pending.offset, pending.dont_fragment, content, out);
             }
-            Ok(Reply::Status(extents)) => {
-                let most = if pending.one_extent { 1 } else { usize::MAX };
-                self.encoder.status(cookie, extents.into_iter().take(most).map(extent), out);
+            Ok(Reply::Status(lists)) => {
+                let told = self.contexts.iter().zip(self.statuses.iter()).zip(lists);
+                let told: Vec<_> =
+                    told.map(|((id, of), list)| (*id, list.into_iter().map(|it| extent(*of, it)))).collect();
+                self.encoder.status(cookie, told, out);
             }
             Err(error) => {
                 let (errno, reason) = errno(error);
@@ -448,8 +459,13 @@ fn content(segment: Segment) -> Content {
     }
 }
 
-fn extent(extent: Extent) -> StatusExtent {
-    StatusExtent { length: extent.length, hole: !extent.allocated, zero: !extent.allocated }
+fn extent(of: StatusOf, extent: Extent) -> StatusExtent {
+    let status = match (of, extent.set) {
+        (StatusOf::Allocation, true) | (StatusOf::Differs(..), false) => 0,
+        (StatusOf::Allocation, false) => StatusExtent::HOLE | StatusExtent::ZERO,
+        (StatusOf::Differs(..), true) => StatusExtent::DIRTY,
+    };
+    StatusExtent { length: extent.length, status }
 }
 
 fn errno(error: HostError) -> (Errno, &'static str) {
@@ -458,6 +474,9 @@ fn errno(error: HostError) -> (Errno, &'static str) {
         HostError::Io => (Errno::Io, "a store of the array failed"),
         HostError::NoSpace => (Errno::NoSpace, "the pool is full"),
         HostError::ReadOnly => (Errno::Perm, "the device takes no writes"),
+        HostError::NotComparable => {
+            (Errno::Invalid, "a session of this metadata context is no longer active")
+        }
         HostError::Gone => (Errno::Shutdown, "the device is offline or gone, or its session ended"),
     }
 }

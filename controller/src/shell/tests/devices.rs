@@ -39,7 +39,7 @@ async fn a_device_keeps_what_is_written() {
     want[(1 << 20) + 4096..(1 << 20) + 8192].fill(0);
     want[(1 << 20) + 65536..(1 << 20) + 2 * 65536].fill(0);
     let allocated = |extents: &[twintrack_link::nbd::StatusExtent]| {
-        extents.iter().filter(|e| !e.hole).map(|e| u64::from(e.length)).sum::<u64>()
+        extents.iter().filter(|e| !e.is_hole()).map(|e| u64::from(e.length)).sum::<u64>()
     };
     let extents = db.block_status(0, 4 << 20).await.unwrap();
     assert!(allocated(&extents) >= 15 * 65536 && allocated(&extents) <= 17 * 65536, "{extents:?}");
@@ -188,7 +188,7 @@ async fn a_client_that_does_not_read_harms_nobody() {
 
     let mut greedy = array.net.connect(&endpoint("nbd"));
     let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
-    let wish = ClientWish::Enter { export: "db".into(), structured: true, allocation: false };
+    let wish = ClientWish::Enter { export: "db".into(), structured: true, contexts: Vec::new() };
     let mut client = ClientHandshake::new(wish);
     while client.feed(&mut input, &mut output).unwrap().is_none() {
         greedy.write_all_buf(&mut output).await.unwrap();
@@ -375,7 +375,7 @@ async fn payload_is_shared_by_all_connections() {
 pub(super) async fn raw(array: &Running) -> DuplexStream {
     let mut stream = array.net.connect(&endpoint("nbd"));
     let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
-    let wish = ClientWish::Enter { export: "db".into(), structured: false, allocation: false };
+    let wish = ClientWish::Enter { export: "db".into(), structured: false, contexts: Vec::new() };
     let mut client = ClientHandshake::new(wish);
     while client.feed(&mut input, &mut output).unwrap().is_none() {
         stream.write_all_buf(&mut output).await.unwrap();

@@ -133,6 +133,9 @@ pub enum WordError {
     /// Not a session.
     #[error("write a session's number, such as ses-4 or 4")]
     Session,
+    /// Not a session, and not now.
+    #[error("write a session's number, such as ses-4 or 4, or now")]
+    Other,
     /// Not a group.
     #[error("write a group's number, such as grp-2 or 2")]
     Group,
@@ -174,6 +177,23 @@ pub enum WordError {
 /// A session: `ses-4` or `4`.
 pub fn session(text: &str) -> Result<SessionId, WordError> {
     number(text, "ses-").map(SessionId).ok_or(WordError::Session)
+}
+
+/// What a session is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Other {
+    /// Another one.
+    Session(SessionId),
+    /// Its standard device.
+    Now,
+}
+
+/// A session, or `now`.
+pub fn other(text: &str) -> Result<Other, WordError> {
+    match text {
+        "now" => Ok(Other::Now),
+        _ => session(text).map(Other::Session).map_err(|_| WordError::Other),
+    }
 }
 
 /// A group: `grp-2` or `2`.

@@ -9,6 +9,7 @@ mod args;
 mod array;
 mod changed;
 mod device;
+mod diff;
 mod failure;
 mod generate;
 mod group;

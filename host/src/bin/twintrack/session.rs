@@ -13,9 +13,10 @@ use twintrack_link::time::utc;
 
 use crate::Context;
 use crate::advice::Advice;
-use crate::args;
+use crate::args::{self, Other};
 use crate::changed;
 use crate::device;
+use crate::diff;
 use crate::failure::Failure;
 use crate::group;
 use crate::output::{self, Waiting};
@@ -118,6 +119,17 @@ pub enum SessionCommand {
         #[arg(value_parser = args::session)]
         session: SessionId,
     },
+    /// Prints which bytes differ between two sessions of a device, or between one and the device now
+    ///
+    /// What was written through the virtual devices counts. What was written may be told of as a whole track.
+    Diff {
+        /// The session, active
+        #[arg(value_parser = args::session)]
+        session: SessionId,
+        /// Another one of the same standard device, or `now`
+        #[arg(value_name = "SESSION|now", default_value = "now", value_parser = args::other)]
+        other: Other,
+    },
     /// Writes one changed track of a deactivated session, as it was, to standard output
     Read {
         /// The session
@@ -162,6 +174,7 @@ impl SessionCommand {
             Self::Remove { .. } => sessions("session remove"),
             Self::List { .. } => Advice::new("session list", &["device list"], &["session list"]),
             Self::Changed { .. } => sessions("session changed"),
+            Self::Diff { .. } => sessions("session diff"),
             Self::Read { session, .. } => {
                 let changed = format!("session changed {session}");
                 Advice::new("session read", &["session list", &changed], &["session list"])
@@ -216,6 +229,7 @@ impl SessionCommand {
             }
             Self::List { standard } => array.session_list(standard.as_deref()).await?,
             Self::Changed { session } => return changed::print(context, session).await,
+            Self::Diff { session, other } => return diff::print(context, session, other).await,
             Self::Read { session, track, output } => return read(context, session, track, output).await,
         };
         context.output.show(&sessions, || table(&sessions))
