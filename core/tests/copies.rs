@@ -92,26 +92,18 @@ fn hunted() {
 /// The defects that show without a power cut.
 #[cfg(debug_assertions)]
 mod planted {
-    use twintrack_core::defect::Defect;
-
-    use crate::common::hunt::expect_found;
-
-    macro_rules! found {
-        ($($test:ident $defect:ident;)*) => {
-            $(#[test] fn $test() { expect_found(Defect::$defect, 50); })*
-        };
-    }
+    use crate::common::hunt::found;
 
     found! {
-        commit_out_of_order CommitOutOfOrder;
-        drop_reused DropReused;
-        discard_unheld DiscardUnheld;
-        old_track_not_kept OldTrackNotKept;
-        version_off_by_one VersionOffByOne;
-        stamp_from_device StampFromDevice;
-        mask_bit_too_many MaskBitTooMany;
-        overlay_not_carried OverlayNotCarried;
-        window_end_ignored WindowEndIgnored;
-        own_not_returned OwnNotReturned;
+        commit_out_of_order CommitOutOfOrder 50;
+        drop_reused DropReused 50;
+        discard_unheld DiscardUnheld 50;
+        old_track_not_kept OldTrackNotKept 50;
+        version_off_by_one VersionOffByOne 50;
+        stamp_from_device StampFromDevice 50;
+        mask_bit_too_many MaskBitTooMany 50;
+        overlay_not_carried OverlayNotCarried 50;
+        window_end_ignored WindowEndIgnored 50;
+        own_not_returned OwnNotReturned 50;
     }
 }

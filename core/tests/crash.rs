@@ -62,15 +62,7 @@ fn hunted() {
 /// Every defect that can be planted in core is found.
 #[cfg(debug_assertions)]
 mod planted {
-    use twintrack_core::defect::Defect;
-
-    use crate::common::hunt::expect_found;
-
-    macro_rules! found {
-        ($($test:ident $defect:ident $within:literal;)*) => {
-            $(#[test] fn $test() { expect_found(Defect::$defect, $within); })*
-        };
-    }
+    use crate::common::hunt::found;
 
     found! {
         commit_out_of_order CommitOutOfOrder 200;

@@ -1,24 +1,9 @@
 //! What users of other replicated storage suffer from, each as a small plan that is run here: see the table in
 //! `docs/simulator.md`. The oracles look on as in every run; a test says besides that the plan came to what it is about.
 
-use std::path::Path;
-use std::process::Command;
+mod common;
 
-use serde_json::{Value, json};
-
-/// Runs a plan; its timeline.
-fn timeline(name: &str) -> String {
-    let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/plans/{name}.plan"));
-    let job = json!({ "run": { "plan": plan }, "keep": true });
-    // In a process of its own, see `runs.rs`.
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_twintrack-sim")).arg(job.to_string()).output().expect("it runs");
-    let report: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    let text = report["outcome"]["timeline"].as_str().expect("it was asked for");
-    assert_eq!(report["outcome"]["violations"], json!([]), "{text}");
-    text.into()
-}
+use common::timeline;
 
 /// The part of it in which faults strike.
 fn while_faults_strike(timeline: &str) -> &str {

@@ -1,18 +1,11 @@
-//! Whole runs, each in a process of its own: tokio numbers tasks through the whole process, and the order in which a
-//! crashed array's tasks are dropped goes by these numbers.
+//! Whole runs.
 
-use std::process::Command;
+mod common;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use twintrack_sim::plan::Scenario;
 
-/// Runs a job; its report.
-fn work(job: &Value) -> Value {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_twintrack-sim")).arg(job.to_string()).output().expect("it runs");
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
-}
+use common::work;
 
 #[test]
 fn every_scenario_passes() {

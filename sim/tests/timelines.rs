@@ -1,21 +1,10 @@
 //! A dozen small plans, and what came of each: the timeline as a person reads it, without the pages of the metadata
 //! file. A change of a snapshot is a change of what the array does, or of the order in which it does it.
 
-use std::path::Path;
-use std::process::Command;
-
-use serde_json::{Value, json};
+mod common;
 
 fn timeline(name: &str) -> String {
-    let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/plans/{name}.plan"));
-    let job = json!({ "run": { "plan": plan }, "keep": true });
-    // In a process of its own, see `runs.rs`.
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_twintrack-sim")).arg(job.to_string()).output().expect("it runs");
-    let report: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    let text = report["outcome"]["timeline"].as_str().expect("it was asked for");
-    assert_eq!(report["outcome"]["violations"], json!([]), "{text}");
+    let text = common::timeline(name);
     let lines = text.lines().filter(|line| !line.contains(" metadata "));
     lines.map(str::trim_end).collect::<Vec<_>>().join("\n")
 }

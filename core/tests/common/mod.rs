@@ -266,6 +266,18 @@ pub mod hunt {
 
     use super::{Run, find};
 
+    /// Tests that the histories find defects, each within so many seeds.
+    #[allow(unused_macros, reason = "each test program uses a part of this")]
+    macro_rules! found {
+        ($($test:ident $defect:ident $within:literal;)*) => {
+            $(#[test] fn $test() {
+                $crate::common::hunt::expect_found(twintrack_core::defect::Defect::$defect, $within);
+            })*
+        };
+    }
+    #[allow(unused_imports, reason = "each test program uses a part of this")]
+    pub(crate) use found;
+
     const DEFECT: &str = "TWINTRACK_DEFECT";
     const WITHIN: &str = "TWINTRACK_WITHIN";
 

@@ -39,13 +39,13 @@ pub fn run(line: &str, answers: &[Answer]) -> (Vec<String>, String) {
 }
 
 /// What a command asks, when it gets this answer.
-fn asked(line: &str, answer: Answer) -> String {
+pub fn asked(line: &str, answer: Answer) -> String {
     let (asked, _) = run(line, &[answer]);
     asked.join("\n")
 }
 
 /// What a command prints, when it gets this answer.
-fn printed(line: &str, answer: Answer) -> String {
+pub fn printed(line: &str, answer: Answer) -> String {
     run(line, &[answer]).1
 }
 
@@ -67,6 +67,8 @@ fn commands_on_devices_are_sent() {
         ("device resize db 1TiB", r#"{"command":"device-resize","name":"db","size_bytes":1099511627776}"#),
         ("device online db", r#"{"command":"device-online","name":"db","online":true}"#),
         ("device offline db", r#"{"command":"device-online","name":"db","online":false}"#),
+        ("device reserve db", r#"{"command":"device-reserve","name":"db","reserved":true}"#),
+        ("device unreserve db", r#"{"command":"device-reserve","name":"db","reserved":false}"#),
     ] {
         assert_eq!(asked(line, answer()), expected, "{line}");
     }

@@ -2,6 +2,7 @@
 
 mod array;
 mod commands;
+mod copies;
 mod failures;
 mod generated;
 mod remote;
