@@ -5,7 +5,7 @@ mod rig;
 use std::time::Duration;
 
 use rig::{Rig, geometry};
-use twintrack_controller::firmware::{AttachError, HostError, HostOp};
+use twintrack_controller::firmware::{AttachError, Effect, Event, HostError, HostOp};
 use twintrack_link::manage::{
     Answer, Command, DeviceInfo, PairCalled, PairInfo, PairPace, PairStage, Refusal, RefusalCode, Restore,
     SessionInfo,
@@ -313,4 +313,174 @@ fn copies_by_the_clock() {
         rig.command(Command::ScheduleRemove { schedule: listed.number }).unwrap_err().code,
         RefusalCode::NotFound
     );
+}
+
+/// "d" in the first pool, written whole, and "e" in the second, paired.
+fn two_pools(tracks: u64, second: u32, pace: PairPace) -> Rig {
+    let mut rig = Rig::with_second_pool(200, second);
+    for (name, pool, conn) in [("d", "p", 1), ("e", "q", 2)] {
+        let (name, pool, size_bytes) = (name.to_owned(), Some(pool.to_owned()), tracks * TRACK);
+        rig.command(Command::DeviceCreate { name: name.clone(), size_bytes, pool }).unwrap();
+        rig.attach(conn, &name);
+    }
+    (0..tracks).for_each(|track| write(&mut rig, 1, track, 10 + track as u8));
+    let (primary, secondary) = names();
+    pair(&mut rig, Command::PairCreate { primary, secondary: Some(secondary), pace }).unwrap();
+    rig
+}
+
+fn under_way(rig: &Rig) -> usize {
+    let moves = |effect: &&Effect| matches!(effect, Effect::Read { .. } | Effect::Write { .. });
+    rig.pending.iter().filter(moves).count()
+}
+
+/// Goes on until tracks are being moved: how many at a time.
+fn moves_under_way(rig: &mut Rig) -> usize {
+    for _ in 0..10_000 {
+        if rig.pending.iter().any(|effect| matches!(effect, Effect::Read { .. })) {
+            return under_way(rig);
+        }
+        match rig.firmware.next_deadline() {
+            _ if rig.carry_out() => {}
+            Some(at) => {
+                rig.now = rig.now.max(at);
+                rig.step(Event::Timer);
+            }
+            None => break,
+        }
+    }
+    panic!("nothing is moved");
+}
+
+/// C6: so many tracks at a time, and another number while it runs.
+#[test]
+fn the_pace_is_kept_and_changed() {
+    for (pace, tracks) in [(PairPace::Slow, 1), (PairPace::Medium, 3), (PairPace::Fast, 15)] {
+        let mut rig = two_pools(40, 100, pace);
+        let (primary, secondary) = names();
+        rig.manage(Command::PairCopy { primary, secondary });
+        assert_eq!(moves_under_way(&mut rig), tracks, "{pace:?}");
+        let (primary, secondary) = names();
+        rig.manage(Command::PairPace { primary, secondary, pace: PairPace::Fast });
+        while rig.carry_out() && rig.pending.iter().any(|effect| matches!(effect, Effect::Read { .. })) {}
+        assert_eq!(moves_under_way(&mut rig), 15, "{pace:?}, then fast");
+        rig.wait(Duration::from_secs(3));
+        assert_eq!(pair_show(&mut rig).called, PairCalled::Duplex);
+    }
+}
+
+/// C6: an adaptive copy has fewer tracks under way while hosts wait longer than usual for it.
+#[test]
+fn an_adaptive_copy_backs_off() {
+    let mut rig = two_pools(120, 200, PairPace::Adaptive);
+    let (primary, secondary) = names();
+    rig.manage(Command::PairCopy { primary, secondary });
+    assert_eq!(moves_under_way(&mut rig), 3);
+    let mut most = 0;
+    for _ in 0..60 {
+        rig.carry_out();
+        most = most.max(under_way(&rig));
+    }
+    assert!(most > 10, "nobody waits: {most} at a time");
+    // A host waits a long time for its answer, again and again.
+    for _ in 0..12 {
+        let tag = rig.host(1, HostOp::Read { offset: 0, length: 512 });
+        rig.now += Duration::from_millis(200);
+        while !rig.replies.contains_key(&tag) {
+            assert!(rig.carry_out());
+        }
+    }
+    assert!(under_way(&rig) <= 2, "{} at a time", under_way(&rig));
+    rig.wait(Duration::from_secs(5));
+    assert_eq!(pair_show(&mut rig).called, PairCalled::Duplex);
+}
+
+/// C3, C4, C7: the secondary is the primary of that instant from the first moment, wherever its tracks lie; a crash goes on at
+/// the copy pointer.
+#[test]
+fn a_copy_to_another_pool() {
+    let mut rig = two_pools(40, 100, PairPace::Slow);
+    let (primary, secondary) = names();
+    rig.manage(Command::PairCopy { primary, secondary });
+    moves_under_way(&mut rig);
+    rig.write(1, 39 * TRACK, TRACK as usize, 1);
+    rig.write(2, 38 * TRACK + 512, 512, 2);
+    for _ in 0..30 {
+        rig.carry_out();
+    }
+    let flushes = [1, 2].map(|conn| rig.host(conn, HostOp::Flush));
+    while flushes.iter().any(|tag| !rig.replies.contains_key(tag)) {
+        assert!(rig.carry_out());
+    }
+    rig.restart();
+    let moved = 100 - rig.firmware.tables().pool_space(twintrack_core::PoolId(1)).free;
+    assert!((1..39).contains(&moved), "the crash came in the middle: {moved} tracks are in the second pool");
+    rig.attach(1, "d");
+    rig.attach(2, "e");
+    let first = |rig: &mut Rig, conn, track: u64| rig.read(conn, track * TRACK, 1024).unwrap();
+    assert_eq!((first(&mut rig, 1, 39), first(&mut rig, 2, 39)), (vec![1, 1], vec![49, 49]));
+    assert_eq!((first(&mut rig, 1, 38), first(&mut rig, 2, 38)), (vec![48, 48], vec![48, 2]));
+    rig.wait(Duration::from_secs(5));
+    let copied = pair_show(&mut rig);
+    assert_eq!((copied.status, copied.unequal_tracks), (PairStage::Copied, 2));
+    let tables = rig.firmware.tables();
+    assert!(tables.data_tracks(twintrack_core::PoolId(1)) >= 40);
+    let free = tables.pool_space(twintrack_core::PoolId(0)).free;
+    assert_eq!(free, 160, "the first pool has what the primary needs, and no more");
+}
+
+/// A target whose pool is full says so, shows what it should all the same, and goes on by itself.
+#[test]
+fn a_copy_into_a_full_pool_waits() {
+    let mut rig = two_pools(40, 30, PairPace::Fast);
+    pair_copy(&mut rig).unwrap();
+    rig.wait(Duration::from_secs(3));
+    let stuck = pair_show(&mut rig);
+    assert_eq!((stuck.status, stuck.called), (PairStage::Copying, PairCalled::Suspend));
+    assert!(stuck.trouble.unwrap().contains("full"));
+    assert_eq!(rig.read(2, 39 * TRACK, 512).unwrap(), [49]);
+    rig.do_host(2, HostOp::Trim { offset: 0, length: 20 * TRACK as u32, fua: true }).unwrap();
+    rig.wait(Duration::from_secs(5));
+    assert_eq!(pair_show(&mut rig).status, PairStage::Copied);
+    assert_eq!(rig.read(2, 39 * TRACK, 512).unwrap(), [49]);
+}
+
+/// What a restore has still to do is listed until it ends (it once was not, and errors said to look there).
+#[test]
+fn a_restore_is_listed() {
+    let mut rig = Rig::with_device(64, TRACKS * TRACK);
+    write(&mut rig, 1, 0, 1);
+    let session = rig.establish("v", 2);
+    write(&mut rig, 1, 0, 2);
+    let listed = |rig: &mut Rig| match rig.command(Command::PairList {}).unwrap() {
+        Answer::Pairs(infos) => infos,
+        other => panic!("{other:?}"),
+    };
+    let call = rig.manage(Command::SessionRestore { restores: vec![back(session, None)] });
+    while !rig.answers.contains_key(&call) {
+        assert!(rig.carry_out());
+    }
+    let refused = rig.manage(Command::SessionDeactivate { session });
+    let list = rig.manage(Command::PairList {});
+    assert_eq!(rig.answers[&refused].clone().unwrap_err().code, RefusalCode::WrongState);
+    match rig.answers[&list].clone().unwrap() {
+        Answer::Pairs(infos) => assert_eq!((infos.len(), infos[0].called), (1, PairCalled::Once)),
+        other => panic!("{other:?}"),
+    }
+    rig.wait(Duration::from_secs(2));
+    assert!(listed(&mut rig).is_empty());
+}
+
+/// A half of a remote pair is not reserved; a schedule is one.
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let mut rig = two();
+    pair_create(&mut rig);
+    let add = |rig: &mut Rig, secondaries: Vec<String>, every_ms| {
+        let (primary, at_ms) = ("d".into(), None);
+        rig.command(Command::ScheduleAdd { primary, secondaries, at_ms, every_ms }).unwrap_err().code
+    };
+    assert_eq!(add(&mut rig, vec![], Some(60_000)), RefusalCode::BadRequest);
+    assert_eq!(add(&mut rig, vec!["e".into()], Some(999)), RefusalCode::BadRequest);
+    assert_eq!(add(&mut rig, vec!["d".into()], Some(60_000)), RefusalCode::NotFound);
 }

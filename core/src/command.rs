@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::geometry::GeometryError;
 use crate::ids::{CopyId, GroupId, PairId, PoolId, ScheduleId, SessionId, TrackNo};
-use crate::local::{CopyStatus, PairCommand};
+use crate::local::{CopyStatus, PERIOD_MS_MIN, PairCommand};
 use crate::records::{NAME_BYTES_MAX, SessionState};
 use crate::remote::ENDPOINT_BYTES_MAX;
 
@@ -264,7 +264,7 @@ pub enum CommandError {
         advice: &'static str,
     },
     /// A device that lacks tracks of its remote pair has no point in time of its own.
-    #[error("device {name} is being filled from its remote pair: activate the session when the copy is done")]
+    #[error("device {name} is being filled from its remote pair: wait until the copy is done")]
     Filling {
         /// Its name.
         name: String,
@@ -299,6 +299,11 @@ pub enum CommandError {
         /// Which.
         copy: CopyId,
     },
+    /// Not a schedule.
+    #[error(
+        "a schedule has at least one secondary, and a period of {PERIOD_MS_MIN} ms or more, or none: give both"
+    )]
+    Schedule,
     /// No such schedule.
     #[error("there is no {schedule}: it was removed, or has run")]
     NoSchedule {

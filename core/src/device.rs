@@ -71,6 +71,7 @@ impl Tables {
     /// Keeps a standard device to become the secondary of a pair (C9), or lets it go.
     pub fn set_reserved(&mut self, id: DeviceId, reserved: bool) -> Result<UnitSeq, CommandError> {
         let mut record = self.standard(id)?.clone();
+        self.check_unpaired(id)?;
         record.reserved = reserved;
         Ok(self.put(vec![Change::Device(id, Some(record))], &[]))
     }

@@ -45,8 +45,8 @@ pub use ids::{
 pub use joint::NewPoint;
 pub use load::LoadError;
 pub use local::{
-    COPIES_MAX, CopyRecord, CopyStatus, Fill, Pace, PairCommand, Purpose, RestoreItem, SCHEDULES_MAX,
-    SECONDARIES_MAX, ScheduleRecord,
+    COPIES_MAX, CopyRecord, CopyStatus, Fill, PERIOD_MS_MIN, Pace, PairCommand, Purpose, RestoreItem,
+    SCHEDULES_MAX, SECONDARIES_MAX, ScheduleRecord,
 };
 pub use mask::BlockMask;
 pub use pair::PairDevice;

@@ -86,6 +86,7 @@ impl Tables {
             copies_of: BTreeMap::new(),
             filling: BTreeMap::new(),
             schedules: BTreeMap::new(),
+            undurable: BTreeMap::new(),
             unpaired: BTreeMap::new(),
         };
         for change in changes {

@@ -199,6 +199,8 @@ impl Tables {
         };
         self.check_not_needed(session)?;
         let standard = record.standard;
+        // What a copy has still to bring would be missing among the changes that are kept.
+        self.check_filled(standard)?;
         let mut device = self.devices[&standard].record.clone();
         let DeviceKind::Standard { generation, .. } = &mut device.kind else {
             return Err(CommandError::NotStandard { name: device.name });

@@ -71,6 +71,9 @@ pub struct Tables {
     pub(crate) filling: BTreeMap<DeviceId, CopyId>,
     /// Schedules of copies.
     pub(crate) schedules: BTreeMap<ScheduleId, ScheduleRecord>,
+    /// Tracks of pairs that a unit made unequal which is not committed: after a crash they are equal again, so nothing of them
+    /// is written in place.
+    pub(crate) undurable: BTreeMap<(CopyId, TrackNo), UnitSeq>,
     /// The unit that ended a pair of a device: until it is committed, the pair counts (crash rule 3a).
     pub(crate) unpaired: BTreeMap<DeviceId, UnitSeq>,
 }
@@ -288,9 +291,7 @@ impl Tables {
     pub fn committed(&mut self, upto: UnitSeq) {
         let (tracks, lapsed) = self.log.settle(upto);
         self.unpaired.retain(|_, unit| *unit > upto);
-        for copy in self.copies.values_mut().filter(|copy| !copy.undurable.is_empty()) {
-            copy.undurable.retain(|_, unit| *unit > upto);
-        }
+        self.undurable.retain(|_, unit| *unit > upto);
         for track in tracks {
             self.space.settle_owed(track);
         }

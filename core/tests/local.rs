@@ -10,7 +10,8 @@ mod world;
 
 use common::{Failure, Rng, campaign, cases};
 use twintrack_core::{
-    CommandError, CopyStatus, DeviceId, Geometry, Owner, Pace, PairCommand, Place, PoolId, Tables, TrackNo,
+    ActivateSession, CommandError, CopyStatus, DeviceId, Geometry, Owner, Pace, PairCommand, Place, PoolId,
+    RestoreItem, Tables, TrackNo,
 };
 use world::World;
 
@@ -165,6 +166,53 @@ fn nothing_is_written_in_place_that_a_crash_makes_equal() {
     assert!(!first(&mut t, s, full));
 }
 
+/// Each stood against a rule when the change was read again: a session that ended within a restore lost what the restore had yet
+/// to bring from its report; a new name could be the one that the array was about to give; what lay in a third pool stayed
+/// there; and what is kept before a restore was beyond the limit of sessions.
+#[test]
+fn what_a_restore_must_not_break() {
+    let durable = common::formatted(&[64]);
+    let mut t = Tables::load(Geometry::new(1 << 14).unwrap(), durable.changes()).unwrap();
+    let [p, q] = ["p", "q"].map(|name| t.create_standard(name, PoolId(0), 1 << 20).unwrap().0);
+    let establish = |t: &mut Tables, device, name: &str| {
+        let (session, shows) = (t.register(device, None).unwrap().0, t.create_virtual(name).unwrap().0);
+        t.relate(session, shows).unwrap();
+        t.activate(&[ActivateSession { session, name: None, online: true }], None, 1).unwrap();
+        session
+    };
+    let write = |t: &mut Tables, device| {
+        let (place, full) = (Place { owner: Owner::Device(device), track: TrackNo(3) }, t.geometry().full());
+        let plan = t.plan_write(place, full).unwrap();
+        t.land_write(plan).unwrap();
+    };
+    let restore = |session, to, name: Option<&str>| RestoreItem {
+        session,
+        to,
+        keep: false,
+        keep_before: true,
+        name: name.map(str::to_owned),
+        online: true,
+    };
+    let [older, session] = ["a", "b"].map(|name| establish(&mut t, p, name));
+    write(&mut t, p);
+    t.restore(&[restore(session, p, Some("p.before-1"))], 2).unwrap();
+    let mut names: Vec<_> = t.devices().map(|(_, device)| device.name.clone()).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), t.devices().count(), "{names:?}");
+    assert!(matches!(t.deactivate(older), Err(CommandError::InCopy { .. })));
+    let filling = t.next_filling().unwrap();
+    assert!(t.fill_step(filling));
+    t.deactivate(older).unwrap();
+    let other = establish(&mut t, q, "c");
+    while t.register(q, None).is_ok() {}
+    let limit = t.restore(&[restore(other, q, None)], 3);
+    assert!(matches!(limit, Err(CommandError::Limit { .. })), "{limit:?}");
+    let refused = RestoreItem { keep_before: false, ..restore(other, q, None) };
+    t.restore(&[refused], 3).unwrap();
+    t.audit().unwrap();
+}
+
 fn array() -> (Tables, [DeviceId; 2]) {
     let durable = common::formatted(&[64]);
     let mut t = Tables::load(Geometry::new(1 << 14).unwrap(), durable.changes()).unwrap();
@@ -181,15 +229,7 @@ fn hunted() {
 
 #[cfg(debug_assertions)]
 mod planted {
-    use twintrack_core::defect::Defect;
-
-    use crate::common::hunt::expect_found;
-
-    macro_rules! found {
-        ($($test:ident $defect:ident $within:literal;)*) => {
-            $(#[test] fn $test() { expect_found(Defect::$defect, $within); })*
-        };
-    }
+    use crate::common::hunt::found;
 
     found! {
         fill_keeps_nothing FillKeepsNothing 50;

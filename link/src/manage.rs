@@ -179,7 +179,7 @@ pub enum Command {
         #[serde(default)]
         pace: PairPace,
     },
-    /// The pairs: [`Answer::Pairs`].
+    /// The pairs, and the copies that end by themselves: [`Answer::Pairs`].
     PairList {},
     /// One pair: [`Answer::Pair`].
     PairShow {

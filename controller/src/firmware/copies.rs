@@ -26,9 +26,10 @@ const FAST: usize = 15;
 const SLACK: Duration = Duration::from_millis(1);
 
 /// The copies whose tracks are being moved.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Moves {
     copies: BTreeMap<CopyId, Moving>,
+    /// When copies are to be looked at: one has filled its target, or goes on.
     due: Option<Duration>,
     /// How long hosts wait for their answers, in the mean of the last few; and in the mean while nothing was moved.
     recent: Duration,
@@ -48,6 +49,14 @@ struct Moving {
     window: usize,
     /// When what failed is tried again.
     again: Option<Duration>,
+}
+
+impl Default for Moves {
+    /// Those of before are to be taken up.
+    fn default() -> Self {
+        let none = Duration::ZERO;
+        Self { copies: BTreeMap::new(), due: Some(none), recent: none, usual: none }
+    }
 }
 
 impl Moves {
@@ -72,8 +81,10 @@ impl Firmware {
         if self.durability.is_broken() {
             return;
         }
-        if let Some(id) = self.tables.next_filling() {
-            self.tables.fill_step(id);
+        if let Some(id) = self.tables.next_filling()
+            && self.tables.fill_step(id)
+        {
+            // The target has overlays that nobody wrote there.
             self.merge_all();
             self.moves.due = Some(self.now);
         }
@@ -81,7 +92,7 @@ impl Firmware {
 
     /// Begins as many moves as each copy may have under way.
     pub(super) fn moves_timer(&mut self) {
-        if self.moves.due.is_none_or(|due| due > self.now) && !self.moves.copies.is_empty() {
+        if self.moves.due.is_none_or(|due| due > self.now) {
             return;
         }
         self.moves.due = None;
@@ -109,7 +120,7 @@ impl Firmware {
         };
         let moving = self.moves.copies.entry(id).or_insert_with(fresh);
         if moving.again.is_some_and(|again| again > self.now) {
-            self.moves.due = moving.again;
+            self.moves.due = earlier(self.moves.due, moving.again);
             return;
         }
         moving.again = None;
@@ -132,7 +143,7 @@ impl Firmware {
                 // The look is bounded: the rest comes with the next step.
                 Err(Some(at)) => {
                     moving.at = at;
-                    self.moves.due = Some(self.now + Duration::from_millis(1));
+                    self.moves.due = earlier(self.moves.due, Some(self.now + Duration::from_millis(1)));
                     return;
                 }
                 Err(None) => {
@@ -152,7 +163,7 @@ impl Firmware {
         if std::mem::take(&mut moving.failed) {
             moving.at = TrackNo(0);
             moving.again = Some(self.now + RETRY_AFTER);
-            self.moves.due = moving.again;
+            self.moves.due = earlier(self.moves.due, moving.again);
             return;
         }
         self.moves.copies.remove(&id);
@@ -215,8 +226,7 @@ impl Firmware {
     }
 
     pub(super) fn local_pair_infos(&self) -> Vec<PairInfo> {
-        let pairs = self.tables.copies().filter(|(_, copy)| copy.is_pair());
-        pairs.map(|(id, copy)| self.local_pair_info(id, copy)).collect()
+        self.tables.copies().map(|(id, copy)| self.local_pair_info(id, copy)).collect()
     }
 
     fn local_pair_info(&self, id: CopyId, copy: &CopyRecord) -> PairInfo {
@@ -234,6 +244,7 @@ impl Firmware {
         let moving = copy.status == CopyStatus::Copying && copy.fill.is_none();
         let called = match copy.status {
             _ if trouble.is_some() => PairCalled::Suspend,
+            _ if !copy.is_pair() => PairCalled::Once,
             CopyStatus::Paired if copy.copied_ms == 0 => PairCalled::Pending,
             CopyStatus::Paired => PairCalled::Resync,
             CopyStatus::Copying if copy.back => PairCalled::Resync,
@@ -271,6 +282,10 @@ impl Firmware {
         let moving = self.moves.copies.get(&id);
         moving.map_or(copy.moved_to, |moving| moving.under_way.first().copied().unwrap_or(moving.at)).0
     }
+}
+
+fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    a.into_iter().chain(b).min()
 }
 
 pub(super) fn core_pace(pace: PairPace) -> Pace {

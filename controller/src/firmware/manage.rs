@@ -486,6 +486,7 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::Endpoint { .. }
         | CommandError::SameVolume { .. }
         | CommandError::TwiceInto { .. }
+        | CommandError::Schedule
         | CommandError::SelfLink { .. } => RefusalCode::BadRequest,
         CommandError::NoDevice { .. }
         | CommandError::NoSession { .. }

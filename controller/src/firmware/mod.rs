@@ -258,6 +258,7 @@ impl Firmware {
             Event::Manage { call, wall_ms, command } => {
                 self.wall = (now, wall_ms);
                 self.manage(call, wall_ms, command, effects);
+                self.look_at_schedules();
             }
             Event::ReadTrack { call, session, track } => self.read_track(call, session, track, effects),
             Event::Timer => self.timer(effects),
@@ -303,7 +304,7 @@ impl Firmware {
             self.mirror.deadline(),
             self.copies_due,
             self.moves.deadline(),
-            self.schedules_deadline(),
+            self.schedules.deadline(),
         ];
         due.into_iter().flatten().min()
     }

@@ -14,17 +14,36 @@ use super::points::{Caller, Point, What};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What the schedules wait for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Schedules {
+    /// When the next one is due, or this is to be looked at again.
+    due: Option<Duration>,
     /// Those that have asked for a copy.
     asked: BTreeSet<ScheduleId>,
     /// Why the last attempt of one failed, and when it is made again.
     troubles: BTreeMap<ScheduleId, (String, Duration)>,
 }
 
+impl Default for Schedules {
+    /// All are to be looked at.
+    fn default() -> Self {
+        Self { due: Some(Duration::ZERO), asked: BTreeSet::new(), troubles: BTreeMap::new() }
+    }
+}
+
+impl Schedules {
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.due
+    }
+}
+
 impl Firmware {
-    /// When the next schedule is due.
-    pub(super) fn schedules_deadline(&self) -> Option<Duration> {
+    /// A command may have changed a schedule, and tells the wall time anew.
+    pub(super) fn look_at_schedules(&mut self) {
+        if self.tables.schedules().next().is_none() || self.durability.is_broken() {
+            self.schedules.due = None;
+            return;
+        }
         let due = |(id, record): (ScheduleId, &ScheduleRecord)| {
             if self.schedules.asked.contains(&id) {
                 return None;
@@ -33,13 +52,13 @@ impl Firmware {
             let again = self.schedules.troubles.get(&id).map_or(Duration::ZERO, |(_, again)| *again);
             Some(at.max(again))
         };
-        if self.durability.is_broken() {
-            return None;
-        }
-        self.tables.schedules().filter_map(due).min()
+        self.schedules.due = self.tables.schedules().filter_map(due).min();
     }
 
     pub(super) fn schedules_timer(&mut self) {
+        if self.schedules.due.is_none_or(|due| due > self.now) {
+            return;
+        }
         let wall_ms = self.wall_ms();
         let due = |(id, record): &(ScheduleId, &ScheduleRecord)| {
             let again = self.schedules.troubles.get(id).is_some_and(|(_, again)| *again > self.now);
@@ -52,20 +71,24 @@ impl Firmware {
             self.schedules.asked.insert(id);
             self.start_point(Point { caller: Caller::Nobody, wall_ms, what: What::Run(id) });
         }
+        self.look_at_schedules();
     }
 
     /// A schedule's copy has begun, or could not.
     pub(super) fn run_over(&mut self, id: ScheduleId, result: &Result<(), CommandError>) {
         self.schedules.asked.remove(&id);
-        let Err(error) = result else {
-            self.schedules.troubles.remove(&id);
-            return;
-        };
-        if matches!(error, CommandError::NotPaired { .. }) {
-            let wall_ms = self.wall_ms();
-            self.tables.pass_run(id, wall_ms);
+        self.schedules.troubles.remove(&id);
+        if let Err(error) = result {
+            if matches!(error, CommandError::NotPaired { .. }) {
+                let wall_ms = self.wall_ms();
+                self.tables.pass_run(id, wall_ms);
+            }
+            // One that is gone has no trouble any more.
+            if self.tables.schedules().any(|(other, _)| other == id) {
+                self.schedules.troubles.insert(id, (error.to_string(), self.now + RETRY_AFTER));
+            }
         }
-        self.schedules.troubles.insert(id, (error.to_string(), self.now + RETRY_AFTER));
+        self.look_at_schedules();
     }
 
     pub(super) fn schedule_answer(&self, id: ScheduleId) -> Answer {

@@ -27,6 +27,8 @@ pub struct Rig {
     pub metadata: Vec<Change>,
     /// The store; what nothing was written to is junk.
     pub disk: Vec<u8>,
+    /// The store of the second pool, if there is one.
+    pub second: Vec<u8>,
     /// Effects not carried out.
     pub pending: VecDeque<Effect>,
     pub log: String,
@@ -54,16 +56,26 @@ impl Rig {
 
     /// So, of this serial number.
     pub fn with_serial(serial: u64, tracks: u32) -> Self {
-        let store = StoreRecord { name: "s".into(), pool: PoolId(0), first: 1, tracks };
-        let metadata =
-            vec![Change::Pool(PoolId(0), PoolRecord { name: "p".into() }), Change::Store(StoreId(0), store)];
+        Self::with_metadata(serial, tracks, pool(0, "p", 1, tracks), 0)
+    }
+
+    /// So, with a second pool "q" of one store of so many tracks.
+    pub fn with_second_pool(tracks: u32, second: u32) -> Self {
+        let mut metadata = pool(0, "p", 1, tracks);
+        metadata.extend(pool(1, "q", 1 + tracks, second));
+        Self::with_metadata(0x1234, tracks, metadata, second)
+    }
+
+    fn with_metadata(serial: u64, tracks: u32, metadata: Vec<Change>, second: u32) -> Self {
+        let junk = |tracks| vec![0xEE; StoreLayout::with_tracks(geometry(), tracks).size_bytes() as usize];
         let mut rig = Self {
             firmware: boot(serial, &metadata, 1, PoolPolicy::default()),
             serial,
             boots: 1,
             now: Duration::ZERO,
             metadata,
-            disk: vec![0xEE; StoreLayout::with_tracks(geometry(), tracks).size_bytes() as usize],
+            disk: junk(tracks),
+            second: junk(second),
             pending: VecDeque::new(),
             log: String::new(),
             commits: 0,
@@ -156,17 +168,17 @@ impl Rig {
 
     pub fn carry_out_this(&mut self, effect: Effect) {
         let event = match effect {
-            Effect::Read { io, offset, length, .. } => {
-                let bytes = &self.disk[offset as usize..offset as usize + length as usize];
+            Effect::Read { io, store, offset, length } => {
+                let bytes = &self.store(store)[offset as usize..offset as usize + length as usize];
                 Event::Disk { io, result: Ok(Bytes::copy_from_slice(bytes)) }
             }
-            Effect::Write { io, offset, data, .. } => {
+            Effect::Write { io, store, offset, data } => {
                 let bytes = data.concat();
-                self.disk[offset as usize..offset as usize + bytes.len()].copy_from_slice(&bytes);
+                self.store(store)[offset as usize..offset as usize + bytes.len()].copy_from_slice(&bytes);
                 Event::Disk { io, result: Ok(Bytes::new()) }
             }
-            Effect::Discard { io, offset, length, .. } => {
-                self.disk[offset as usize..(offset + length) as usize].fill(0xEE);
+            Effect::Discard { io, store, offset, length } => {
+                self.store(store)[offset as usize..(offset + length) as usize].fill(0xEE);
                 Event::Disk { io, result: Ok(Bytes::new()) }
             }
             Effect::Sync { io, .. } => {
@@ -181,6 +193,10 @@ impl Rig {
             other => panic!("not carried out: {other:?}"),
         };
         self.step(event);
+    }
+
+    fn store(&mut self, store: StoreId) -> &mut [u8] {
+        if store == StoreId(0) { &mut self.disk } else { &mut self.second }
     }
 
     /// Carries out everything, timers that are due at once included.
@@ -326,6 +342,12 @@ pub fn sectors(segments: &[Segment]) -> Vec<u8> {
         }
     }
     bytes.chunks(512).map(|sector| sector[0]).collect()
+}
+
+fn pool(number: u16, name: &str, first: u32, tracks: u32) -> Vec<Change> {
+    let (pool, record) = (PoolId(number), PoolRecord { name: name.into() });
+    let store = StoreRecord { name: format!("s{number}"), pool, first, tracks };
+    vec![Change::Pool(pool, record), Change::Store(StoreId(number), store)]
 }
 
 fn boot(serial: u64, metadata: &[Change], boot: u32, policy: PoolPolicy) -> Firmware {

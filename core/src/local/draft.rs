@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::command::CommandError;
 use crate::ids::{DeviceId, Generation, SessionId};
 use crate::pair::too_many_ids;
-use crate::records::{Change, DeviceKind, DeviceRecord, Pinned, SessionRecord, SessionState};
+use crate::records::{
+    Change, DEVICES_MAX, DeviceKind, DeviceRecord, Pinned, SESSIONS_PER_DEVICE_MAX, SessionRecord,
+    SessionState,
+};
 use crate::tables::Tables;
 
 /// What the unit changes so far.
@@ -26,6 +29,12 @@ impl<'t> Draft<'t> {
             sessions: Vec::new(),
             names: BTreeSet::new(),
         }
+    }
+
+    /// Names that the same unit gives to devices.
+    pub(super) fn with_names<'n>(mut self, names: impl IntoIterator<Item = &'n String>) -> Self {
+        self.names = names.into_iter().cloned().collect();
+        self
     }
 
     /// A number that nothing has had.
@@ -65,6 +74,9 @@ impl<'t> Draft<'t> {
         shown: Option<&str>,
         wall_ms: u64,
     ) -> Result<SessionId, CommandError> {
+        if shown.is_some() {
+            self.check_room(standard)?;
+        }
         self.raise(standard)?;
         let device = self.device(standard)?;
         let (name, size_bytes, activated) = (device.name.clone(), device.size_bytes, device.generation());
@@ -73,7 +85,6 @@ impl<'t> Draft<'t> {
             Some(what) => {
                 let id = DeviceId(self.take_id()?);
                 let name = self.free_name(&name, what);
-                self.tables.check_new_device(&name)?;
                 self.names.insert(name.clone());
                 let record = DeviceRecord {
                     name,
@@ -100,6 +111,20 @@ impl<'t> Draft<'t> {
         let devices = self.devices.into_iter().map(|(id, record)| Change::Device(id, Some(record)));
         let sessions = self.sessions.into_iter().map(|(id, record)| Change::Session(id, Some(record)));
         next.into_iter().chain(devices).chain(sessions).collect()
+    }
+
+    /// Whether another session of a device may be made, with another virtual device.
+    fn check_room(&self, standard: DeviceId) -> Result<(), CommandError> {
+        let made = self.sessions.iter().filter(|(_, record)| record.standard == standard).count();
+        if self.tables.sessions_of(standard).count() + made >= SESSIONS_PER_DEVICE_MAX {
+            let what = format!("the number of sessions of {standard}");
+            return Err(CommandError::Limit { what, most: SESSIONS_PER_DEVICE_MAX });
+        }
+        let shown = self.sessions.iter().filter(|(_, record)| record.virtual_device.is_some()).count();
+        if self.tables.devices.len() + shown >= DEVICES_MAX {
+            return Err(CommandError::Limit { what: "the number of devices".into(), most: DEVICES_MAX });
+        }
+        Ok(())
     }
 
     fn free_name(&self, device: &str, what: &str) -> String {

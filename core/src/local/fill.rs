@@ -21,9 +21,6 @@ pub(crate) struct Copy {
     pub(crate) record: CopyRecord,
     pub(crate) to_copy: Ledger,
     pub(crate) unequal: Ledger,
-    /// Tracks that a unit made unequal which is not committed: after a crash they are equal again, so nothing of them is
-    /// written in place.
-    pub(crate) undurable: BTreeMap<TrackNo, UnitSeq>,
 }
 
 impl Tables {
@@ -175,7 +172,8 @@ impl Tables {
             }
             Purpose::Pair => self.end_changes(fill.session, SessionState::Removing, None, &mut lapses),
         };
-        let foreign = self.pool_of(record.source()) != self.pool_of(record.target());
+        // What was taken over may lie anywhere: the source's tracks may be on their way from another pool themselves.
+        let foreign = self.pools.len() > 1;
         changes.insert(0, Change::Copy(id, after_copying(record, foreign)));
         self.put(changes, &lapses);
         lapses.into_iter().for_each(|(standard, _)| self.collect_anew(standard));
@@ -246,11 +244,11 @@ impl Tables {
             return true;
         }
         let Some(copies) = self.copies_of.get(&device) else { return false };
-        let copies = copies.iter().filter_map(|id| self.copies.get(id));
-        copies.filter(|copy| copy.record.is_pair()).any(|copy| {
-            !copy.unequal.set.contains(track)
-                || copy.undurable.contains_key(&track) && !planted(Defect::BitNotAwaited)
-        })
+        let undurable = |id| self.undurable.contains_key(&(id, track)) && !planted(Defect::BitNotAwaited);
+        let copies = copies.iter().filter_map(|id| Some((*id, self.copies.get(id)?)));
+        copies
+            .filter(|(_, copy)| copy.record.is_pair())
+            .any(|(id, copy)| !copy.unequal.set.contains(track) || undurable(id))
     }
 
     /// The changes that note a track as unequal in the pairs of its device, but for the one that makes it equal.
@@ -267,7 +265,7 @@ impl Tables {
             if copy.unequal.insert(track) && !planted(Defect::UnequalUnnoted) {
                 let region = crate::RegionNo::of(track);
                 let word = copy.unequal.word(region, copy.record.unequal_from);
-                copy.undurable.insert(track, unit);
+                self.undurable.insert((*id, track), unit);
                 changes.extend(word.map(|word| Change::Unequal(*id, region, word)));
             }
         }
@@ -325,7 +323,6 @@ impl Copy {
         Self {
             to_copy: Ledger::new(tracks, record.to_copy_from),
             unequal: Ledger::new(tracks, record.unequal_from),
-            undurable: BTreeMap::new(),
             record,
         }
     }

@@ -28,7 +28,7 @@ use std::fmt;
 pub(crate) use fill::Copy;
 pub use pairs::PairCommand;
 pub use restore::RestoreItem;
-pub use schedule::{SCHEDULES_MAX, SECONDARIES_MAX, ScheduleRecord};
+pub use schedule::{PERIOD_MS_MIN, SCHEDULES_MAX, SECONDARIES_MAX, ScheduleRecord};
 
 use crate::ids::{DeviceId, Generation, SessionId, TrackNo};
 use crate::records::Pinned;

@@ -307,8 +307,12 @@ impl Tables {
         }
     }
 
-    /// Refuses what would change a device behind the back of a remote pair.
+    /// Refuses a half of a remote pair that hosts may not use, or that would be changed behind the pair's back.
     pub(crate) fn check_no_target(&self, device: DeviceId) -> Result<(), CommandError> {
+        if self.is_held_by_pair(device) {
+            let name = self.device(device).map_or_else(String::new, |device| device.name.clone());
+            return Err(CommandError::HeldByPair { name });
+        }
         let mut copies = self.copies_of.get(&device).into_iter().flatten().copied();
         let target = |copy: &CopyRecord| copy.secondary == device || copy.target() == device;
         match copies.find(|id| self.copy(*id).is_some_and(target)) {

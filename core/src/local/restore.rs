@@ -82,7 +82,7 @@ impl Tables {
     ) -> Result<(Vec<Option<CopyId>>, UnitSeq), CommandError> {
         self.check_restore(list)?;
         self.check_more_copies(list.len())?;
-        let mut draft = Draft::new(self);
+        let mut draft = Draft::new(self).with_names(list.iter().filter_map(|item| item.name.as_ref()));
         let (mut changes, mut ids, mut lapses) = (Vec::new(), Vec::with_capacity(list.len()), Vec::new());
         for item in list {
             let source =

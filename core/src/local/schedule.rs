@@ -11,6 +11,8 @@ use crate::tables::Tables;
 
 /// Schedules of an array.
 pub const SCHEDULES_MAX: usize = 1024;
+/// Between two runs at least, ms: each takes numbers that are never given out again.
+pub const PERIOD_MS_MIN: u64 = 1000;
 /// Secondaries of a schedule.
 pub const SECONDARIES_MAX: usize = 64;
 
@@ -59,8 +61,8 @@ impl Tables {
         next_ms: u64,
         every_ms: Option<u64>,
     ) -> Result<(ScheduleId, UnitSeq), CommandError> {
-        if secondaries.is_empty() || every_ms == Some(0) {
-            return Err(CommandError::Nothing);
+        if secondaries.is_empty() || every_ms.is_some_and(|every_ms| every_ms < PERIOD_MS_MIN) {
+            return Err(CommandError::Schedule);
         }
         if secondaries.len() > SECONDARIES_MAX {
             let what = "the number of secondaries of a schedule".into();

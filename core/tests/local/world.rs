@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use twintrack_core::{
-    ActivateSession, BlockMask, Change, CopyId, CopyStatus, DeviceId, Geometry, Look, Moment, Owner, Pace,
-    PairCommand, PhysicalTrack, Place, PoolId, PoolRecord, RestoreItem, SessionId, SessionState, StoreId,
-    StoreRecord, Tables, TrackNo, UnitSeq, WriteError, WritePlan,
+    ActivateSession, BlockMask, Change, CopyId, CopyStatus, DeviceId, DeviceKind, EntryPlace, Geometry, Look,
+    Moment, Owner, Pace, PairCommand, PhysicalTrack, Place, PoolId, PoolRecord, RestoreItem, SessionId,
+    SessionState, StoreId, StoreRecord, Tables, TrackNo, UnitSeq, WriteError, WritePlan,
 };
 
 use crate::common::{Durable, Rng, formatted};
@@ -385,6 +385,7 @@ impl World {
             self.check_changed(*id, content)?;
             self.check_differs(*id, content)?;
         }
+        self.check_pools()?;
         for (id, copy) in self.t.copies().filter(|(_, copy)| copy.is_pair()) {
             let (to_copy, unequal) = self.t.copy_counts(id);
             let touched = self.model.touched.get(&id).map_or(0, BTreeSet::len) as u32;
@@ -424,6 +425,26 @@ impl World {
                 if has != wants {
                     return Err(format!("{place} block {block} is {has}, not {wants} ({entry})"));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// What no copy is under way to lies in its own pool.
+    fn check_pools(&self) -> Result<(), String> {
+        let under_way =
+            |id| self.t.copies().any(|(_, copy)| copy.status == CopyStatus::Copying && copy.target() == id);
+        for (place, entry) in self.t.entries() {
+            let EntryPlace::Device(id, _) = place else { continue };
+            let Some(DeviceKind::Standard { pool, .. }) = self.t.device(id).map(|device| device.kind) else {
+                continue;
+            };
+            let foreign = entry.tracks().find(|track| {
+                let store = self.t.locate(*track).map(|(store, _)| store);
+                store.and_then(|store| self.t.store(store)).map(|store| store.pool) != Some(pool)
+            });
+            if let Some(track) = foreign.filter(|_| !under_way(id)) {
+                return Err(format!("{place} lies in another pool, in {track}, and no copy is under way"));
             }
         }
         Ok(())

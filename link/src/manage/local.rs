@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A local pair.
+/// A local pair, or a copy that ends by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairInfo {
     /// Its number (C3).
@@ -55,6 +55,8 @@ named! {
         Resync = "re-sync",
         /// A copy in progress does not go on.
         Suspend = "suspend",
+        /// A restore, or a pair that was deleted while it was copied: it goes when all is copied.
+        Once = "once",
         /// The secondary is what the primary was, and still being copied.
         SpPending = "SP-pending",
     }
