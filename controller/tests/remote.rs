@@ -436,42 +436,6 @@ fn verify_finds_what_differs() {
     assert_eq!(two.content(B, "e"), two.content(A, "d"));
 }
 
-/// A pair ends: both devices stay, free.
-#[test]
-fn a_pair_is_deleted() {
-    let mut two = Two::synchronized(8);
-    two.command(A, Command::RemoteDelete { device: "d".into(), force: false }).unwrap();
-    two.settle();
-    for (array, name) in [(A, "d"), (B, "e")] {
-        assert_eq!(two.rigs[array].firmware.tables().pairs().count(), 0);
-        two.command(array, Command::DeviceDelete { name: name.into() }).unwrap();
-    }
-}
-
-/// A9: what only the other array has is not given up by a deletion, whichever array is asked; by force it is, where the force
-/// is used, and the half that lacks it gives errors for it, not zeros.
-#[test]
-fn a_pair_is_not_deleted_while_the_source_lacks_something() {
-    let mut two = Two::linked();
-    two.device(A, "d", 8);
-    two.device(B, "e", 8);
-    two.write(B, 1, 2 * TRACK, 4096, 9);
-    two.detach(B, 1);
-    two.create_from("d", "e", PairHalf::R2).unwrap();
-    for (array, name) in [(A, "d"), (B, "e")] {
-        let refused = two.command(array, Command::RemoteDelete { device: name.into(), force: false });
-        let reason = refused.unwrap_err().reason;
-        assert!(reason.contains("have not been copied"), "{reason}");
-    }
-    two.command(B, Command::RemoteDelete { device: "e".into(), force: true }).unwrap();
-    assert_eq!(two.read(A, 1, 2 * TRACK, 4096), Err(HostError::Io));
-    assert!(two.show(A, "d").why.contains("it was removed there"));
-    two.command(A, Command::RemoteDelete { device: "d".into(), force: true }).unwrap();
-    two.settle();
-    assert!([A, B].iter().all(|array| two.rigs[*array].firmware.tables().pairs().count() == 0));
-    assert_eq!(two.content(B, "e")[2 * 32], 9);
-}
-
 /// A3: a write to what becomes the half that stands by, under way when the pair is made, is answered: the other half has it.
 /// It was fetched without it, and the write lost, for nobody waited for it.
 #[test]
@@ -489,15 +453,6 @@ fn what_is_under_way_when_a_pair_is_made_is_copied() {
     assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
     assert_eq!(two.content(A, "d")[2 * 32], 9);
     assert_eq!(two.content(B, "e"), two.content(A, "d"));
-}
-
-/// A deletion asked for at the half that stands by.
-#[test]
-fn a_pair_is_deleted_at_either_array() {
-    let mut two = Two::synchronized(8);
-    two.command(B, Command::RemoteDelete { device: "e".into(), force: false }).unwrap();
-    two.settle();
-    assert!([A, B].iter().all(|array| two.rigs[*array].firmware.tables().pairs().count() == 0));
 }
 
 /// F2: the same request again gives the same pair.

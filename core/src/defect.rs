@@ -73,6 +73,8 @@ defects! {
     StaleFrameTaken "stale-frame-taken" "link: what was sent on a link that another has replaced is carried out";
     StaleAnswerCounts "stale-answer-counts" "link: the answer to a copy of before a write counts for the copy after it";
     FrozenWrites "frozen-writes" "pairs: a frozen pair takes writes";
+    ThawsEarly "thaws-early" "pairs: a frozen pair takes writes before it is durable that it is not frozen any more";
+    LeavesUndrained "leaves-undrained" "pairs: hosts use a deleted half into which the other array is still writing";
     ReleaseUndrained "release-undrained" "pairs: a volume is given up while writes to it are under way";
     SplitForgotten "split-forgotten" "F4: halves that have diverged are made the same without asking";
     LoserNotKept "loser-not-kept" "F4: what lost a split brain is not kept";
@@ -112,6 +114,8 @@ impl Defect {
                 | Self::StaleFrameTaken
                 | Self::StaleAnswerCounts
                 | Self::FrozenWrites
+                | Self::ThawsEarly
+                | Self::LeavesUndrained
                 | Self::ReleaseUndrained
                 | Self::SplitForgotten
                 | Self::LoserNotKept

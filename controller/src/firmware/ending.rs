@@ -4,9 +4,11 @@
 //! whether it has all that its hosts were promised; and so it is the half's whose command made the pair, until both know that
 //! it is made. It goes: this half is over, durably, but for a note → the other half
 //! goes ([`Request::Destroy`]) → the note goes. A crash or a lost link in between leaves the note, and the next contact goes
-//! on from it ([`super::accord`]). By force a half ends alone; the other one hears of it at the next contact.
+//! on from it ([`super::accord`]). By force a half ends alone; the other one hears of it at the next contact. Hosts use what
+//! stood by once all that the other array had sent is written or refused.
 
-use twintrack_core::{Halt, PairId, Role, Stage};
+use twintrack_core::defect::{Defect, planted};
+use twintrack_core::{Halt, Owner, PairId, Role, Stage};
 use twintrack_link::manage::{Answer, Refusal};
 use twintrack_link::remote::{Answer as PeerAnswer, PeerError, Request};
 
@@ -71,9 +73,12 @@ impl Firmware {
     /// This half is over but for a note; the other one goes once that is durable: else a crash here would leave this one
     /// without it.
     fn end_here(&mut self, pair: PairId, fx: &mut Vec<Effect>) -> Result<(), twintrack_core::CommandError> {
-        let creating = self.tables.pair(pair).is_some_and(|record| record.stage == Stage::Creating);
+        // Made for the other array's command, it may be ready there, and whoever gave it may know that: the volume stays.
+        let mine = pair.serial == self.identity.serial;
+        let creating = mine && self.tables.pair(pair).is_some_and(|record| record.stage == Stage::Creating);
         // Hosts whose writes are on their way have their answers without the peer.
         self.strike(&[pair], Halt::Operator);
+        self.leave(pair);
         // What never was ready is undone: nobody has used a volume that was made for it.
         if creating {
             self.tables.undo_pair(pair)?
@@ -108,6 +113,10 @@ impl Firmware {
         let record = self.tables.pair(pair).ok_or_else(|| not_found(pair))?;
         if record.stage == Stage::Ready && record.role == Role::Released {
             return Err(peer_wrong_state(format!("a failover of {pair} is under way: ask again")));
+        }
+        // Asked by a half that has not heard yet that the pair is made, and serves it: only it knows then what it lacks.
+        if record.stage == Stage::Ready && record.role == Role::Standby {
+            return Err(peer_wrong_state(format!("{pair} has just been made: ask again")));
         }
         if let Some(reason) = self.keeps_alive(pair) {
             return Err(peer_wrong_state(reason));
@@ -150,10 +159,23 @@ impl Firmware {
     fn drop_pair(&mut self, pair: PairId) {
         // Hosts whose writes are on their way have their answers without it.
         self.strike(&[pair], Halt::Operator);
+        self.leave(pair);
         let _ = self.tables.remove_pair(pair);
         self.standings.remove(&pair);
         self.marks.forget(pair);
         self.jobs.hurry();
+    }
+
+    /// The volume of a half that stood by goes back to its hosts.
+    fn leave(&mut self, pair: PairId) {
+        let device =
+            self.tables.pair(pair).filter(|record| record.role == Role::Standby).map(|record| record.device);
+        self.pairs.leaving.extend(device.filter(|_| !planted(Defect::LeavesUndrained)));
+    }
+
+    /// Hosts may use again what nothing is being written into any more.
+    pub(super) fn let_hosts_back(&mut self) {
+        self.pairs.leaving.retain(|device| !self.tracks.is_drained(Owner::Device(*device)));
     }
 
     /// This half of an unfinished pair goes. `known`: the other array may have a half; it is asked to remove it, and until

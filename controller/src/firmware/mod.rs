@@ -347,6 +347,7 @@ impl Firmware {
                 break;
             }
         }
+        self.let_hosts_back();
         self.jobs.look(self.now, &self.tables, !self.starving.is_empty(), self.durability.is_broken());
     }
 

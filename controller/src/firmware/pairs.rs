@@ -8,10 +8,10 @@
 //! ([`super::accord`]). After it, the peer's half becomes ready at the next contact at the latest. Who asks again with
 //! the same request number gets the same answer (F2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{CommandError, Halt, PairId, Role, Stage};
+use twintrack_core::{CommandError, DeviceId, Halt, PairId, Role, Stage};
 use twintrack_link::manage::{Refusal, RefusalCode};
 use twintrack_link::remote::{
     Answer as PeerAnswer, CreateHalf, PairState, PeerError, PeerErrorCode, Request,
@@ -37,6 +37,9 @@ pub(super) struct Pairs {
     /// New halves that stand by, and wait until what hosts had asked of their volumes before has ended: the other array may
     /// read them then. Who is told: the other array, or nobody, which is asked for its half.
     pub(super) entering: Vec<(PairId, Option<Served>)>,
+    /// Volumes of halves that stood by and are gone, into which something of the other array is still being written: no host
+    /// uses them before that has ended, or what it reads would change by itself.
+    pub(super) leaving: BTreeSet<DeviceId>,
     /// What this array is about to let go. At most one.
     pub(super) releases: Vec<Release>,
 }

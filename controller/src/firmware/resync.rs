@@ -113,7 +113,9 @@ impl Firmware {
     /// Whether hosts may use a device, as far as its pair goes: this array serves it, and has been told since it is up that
     /// the other one does not, or to serve all the same.
     pub(super) fn serves(&self, device: DeviceId) -> bool {
-        let Some(pair) = self.tables.pair_of_device(device) else { return true };
+        let Some(pair) = self.tables.pair_of_device(device) else {
+            return !self.pairs.leaving.contains(&device);
+        };
         let Some(record) = self.tables.pair(pair) else { return true };
         let vouched = record.stage != Stage::Ready || self.is_vouched(pair);
         record.role == Role::Owner && vouched && !record.is_returning() && !self.is_releasing(pair)

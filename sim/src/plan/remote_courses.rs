@@ -26,7 +26,7 @@ pub(super) fn add(draft: &mut Draft, scenario: Scenario, seed: u64) -> bool {
         Scenario::Pair => &[add_rest, add_late, add_behind],
         Scenario::Failover => &[add_heir, add_half_copied, add_handover],
         Scenario::SplitBrain => &[add_apart],
-        Scenario::Create => &[add_fetched],
+        Scenario::Create => &[add_fetched, add_let_go],
         _ => return false,
     };
     dice.pick(courses)(draft);
@@ -209,6 +209,35 @@ fn add_fetched(draft: &mut Draft) {
     draft.tasks.push(Task { host: 0, depth: 4, ops: before });
     draft.tasks.push(Task { host: 0, depth: 1, ops: vec![create] });
     draft.tasks.push(Task { host: 1, depth: 4, ops: io });
+    draft.horizon_ms = 1500;
+}
+
+/// A pair is deleted while its second half, on a slow disk, is being made what the first one is; then hosts read that half, again
+/// and again. Found at first by `create` 473: what they read changed by itself.
+fn add_let_go(draft: &mut Draft) {
+    const MADE_MS: u64 = 200;
+    let volume = add_pair(draft, 2, 8);
+    let spec = draft.pairs.remove(0);
+    let before: Vec<Op> = whole(&volume).map(Op::now).collect();
+    let dice = &mut draft.dice;
+    let pair = spec.name.clone();
+    let delete_ms = MADE_MS + dice.between(40, 160);
+    let create = Op { at_ms: MADE_MS, ..op(Site::A, 0, PairAct::Create(spec)) };
+    let delete =
+        Op { at_ms: delete_ms, ..op(*dice.pick(&Site::ALL), 0, PairAct::Delete { pair, force: false }) };
+    let (writes, take_ms) = (dice.between(4, 12), dice.between(100, 400));
+    let slow = Fault::Slow { at_ms: MADE_MS + 5, disk: "store0".into(), writes, take_ms };
+    draft.faults.push(Strike { array: Site::B, fault: slow });
+    let read = |n: u64| {
+        let length = volume.track.min(volume.size - n * volume.track) as u32;
+        Act::Read { device: volume.r2(), offset: n * volume.track, length }
+    };
+    let rounds =
+        (0..12).flat_map(|round| (0..volume.tracks()).map(move |n| (delete_ms + 10 + round * 40, n)));
+    let reads = rounds.map(|(at_ms, n)| Op { at_ms, ..Op::now(read(n)) }).collect();
+    draft.tasks.push(Task { host: 0, depth: 4, ops: before });
+    draft.tasks.push(Task { host: 0, depth: 1, ops: vec![create, delete] });
+    draft.tasks.push(Task { host: 1, depth: 4, ops: reads });
     draft.horizon_ms = 1500;
 }
 
