@@ -20,6 +20,9 @@ pub(crate) struct Pair {
     pub(crate) regions: Regions,
     /// The unit that began the present generation; 0 after a restart.
     pub(crate) generation_unit: UnitSeq,
+    /// The unit by which it is not frozen any more; 0 after a restart. A crash before its commit freezes it again, and then no
+    /// write may have been answered.
+    pub(crate) thaw_unit: UnitSeq,
     /// Of a half that is being put back: tracks before this one are.
     pub(crate) returned: TrackNo,
 }
@@ -469,22 +472,24 @@ impl Tables {
         (vec![Change::Device(record.device, Some(gone))], Some(record.device))
     }
 
-    /// Logs a unit with records that [`Records`] made, and notes which generations begin with it.
+    /// Logs a unit with records that [`Records`] made, and notes which generations begin with it, and which pairs thaw.
     pub(crate) fn put_records(&mut self, changes: Vec<Change>) -> UnitSeq {
-        let begun: Vec<_> = changes
-            .iter()
-            .filter_map(|change| match change {
-                Change::Pair(id, Some(record)) => {
-                    let before = self.pair(*id).map(|before| before.lineage.current());
-                    (before != Some(record.lineage.current())).then_some(*id)
-                }
-                _ => None,
-            })
-            .collect();
+        let before = |change: &Change| match change {
+            Change::Pair(id, Some(_)) => {
+                let record = self.pair(*id)?;
+                Some((*id, record.lineage.current(), record.halt))
+            }
+            _ => None,
+        };
+        let before: Vec<_> = changes.iter().filter_map(before).collect();
         let seq = self.put(changes, &[]);
-        for id in begun {
-            if let Some(pair) = self.pairs.get_mut(&id) {
+        for (id, generation, halt) in before {
+            let Some(pair) = self.pairs.get_mut(&id) else { continue };
+            if pair.record.lineage.current() != generation {
                 pair.generation_unit = seq;
+            }
+            if halt == Some(Halt::Frozen) && pair.record.halt != halt && !planted(Defect::ThawsEarly) {
+                pair.thaw_unit = seq;
             }
         }
         seq

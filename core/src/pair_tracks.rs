@@ -22,13 +22,16 @@ impl Tables {
     // Dirty marks.
 
     /// A write to a region begins: it is marked if it was clean, and stays marked until [`Self::end_write`]. `Some`: the
-    /// write must not reach a disk or the peer before that unit is committed. `None`: it may.
+    /// write must not reach a disk or the peer before that unit is committed, which marks the region, or by which a frozen pair
+    /// takes writes again. `None`: it may.
     pub fn begin_write(&mut self, id: PairId, region: RegionNo) -> Option<UnitSeq> {
         let unit = match self.pairs.get(&id)?.regions.unit_of(region) {
             Some(unit) => unit,
             None => self.mark_dirty(id, region)?,
         };
-        self.pairs.get_mut(&id)?.regions.write_begins(region);
+        let pair = self.pairs.get_mut(&id)?;
+        pair.regions.write_begins(region);
+        let unit = unit.max(pair.thaw_unit);
         (unit > self.log.committed()).then_some(unit)
     }
 
@@ -362,6 +365,7 @@ impl Pair {
             lacked: Ledger::new(tracks, record.lacked_from),
             regions: Regions::default(),
             generation_unit: UnitSeq::ZERO,
+            thaw_unit: UnitSeq::ZERO,
             returned: TrackNo(0),
             record,
         }

@@ -258,6 +258,30 @@ fn a_frozen_pair_begins_no_generation() {
     assert!(matches!(t.thaw(id, 3), Err(CommandError::PairState { .. })));
 }
 
+/// A crash before that is durable freezes it again: then R1 must not have answered a write (`pair` 960 had).
+#[test]
+fn a_frozen_pair_takes_writes_once_it_is_durable_that_it_thawed() {
+    let (mut t, mut durable, there) = array();
+    let (id, _) = pair(&mut t, PairRecord { policy: Policy::Freeze, ..record(there) }, "a", 10);
+    t.begin_write(id, RegionNo(0));
+    t.end_write(id, RegionNo(0));
+    for thaw in [
+        |t: &mut Tables, id| t.halt_group(&[id], Halt::Operator, 2, &[]),
+        |t: &mut Tables, id| t.resume(id),
+        |t: &mut Tables, id| Ok(t.agreed(id).expect("nothing else holds it up")),
+    ] {
+        t.halt_group(&[id], Halt::Frozen, 1, &[]).unwrap();
+        commit(&mut t, &mut durable);
+        let unit = thaw(&mut t, id).unwrap();
+        assert_eq!(t.begin_write(id, RegionNo(0)), Some(unit));
+        commit(&mut t, &mut durable);
+        assert_eq!(t.begin_write(id, RegionNo(0)), None);
+        if t.pair(id).is_some_and(|half| half.halt.is_some()) {
+            t.resume(id).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_diverged_pair_waits_for_a_choice() {
     let (mut t, _, there) = array();
