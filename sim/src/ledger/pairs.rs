@@ -37,6 +37,8 @@ pub struct Pair {
     pub forced: bool,
     /// When its creation was called.
     pub begun: Moment,
+    /// The volume that its creation is to make was there before: an earlier pair left it.
+    pub volume_left: bool,
     /// The number of its creation (F2).
     pub request: u64,
     /// Commands that change it under way.
@@ -62,8 +64,12 @@ impl Ledger {
         {
             self.expect_device(site, spec.device(site), Some(size));
         }
+        let mut volume_left = false;
         if let Some((site, _)) = spec.makes {
-            self.device_changes(spec.device(site), |device| device.exists.also(true));
+            self.device_changes(spec.device(site), |device| {
+                volume_left = device.exists.surely(&true);
+                device.exists.also(true);
+            });
         }
         let begun = self.history.tick();
         let pair = Pair {
@@ -80,6 +86,7 @@ impl Ledger {
             ending: None,
             forced: false,
             begun,
+            volume_left,
             request: self.changes,
             busy: 1,
             changed: 0,
@@ -96,13 +103,13 @@ impl Ledger {
 
     /// It is there, or it is not and will not be.
     pub fn pair_made(&mut self, name: &str, exists: bool) {
-        let Some(spec) = self.pairs.get(name).map(|pair| pair.spec.clone()) else { return };
+        let Some(Pair { spec, volume_left, .. }) = self.pairs.get(name).cloned() else { return };
         // A half that was undone may be left until the other array hears of it.
         self.pair_changed(name, |pair| {
             (pair.exists, pair.answered, pair.fading) = (Maybe::is(exists), exists, !exists);
         });
         if let Some((site, _)) = spec.makes {
-            self.device_changed(spec.device(site), |device| device.exists = Maybe::is(exists));
+            self.device_changed(spec.device(site), |device| device.exists = Maybe::is(exists || volume_left));
         }
         if !exists {
             return;
@@ -211,7 +218,7 @@ impl Ledger {
 
     /// It was done (`None`: that is not known).
     pub fn choice_ended(&mut self, name: &str, done: Option<bool>) {
-        self.pair_changed(name, |pair| pair.split.choosing = done.is_none());
+        self.pair_changed(name, |pair| pair.split.choice_ended(done));
     }
 
     /// The failover has happened, or not and will not. `down`: the other array is, since its last crash.

@@ -10,7 +10,7 @@ pub struct Split {
     /// Somebody forced one half since both were last one.
     pub forced: bool,
     /// Somebody was asked to choose, and it is not known what came of it.
-    pub choosing: bool,
+    choosing: bool,
     /// Both sides have said that they diverged, and nobody has chosen since.
     open: bool,
     /// Whoever forced one half was told that it serves: it does after any crash, too.
@@ -23,6 +23,13 @@ impl Split {
     /// A person chooses.
     pub fn chosen(&mut self) {
         (self.choosing, self.open, self.parted) = (true, false, false);
+    }
+
+    /// That was done (`None`: it is not known). Who serves now is the one that was chosen: what it writes, it does not write
+    /// apart from the other.
+    pub fn choice_ended(&mut self, done: Option<bool>) {
+        self.choosing = done.is_none();
+        self.answered &= done != Some(true);
     }
 
     /// One half was forced, and who did it was told so.
@@ -96,5 +103,10 @@ mod tests {
         split.chosen();
         split.wrote_apart();
         assert!(split.joined("p").is_ok(), "somebody was choosing");
+        split.force_answered();
+        split.chosen();
+        split.choice_ended(Some(true));
+        split.wrote_apart();
+        assert!(split.joined("p").is_ok(), "it was chosen");
     }
 }
