@@ -14,7 +14,7 @@ use crate::trial;
 use crate::volume::{NEEDS, Volume};
 
 pub fn trials() -> Vec<Trial> {
-    vec![trial("ext4", &NEEDS, files_as_they_were)]
+    vec![trial("ext4", &NEEDS, files_as_they_were), trial("ext4::restored", &NEEDS, files_restored)]
 }
 
 /// D1 to D5, D8: files are made, a session is established, files are changed, and the virtual device, mounted
@@ -81,6 +81,54 @@ async fn files_as_they_were() {
     }
     fs::remove_dir_all(volume.path().join("many")).unwrap();
     assert!(files(volume.path()) == after, "the device has changed by what was mounted beside it");
+    volume.check().await;
+}
+
+/// D10 to D14: files are changed, and the device is restored in place: it has them as they were, and so has another device to
+/// which the session is restored, another virtual device, and a split mirror. What they were changed to is kept, and comes back.
+async fn files_restored() {
+    let server = Server::start(Transport::Unix, &[("db", 96), ("other", 96), ("mirror", 96)]).await;
+    let volume = Volume::create(&server, "db").await;
+    for n in 0..60u64 {
+        fs::write(volume.path().join(n.to_string()), content(n, n * n * 16)).unwrap();
+    }
+    volume.sync().await;
+    let before = files(volume.path());
+    crate::establish(&server, &["db=then"]).await;
+    crate::command(&server, &["pair", "create", "db", "mirror"]).await;
+    crate::command(&server, &["pair", "copy", "db", "mirror"]).await;
+
+    for n in 0..60u64 {
+        let path = volume.path().join(n.to_string());
+        match n % 3 {
+            0 => fs::write(path, content(1000 + n, 50_000)).unwrap(),
+            1 => fs::remove_file(path).unwrap(),
+            _ => {}
+        }
+    }
+    let after = files(volume.path());
+    volume.check().await;
+    let then = crate::session(&server, "db", "then").await;
+    crate::command(&server, &["device", "create", "again", "--virtual"]).await;
+    for target in ["other", "again"] {
+        crate::command(&server, &["session", "restore", &format!("{then}={target}"), "--keep"]).await;
+        has(&server, target, &before).await;
+    }
+    crate::command(&server, &["session", "restore", &then]).await;
+    has(&server, "db", &before).await;
+
+    let kept = crate::session(&server, "db", "db.before-1").await;
+    crate::command(&server, &["session", "restore", &kept]).await;
+    has(&server, "db", &after).await;
+    crate::command(&server, &["pair", "restore", "db", "mirror"]).await;
+    has(&server, "db", &before).await;
+    has(&server, "mirror", &before).await;
+}
+
+/// The file system of a device has these files, and passes `e2fsck`.
+async fn has(server: &Server, device: &str, wanted: &BTreeMap<PathBuf, Vec<u8>>) {
+    let volume = Volume::open(server, device, &[]).await;
+    assert!(files(volume.path()) == *wanted, "{device} has other files");
     volume.check().await;
 }
 

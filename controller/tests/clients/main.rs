@@ -101,9 +101,20 @@ where
 
 /// *Establish* by the command: pairs as `STANDARD=VIRTUAL`, all at one instant.
 async fn establish(server: &server::Server, pairs: &[&str]) {
+    command(server, &[&["session", "establish"], pairs].concat()).await;
+}
+
+/// The command.
+async fn command(server: &server::Server, words: &[&str]) {
     let command = needs::command();
     let folder = server.folder();
-    let mut arguments = vec!["-a", folder.to_str().unwrap(), "session", "establish"];
-    arguments.extend(pairs);
+    let arguments = [&["-a", folder.to_str().unwrap()], words].concat();
     program::run(command.to_str().unwrap(), arguments).await;
+}
+
+/// The session of a device that a virtual device shows, as the command takes it.
+async fn session(server: &server::Server, device: &str, shown_by: &str) -> String {
+    let sessions = server.array().session_list(Some(device)).await.unwrap();
+    let found = sessions.iter().find(|session| session.virtual_device.as_deref() == Some(shown_by));
+    found.unwrap_or_else(|| panic!("{sessions:?}")).id.to_string()
 }

@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("postgres::killed", &needs, killed_with_the_daemon),
         trial("postgres::copied", &needs, copied_while_it_runs),
+        trial("postgres::restored", &needs, restored_in_place),
     ]
 }
 
@@ -71,6 +72,43 @@ async fn copied_while_it_runs() {
     copy.check().await;
     assert!(cluster.consistent().await >= after + 100);
     drop(load);
+    cluster.stop().await;
+    volume.check().await;
+}
+
+/// D10: a running database is copied, loses a table, and is put back in place: it is as after a power cut at the session's
+/// instant. That is undone: it is as it was when it was stopped.
+async fn restored_in_place() {
+    let server = Server::start(Transport::Unix, &[("db", 256)]).await;
+    let volume = Volume::create(&server, "db").await;
+    let cluster = Cluster::create(&volume).await;
+    let load = Load::start(&cluster).await;
+    load.is_under_way(&cluster, 300).await;
+    let earliest = cluster.count().await;
+    crate::establish(&server, &["db=then"]).await;
+    let latest = cluster.count().await;
+    load.is_under_way(&cluster, latest + 100).await;
+    drop(load);
+    cluster.ask("DROP TABLE pgbench_accounts; DELETE FROM ledger WHERE n > 10").await;
+    cluster.stop().await;
+    volume.check().await;
+
+    let then = crate::session(&server, "db", "then").await;
+    crate::command(&server, &["session", "restore", &then]).await;
+    let volume = Volume::open(&server, "db", &[]).await;
+    fs::remove_file(volume.path().join("data/postmaster.pid")).unwrap();
+    let cluster = Cluster::start(&volume).await;
+    let found = cluster.consistent().await;
+    assert!((earliest..=latest).contains(&found), "{found}, but it was {earliest} to {latest}");
+    cluster.stop().await;
+    volume.check().await;
+
+    let kept = crate::session(&server, "db", "db.before-1").await;
+    crate::command(&server, &["session", "restore", &kept]).await;
+    let volume = Volume::open(&server, "db", &[]).await;
+    let cluster = Cluster::start(&volume).await;
+    assert_eq!(cluster.count().await, 10);
+    assert!(!cluster.try_ask("SELECT 1 FROM pgbench_accounts").await, "it was dropped");
     cluster.stop().await;
     volume.check().await;
 }
