@@ -262,6 +262,7 @@ fn crowd(sessions: u32, tracks: u32) -> impl Iterator<Item = Change> {
     let session = |n: u32| {
         let state = SessionState::Active { activated: Generation(n + 1) };
         let record = SessionRecord {
+            extent: None,
             standard: DeviceId(1),
             virtual_device: None,
             state,
@@ -297,7 +298,7 @@ impl Rig {
         let name = format!("v{n}");
         self.command(Command::DeviceCreateVirtual { name: name.clone() });
         let Answer::Session(info) =
-            self.command(Command::SessionRegister { standard: "d".into(), group: None })
+            self.command(Command::SessionRegister { standard: "d".into(), group: None, tracks: None })
         else {
             panic!("not a session");
         };

@@ -97,7 +97,9 @@ fn activation_drains() {
     let mut rig = Rig::with_device(64, 4 * TRACK);
     let session = rig.quiet(|rig| {
         rig.command(Command::DeviceCreateVirtual { name: "v".into() }).unwrap();
-        let answer = rig.command(Command::SessionRegister { standard: "d".into(), group: None }).unwrap();
+        let answer = rig
+            .command(Command::SessionRegister { standard: "d".into(), group: None, tracks: None })
+            .unwrap();
         let Answer::Session(info) = answer else { panic!("{answer:?}") };
         rig.command(Command::SessionRelate { session: info.id, virtual_device: "v".into() }).unwrap();
         info.id
@@ -381,7 +383,11 @@ fn nothing_is_told_that_a_crash_could_undo() {
     let unavailable = |result: Result<Answer, twintrack_link::manage::Refusal>| {
         result.is_err_and(|refusal| refusal.code == RefusalCode::Unavailable)
     };
-    assert!(unavailable(rig.command(Command::SessionRegister { standard: "d".into(), group: None })));
+    assert!(unavailable(rig.command(Command::SessionRegister {
+        standard: "d".into(),
+        group: None,
+        tracks: None
+    })));
     assert!(unavailable(rig.command(Command::SessionList { standard: None })));
     assert!(unavailable(rig.command(Command::SessionRelate { session: 2, virtual_device: "d".into() })));
     let Answer::Array(info) = rig.command(Command::ArrayShow {}).unwrap() else { panic!() };

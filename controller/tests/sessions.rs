@@ -18,7 +18,7 @@ fn code(result: Result<Answer, twintrack_link::manage::Refusal>) -> RefusalCode 
 }
 
 fn register(rig: &mut Rig, standard: &str, group: Option<u32>) -> u32 {
-    match rig.command(Command::SessionRegister { standard: standard.into(), group }).unwrap() {
+    match rig.command(Command::SessionRegister { standard: standard.into(), group, tracks: None }).unwrap() {
         Answer::Session(info) => info.id,
         other => panic!("{other:?}"),
     }
@@ -65,7 +65,7 @@ fn calls_out_of_order_are_refused() {
     let other = register(&mut rig, "d", None);
     assert_eq!(code(rig.command(relate(other))), RefusalCode::WrongState, "v is taken");
     assert_eq!(
-        code(rig.command(Command::SessionRegister { standard: "v".into(), group: None })),
+        code(rig.command(Command::SessionRegister { standard: "v".into(), group: None, tracks: None })),
         RefusalCode::WrongState
     );
     assert_eq!(code(rig.command(Command::DeviceDelete { name: "d".into() })), RefusalCode::WrongState);
@@ -225,7 +225,8 @@ fn a_thousand_sessions() {
             rig.write(1, 0, 512, (n % 200) as u8 + 1);
             rig.settle();
         }
-        let refused = rig.command(Command::SessionRegister { standard: "d".into(), group: None });
+        let refused =
+            rig.command(Command::SessionRegister { standard: "d".into(), group: None, tracks: None });
         assert_eq!(code(refused), RefusalCode::Limit);
         for n in [0u32, 1, 2, 511, 512, 1023] {
             let expect = if n == 0 { 0 } else { ((n - 1) % 200) as u8 + 1 };

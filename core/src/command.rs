@@ -84,6 +84,34 @@ pub enum CommandError {
         /// Its session.
         session: SessionId,
     },
+    /// The device has not these tracks.
+    #[error("device {name} has {tracks} tracks: name a first and a last one of them")]
+    Extent {
+        /// Which device.
+        name: String,
+        /// How many it has.
+        tracks: u32,
+    },
+    /// What comes behind it would not begin with a track.
+    #[error("the last part of {name} ends within a track: it has to stay the last one")]
+    PartialTrack {
+        /// Which virtual device.
+        name: String,
+    },
+    /// The parts of a virtual device begin at one instant.
+    #[error("{session} and {other} are parts of one virtual device: activate them by one command")]
+    Apart {
+        /// One part.
+        session: SessionId,
+        /// One that is not in the command.
+        other: SessionId,
+    },
+    /// The session is of a part of its device.
+    #[error("{session} is of a part of its device: only sessions of whole devices are compared or restored")]
+    OfPart {
+        /// Which.
+        session: SessionId,
+    },
     /// The device has sessions.
     #[error("device {name} has {sessions} sessions: remove them first")]
     HasSessions {

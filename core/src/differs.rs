@@ -93,6 +93,7 @@ impl Tables {
                     let (wanted, verb) = ("active", "compared");
                     return Err(CommandError::SessionState { session, state: record.state, wanted, verb });
                 };
+                self.check_whole(session)?;
                 Ok(record.standard)
             }
         }

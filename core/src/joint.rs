@@ -178,6 +178,7 @@ impl Tables {
             reserved: false,
         };
         let record = SessionRecord {
+            extent: None,
             standard: point.device,
             virtual_device: Some(shown_by),
             state: SessionState::Active { activated },

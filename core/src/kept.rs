@@ -167,7 +167,7 @@ impl Tables {
         let mut changes = Vec::with_capacity(3 * back.len());
         for (track, now, then) in &back {
             let place = Place { owner: Owner::Device(device), track: *track };
-            let keep = self.devices.get(&device).is_some_and(|device| device.protects(*track));
+            let keep = self.devices.get(&device).is_some_and(|device| device.protects(self.geometry, *track));
             changes.extend(self.replace(place, *now, *then, keep));
         }
         let owes: Vec<_> = back.iter().map(|(track, ..)| (id, *track)).collect();

@@ -10,6 +10,7 @@ pub mod defect;
 mod device;
 mod differs;
 mod entry;
+mod extent;
 pub mod geometry;
 mod ids;
 mod joint;
@@ -37,6 +38,7 @@ pub use audit::{AuditError, EntryPlace};
 pub use command::CommandError;
 pub use differs::{Comparison, Look, Moment};
 pub use entry::{Entry, Overlay};
+pub use extent::{EXTENTS_MAX, Extent};
 pub use geometry::{BLOCK_BYTES, Geometry, GeometryError, SECTOR_BYTES, TRACKS_PER_CYLINDER};
 pub use ids::{
     CopyId, DeviceId, Generation, GroupId, Owner, PairGeneration, PairId, PeerId, PhysicalTrack, Place,

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use crate::defect::{Defect, planted};
+use crate::extent::Extent;
 use crate::geometry::{Geometry, GeometryError};
-use crate::ids::{CopyId, DeviceId, PairId, RegionNo, StoreId, TrackNo};
+use crate::ids::{CopyId, DeviceId, PairId, RegionNo, SessionId, StoreId, TrackNo};
 use crate::local::{CopyRecord, CopyStatus};
 use crate::records::{Change, DeviceKind, Pinned, SessionState};
 use crate::remote::{PairRecord, SagaOutcome, SagaResult};
@@ -38,6 +39,12 @@ pub enum LoadError {
         device: DeviceId,
         /// Why.
         source: GeometryError,
+    },
+    /// A session of tracks that its device does not have.
+    #[error("{session} is of tracks that its device does not have: the metadata is damaged")]
+    Extent {
+        /// Which.
+        session: SessionId,
     },
     /// A copy within the array that cannot be.
     #[error("{copy} {what}: the metadata is damaged")]
@@ -110,7 +117,7 @@ impl Tables {
             live.clear();
             for session in device.sessions.iter().filter_map(|session| self.sessions.get(session)) {
                 if let SessionState::Active { activated } = session.record.state {
-                    *live.entry(activated).or_insert(0) += 1;
+                    live.entry(activated).or_default().begin(&session.record);
                 }
             }
             for (track, upto) in versions.keys() {
@@ -165,6 +172,16 @@ impl Tables {
                 let device = |id: DeviceId| self.devices.get(&id);
                 if device(record.standard).is_none_or(|device| device.pool().is_none()) {
                     return dangling(id.to_string(), record.standard.to_string());
+                }
+                let (geometry, size_bytes) =
+                    (self.geometry, device(record.standard).map_or(0, |device| device.record.size_bytes));
+                let fits = |extent: Extent| {
+                    let begin = geometry.offset_of(extent.first);
+                    let end = begin.checked_add(extent.size_bytes);
+                    extent.size_bytes > 0 && end.is_some_and(|end| end <= size_bytes)
+                };
+                if record.extent.is_some_and(|extent| !fits(extent)) {
+                    return Err(LoadError::Extent { session: *id });
                 }
                 if let Some(shown) = record.virtual_device
                     && device(shown).is_none_or(|device| device.pool().is_some())

@@ -143,7 +143,9 @@ impl Tables {
     pub(crate) fn ends_at(&self, session: SessionId, track: TrackNo, upto: Generation) -> bool {
         let session = &self.sessions[&session];
         let until = session.record.state.window().and_then(|(_, until)| until);
-        !session.own.contains_key(&track) && until.is_none_or(|until| upto <= until)
+        session.record.extent.is_none_or(|extent| extent.covers(self.geometry, track))
+            && !session.own.contains_key(&track)
+            && until.is_none_or(|until| upto <= until)
     }
 
     fn reclaim_device(&mut self, id: DeviceId) -> Option<UnitSeq> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::extent::Extent;
 use crate::ids::{
     CopyId, DeviceId, Generation, GroupId, PairId, PeerId, PoolId, RegionNo, ScheduleId, SessionId, StoreId,
 };
@@ -53,6 +54,8 @@ pub enum DeviceKind {
 pub struct SessionRecord {
     /// The standard device.
     pub standard: DeviceId,
+    /// Which of its tracks it is of (D19); `None`: of all.
+    pub extent: Option<Extent>,
     /// The virtual device that shows it, from *relate* on. `None` again once the session is being removed.
     pub virtual_device: Option<DeviceId>,
     /// Where it stands.

@@ -1,6 +1,7 @@
 //! Commands on sessions and groups: each checks first, then changes everything in one unit (crash rule 2b).
 
 use crate::command::CommandError;
+use crate::extent::Extent;
 use crate::ids::{DeviceId, Generation, GroupId, SessionId, TrackNo, UnitSeq};
 use crate::records::{
     Change, Decision, DeviceKind, GROUPS_MAX, Pinned, SESSIONS_PER_DEVICE_MAX, SessionRecord, SessionState,
@@ -38,6 +39,15 @@ impl Tables {
         standard: DeviceId,
         group: Option<GroupId>,
     ) -> Result<(SessionId, UnitSeq), CommandError> {
+        self.register_extent(standard, group, None)
+    }
+
+    pub(crate) fn register_extent(
+        &mut self,
+        standard: DeviceId,
+        group: Option<GroupId>,
+        extent: Option<Extent>,
+    ) -> Result<(SessionId, UnitSeq), CommandError> {
         let name = self.standard(standard)?.name.clone();
         if let Some(group) = group.filter(|group| !self.groups.contains(group)) {
             return Err(CommandError::NoGroup { group });
@@ -51,11 +61,13 @@ impl Tables {
         let (number, next) = self.take_id()?;
         let id = SessionId(number);
         let state = SessionState::Registered { group };
-        let record = SessionRecord { standard, virtual_device: None, state, activated_ms: 0, pinned: None };
+        let record =
+            SessionRecord { standard, extent, virtual_device: None, state, activated_ms: 0, pinned: None };
         Ok((id, self.put(vec![next, Change::Session(id, Some(record))], &[])))
     }
 
-    /// *Relate* (D7, Fig. 18). The virtual device takes the standard device's size.
+    /// *Relate* (D7, Fig. 18). The virtual device takes the standard device's size. A part of one (D19) may go behind others
+    /// that are related already, in the same group.
     pub fn relate(&mut self, session: SessionId, virtual_device: DeviceId) -> Result<UnitSeq, CommandError> {
         let mut record = self.session(session).ok_or(CommandError::NoSession { session })?.clone();
         let SessionState::Registered { group } = record.state else {
@@ -65,10 +77,16 @@ impl Tables {
         if shows.is_standard() {
             return Err(CommandError::NotVirtual { name: shows.name });
         }
-        if let Some(session) = self.session_shown_by(virtual_device) {
-            return Err(CommandError::Shown { name: shows.name, session });
+        match (record.extent, self.sessions_shown_by(virtual_device)) {
+            (Some(extent), others) => {
+                let (extent, size_bytes) = self.place_part(&shows, others, &record, extent)?;
+                (record.extent, shows.size_bytes) = (Some(extent), size_bytes);
+            }
+            (None, []) => shows.size_bytes = self.devices[&record.standard].record.size_bytes,
+            (None, [session, ..]) => {
+                return Err(CommandError::Shown { name: shows.name, session: *session });
+            }
         }
-        shows.size_bytes = self.devices[&record.standard].record.size_bytes;
         record.virtual_device = Some(virtual_device);
         record.state = SessionState::Related { group };
         let changes =
@@ -122,6 +140,7 @@ impl Tables {
             if list[..at].iter().any(|other| other.session == session) {
                 return Err(CommandError::Twice { session });
             }
+            self.check_together(record, session, |part| list.iter().any(|item| item.session == part))?;
             if let Some(name) = &item.name {
                 self.check_new_name(name, record.virtual_device)?;
                 if list[..at].iter().any(|other| other.name.as_ref() == Some(name)) {
@@ -173,7 +192,9 @@ impl Tables {
             record.activated_ms = wall_ms;
             if let Some(id) = record.virtual_device {
                 let mut shows = self.devices[&id].record.clone();
-                shows.size_bytes = standard.size_bytes;
+                if record.extent.is_none() {
+                    shows.size_bytes = standard.size_bytes;
+                }
                 shows.online = item.online;
                 if let Some(name) = &item.name {
                     shows.name.clone_from(name);

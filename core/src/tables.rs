@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::defect::{Defect, planted};
 use crate::entry::Entry;
+use crate::extent::Live;
 use crate::geometry::Geometry;
 use crate::ids::{
     CopyId, DeviceId, Generation, GroupId, Owner, PairId, PeerId, PhysicalTrack, Place, PoolId, ScheduleId,
@@ -52,8 +53,8 @@ pub struct Tables {
     pub(crate) ended: BTreeSet<SessionId>,
     /// Devices with versions to look at or stamps to give back, or being deleted.
     pub(crate) reclaiming: BTreeSet<DeviceId>,
-    /// Which session a virtual device shows.
-    pub(crate) shown: BTreeMap<DeviceId, SessionId>,
+    /// Which session a virtual device shows, or which ones, each a part of it, in their order.
+    pub(crate) shown: BTreeMap<DeviceId, Vec<SessionId>>,
     /// This array's: names the generations that it begins.
     pub(crate) serial: u64,
     pub(crate) peers: BTreeMap<PeerId, PeerRecord>,
@@ -84,8 +85,8 @@ pub(crate) struct Device {
     pub(crate) table: TrackTable,
     /// The entry that sessions activated at or before the generation, and after that of the version before, see.
     pub(crate) versions: BTreeMap<(TrackNo, Generation), Entry>,
-    /// Activations of sessions that are active, or would be again after a crash (crash rule 3a); how many of each.
-    pub(crate) live: BTreeMap<Generation, u32>,
+    /// Activations of sessions that are active, or would be again after a crash (crash rule 3a).
+    pub(crate) live: BTreeMap<Generation, Live>,
     /// Sessions on this standard device, in whatever state.
     pub(crate) sessions: BTreeSet<SessionId>,
     /// Those that are a point in time, by activation.
@@ -178,9 +179,9 @@ impl Tables {
         self.devices.get(&device).is_some_and(|device| !device.pinned.is_empty())
     }
 
-    /// The session that a virtual device shows.
+    /// The session that a virtual device shows; the first one, if several make it up ([`Self::sessions_shown_by`]).
     pub fn session_shown_by(&self, device: DeviceId) -> Option<SessionId> {
-        self.shown.get(&device).copied()
+        self.sessions_shown_by(device).first().copied()
     }
 
     /// The open groups.
@@ -196,6 +197,9 @@ impl Tables {
             Owner::Device(id) => self.present(id, place.track),
             Owner::Session(id) => {
                 let session = self.sessions.get(&id)?;
+                if session.record.extent.is_some_and(|extent| !extent.covers(self.geometry, place.track)) {
+                    return None;
+                }
                 match self.kept(id, place.track) {
                     Some(entry) => Some(entry),
                     None => match session.record.state {
@@ -217,7 +221,11 @@ impl Tables {
         let (activated, until) = session.record.state.window()?;
         // The standard device may have grown since; the virtual device has not.
         let shown = session.record.virtual_device.and_then(|shows| self.device(shows));
-        if shown.is_some_and(|shown| track.0 >= self.geometry.tracks(shown.size_bytes)) {
+        let inside = match session.record.extent {
+            Some(extent) => extent.covers(self.geometry, track),
+            None => shown.is_none_or(|shown| track.0 < self.geometry.tracks(shown.size_bytes)),
+        };
+        if !inside {
             return None;
         }
         if let Some(own) = session.own.get(&track) {
@@ -429,11 +437,21 @@ impl Tables {
     }
 
     fn apply_session(&mut self, id: SessionId, record: Option<SessionRecord>) {
-        if let Some(shows) = self.sessions.get(&id).and_then(|session| session.record.virtual_device) {
-            self.shown.remove(&shows);
+        if let Some(shows) = self.sessions.get(&id).and_then(|session| session.record.virtual_device)
+            && let Some(parts) = self.shown.get_mut(&shows)
+        {
+            parts.retain(|part| *part != id);
+            if parts.is_empty() {
+                self.shown.remove(&shows);
+            }
         }
-        if let Some(shows) = record.as_ref().and_then(|record| record.virtual_device) {
-            self.shown.insert(shows, id);
+        if let Some(record) = &record
+            && let Some(shows) = record.virtual_device
+        {
+            let at = |id: &SessionId| self.sessions.get(id).and_then(|part| Some(part.record.extent?.at));
+            let parts = self.shown.entry(shows).or_default();
+            let before = parts.partition_point(|part| at(part) < record.extent.map(|extent| extent.at));
+            parts.insert(before, id);
         }
         let before = self.sessions.get(&id).map(|session| (session.record.standard, session.record.state));
         if let Some(group) = before.and_then(|(_, state)| state.group())
@@ -479,7 +497,7 @@ impl Tables {
                 && !was_active
             {
                 // Its end is noted when the unit that ends it is committed: `end_live`.
-                *device.live.entry(activated).or_insert(0) += 1;
+                device.live.entry(activated).or_default().begin(&record);
             }
         }
         match self.sessions.get_mut(&id) {
@@ -492,11 +510,8 @@ impl Tables {
 
     pub(crate) fn end_live(&mut self, id: DeviceId, activated: Generation) {
         let Some(device) = self.devices.get_mut(&id) else { return };
-        if let Some(count) = device.live.get_mut(&activated) {
-            *count -= 1;
-            if *count == 0 {
-                device.live.remove(&activated);
-            }
+        if device.live.get_mut(&activated).is_some_and(Live::end) {
+            device.live.remove(&activated);
         }
         if device.live.is_empty() {
             device.shrink = Some(TrackNo(0));
@@ -538,14 +553,15 @@ impl Device {
     }
 
     /// Does a session, or one that a crash would bring back, still see the track as it is? May say yes too often.
-    pub(crate) fn protects(&self, track: TrackNo) -> bool {
-        self.live.last_key_value().is_some_and(|(newest, _)| *newest > self.table.stamp(track))
+    pub(crate) fn protects(&self, geometry: Geometry, track: TrackNo) -> bool {
+        self.protects_until(geometry, track, Generation(u32::MAX))
     }
 
     /// The same of the sessions activated up to a generation.
-    pub(crate) fn protects_until(&self, track: TrackNo, until: Generation) -> bool {
-        let newest = self.live.range(..=until).next_back();
-        newest.is_some_and(|(newest, _)| *newest > self.table.stamp(track))
+    pub(crate) fn protects_until(&self, geometry: Geometry, track: TrackNo, until: Generation) -> bool {
+        let stamp = self.table.stamp(track);
+        let newer = self.live.range(..=until).rev().take_while(|(activated, _)| **activated > stamp);
+        newer.into_iter().any(|(_, live)| live.covers(geometry, track))
     }
 }
 

@@ -177,7 +177,7 @@ impl Tables {
             Owner::Device(id) => {
                 let device = self.devices.get(&id).ok_or(WriteError::Gone)?;
                 let pool = device.pool().filter(|_| !device.record.is_deleting()).ok_or(WriteError::Gone)?;
-                let keep = device.protects(place.track) && !planted(Defect::OldTrackNotKept);
+                let keep = device.protects(self.geometry, place.track) && !planted(Defect::OldTrackNotKept);
                 // What is equal in a pair goes elsewhere, so that one unit says where, and that it is equal no more.
                 let mine = !keep && !self.is_equal_in_a_pair(id, place.track);
                 Ok((device.table.entry(place.track), pool, keep, mine))

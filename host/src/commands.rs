@@ -2,7 +2,7 @@
 
 use twintrack_link::manage::{
     Activation, Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, Differences, GroupMode, PoolInfo,
-    SessionInfo,
+    SessionInfo, TrackRange,
 };
 
 use crate::array::{ArrayClient, ArrayError};
@@ -87,7 +87,18 @@ impl<D: Dial> ArrayClient<D> {
         standard: &str,
         group: Option<u32>,
     ) -> Result<SessionInfo, ArrayError> {
-        ask!(self, Command::SessionRegister { standard: standard.to_owned(), group }, Session)
+        ask!(self, Command::SessionRegister { standard: standard.to_owned(), group, tracks: None }, Session)
+    }
+
+    /// *Register* for some tracks of a standard device (D19). Related to one virtual device, sessions of parts make it up.
+    pub async fn session_register_part(
+        &self,
+        standard: &str,
+        group: Option<u32>,
+        tracks: TrackRange,
+    ) -> Result<SessionInfo, ArrayError> {
+        let tracks = Some(tracks);
+        ask!(self, Command::SessionRegister { standard: standard.to_owned(), group, tracks }, Session)
     }
 
     /// *Relate* (D7): gives a registered session its virtual device.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use thiserror::Error;
-use twintrack_link::manage::{Activation, GroupMode, RefusalCode, SessionInfo};
+use twintrack_link::manage::{Activation, GroupMode, RefusalCode, SessionInfo, TrackRange};
 
 use crate::array::{ArrayClient, ArrayError};
 use crate::dial::Dial;
@@ -13,6 +13,9 @@ use crate::dial::Dial;
 pub struct Pair {
     /// The standard device's name.
     pub standard: String,
+    /// The tracks of it that are shown (D19); `None`: all. Several pairs with tracks may have one virtual device, which shows
+    /// them one after the other.
+    pub tracks: Option<TrackRange>,
     /// The virtual device's name; it is created if there is none.
     pub virtual_device: String,
     /// A new name for the virtual device (D9).
@@ -26,10 +29,17 @@ impl Pair {
     pub fn new(standard: &str, virtual_device: &str) -> Self {
         Self {
             standard: standard.to_owned(),
+            tracks: None,
             virtual_device: virtual_device.to_owned(),
             new_name: None,
             offline: false,
         }
+    }
+
+    /// Of some tracks of the standard device only.
+    #[must_use]
+    pub fn part(self, first: u32, last: u32) -> Self {
+        Self { tracks: Some(TrackRange { first, last }), ..self }
     }
 
     /// With a new name for the virtual device.
@@ -183,12 +193,13 @@ impl<D: Dial> Attempt<'_, D> {
                 .await
                 .map_err(|cause| (EstablishStep::VirtualDevice { pair: n }, cause))?;
             self.standards = n + 1;
-            let session = self
-                .array
-                .session_register(&pair.standard, Some(self.group))
-                .await
-                .map_err(|cause| (EstablishStep::Register { pair: n }, cause))?
-                .id;
+            let registered = match pair.tracks {
+                None => self.array.session_register(&pair.standard, Some(self.group)).await,
+                Some(tracks) => {
+                    self.array.session_register_part(&pair.standard, Some(self.group), tracks).await
+                }
+            };
+            let session = registered.map_err(|cause| (EstablishStep::Register { pair: n }, cause))?.id;
             self.sessions.push(session);
             self.array
                 .session_relate(session, &pair.virtual_device)

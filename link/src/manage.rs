@@ -114,8 +114,12 @@ pub enum Command {
         /// The open group it is to be activated with.
         #[serde(default)]
         group: Option<u32>,
+        /// Its tracks that the session is of (D19); `None`: all.
+        #[serde(default)]
+        tracks: Option<TrackRange>,
     },
-    /// *Relate* (Fig. 18): gives a registered session its virtual device: [`Answer::Session`].
+    /// *Relate* (Fig. 18): gives a registered session its virtual device: [`Answer::Session`]. Sessions of parts (D19) may have
+    /// one together: it shows them in the order in which they are related.
     SessionRelate {
         /// The session.
         session: u32,
@@ -578,6 +582,16 @@ pub enum DeviceInfoKind {
     },
 }
 
+/// Tracks of a standard device, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrackRange {
+    /// The first one.
+    pub first: u32,
+    /// The last one.
+    pub last: u32,
+}
+
 /// A session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionInfo {
@@ -585,6 +599,9 @@ pub struct SessionInfo {
     pub id: u32,
     /// Its standard device.
     pub standard: String,
+    /// The tracks of it that the session is of (D19); `None`: all.
+    #[serde(default)]
+    pub tracks: Option<TrackRange>,
     /// Its virtual device.
     pub virtual_device: Option<String>,
     /// Where it stands.

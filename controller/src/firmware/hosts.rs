@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use twintrack_core::{DeviceId, Owner, Place, SECTOR_BYTES, SessionState, TrackNo};
+use twintrack_core::{DeviceId, Owner, Place, SECTOR_BYTES, SessionId, SessionState};
 use twintrack_link::nbd::PAYLOAD_BYTES_MAX;
 
 use super::durability::Waiter;
@@ -98,10 +98,14 @@ impl Firmware {
             }
             return Ok((Owner::Device(device), record.size_bytes));
         }
-        let session = self.tables.session_shown_by(device).ok_or(HostError::Gone)?;
-        match self.tables.session(session).map(|session| session.state) {
-            Some(SessionState::Active { .. }) if !self.tables.is_undecided(session) => {
-                Ok((Owner::Session(session), record.size_bytes))
+        let sessions = self.tables.sessions_shown_by(device);
+        let is_active = |session: &SessionId| {
+            let state = self.tables.session(*session).map(|session| session.state);
+            matches!(state, Some(SessionState::Active { .. })) && !self.tables.is_undecided(*session)
+        };
+        match sessions.first() {
+            Some(first) if sessions.iter().all(is_active) && self.tables.is_shown_whole(device) => {
+                Ok((Owner::Session(*first), record.size_bytes))
             }
             _ => Err(HostError::Gone),
         }
@@ -115,10 +119,17 @@ impl Firmware {
         }
     }
 
+    /// The byte behind the last one of an owner, as the tracks of its standard device are counted.
     pub(super) fn size_of(&self, owner: Owner) -> u64 {
         let device = match owner {
             Owner::Device(id) => Some(id),
-            Owner::Session(id) => self.tables.session(id).and_then(|session| session.virtual_device),
+            Owner::Session(id) => {
+                let session = self.tables.session(id);
+                if let Some(extent) = session.and_then(|session| session.extent) {
+                    return extent.end(self.tables.geometry());
+                }
+                session.and_then(|session| session.virtual_device)
+            }
         };
         device.and_then(|id| self.tables.device(id)).map_or(0, |record| record.size_bytes)
     }
@@ -218,13 +229,14 @@ impl Firmware {
                 return;
             };
             self.parts_left = left;
+            let (owner, at, rest) = self.tables.part_at(request.owner, request.at);
             let (track, within, length) = self
                 .tables
                 .geometry()
-                .split(request.at, request.end - request.at)
+                .split(at, (request.end - request.at).min(rest))
                 .next()
                 .expect("there are bytes left");
-            let place = Place { owner: request.owner, track };
+            let place = Place { owner, track };
             if matches!(request.what, What::Read) && self.must_fetch(place) {
                 self.fetch_for(id, place);
                 return;
@@ -232,7 +244,7 @@ impl Firmware {
             let Some(request) = self.requests.get_mut(&id) else { return };
             let offset = request.at;
             request.at += u64::from(length);
-            self.begin_part(id, offset, track, within, length, fx);
+            self.begin_part(id, offset, place, within, length, fx);
         }
     }
 
@@ -264,13 +276,12 @@ impl Firmware {
         &mut self,
         id: RequestId,
         offset: u64,
-        track: TrackNo,
+        place: Place,
         within: u32,
         length: u32,
         fx: &mut Vec<Effect>,
     ) {
         let Some(request) = self.requests.get_mut(&id) else { return };
-        let place = Place { owner: request.owner, track };
         let change = match &request.what {
             What::Read => {
                 let Some(entry) = self.tables.entry(place) else {

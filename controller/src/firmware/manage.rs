@@ -8,7 +8,7 @@ use twintrack_core::{
 };
 use twintrack_link::manage::{
     Activation, Answer, ArrayInfo, ChangedTracks, Command, DeviceInfo, DeviceInfoKind, GroupMode, PAGE_MAX,
-    PoolInfo, Refusal, RefusalCode, SessionInfo, SessionInfoState, WhenFull,
+    PoolInfo, Refusal, RefusalCode, SessionInfo, SessionInfoState, TrackRange, WhenFull,
 };
 
 use super::copies::core_pace;
@@ -110,9 +110,14 @@ impl Firmware {
                 self.tables.set_reserved(id, reserved)?;
                 self.device_answer(id)
             }
-            Command::SessionRegister { standard, group } => {
-                let id = self.device(&standard)?;
-                let (session, _) = self.tables.register(id, group.map(GroupId))?;
+            Command::SessionRegister { standard, group, tracks } => {
+                let (id, group) = (self.device(&standard)?, group.map(GroupId));
+                let (session, _) = match tracks {
+                    None => self.tables.register(id, group)?,
+                    Some(part) => {
+                        self.tables.register_part(id, group, TrackNo(part.first), TrackNo(part.last))?
+                    }
+                };
                 self.session_answer(session)
             }
             Command::SessionRelate { session, virtual_device } => {
@@ -382,6 +387,10 @@ impl Firmware {
         Some(SessionInfo {
             id: id.0,
             standard: name(record.standard).unwrap_or_default(),
+            tracks: record.extent.map(|extent| TrackRange {
+                first: extent.first.0,
+                last: extent.last(self.tables.geometry()).0,
+            }),
             virtual_device: record.virtual_device.and_then(name),
             state,
             group: record.state.group().map(|group| group.0),
@@ -487,6 +496,7 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::SameVolume { .. }
         | CommandError::TwiceInto { .. }
         | CommandError::Schedule
+        | CommandError::Extent { .. }
         | CommandError::SelfLink { .. } => RefusalCode::BadRequest,
         CommandError::NoDevice { .. }
         | CommandError::NoSession { .. }
@@ -508,6 +518,9 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::NotStandard { .. }
         | CommandError::NotVirtual { .. }
         | CommandError::Shown { .. }
+        | CommandError::PartialTrack { .. }
+        | CommandError::Apart { .. }
+        | CommandError::OfPart { .. }
         | CommandError::HasSessions { .. }
         | CommandError::SessionState { .. }
         | CommandError::InGroup { .. }

@@ -58,6 +58,8 @@ impl Firmware {
     fn context(&self, standard: DeviceId, shown: Moment, name: &str) -> Option<StatusOf> {
         let (a, b) = match ContextQuery::parse(name).ok()?? {
             ContextQuery::Allocation => return Some(StatusOf::Allocation),
+            // The bytes of an export of parts are not those of one standard device.
+            _ if self.tables.compare(shown, shown).is_err() => return None,
             ContextQuery::Diff(a, b) => (self.moment(standard, a)?, self.moment(standard, b)?),
             ContextQuery::DirtyBitmap(name) => (self.moment_named(standard, name)?, shown),
         };
@@ -142,8 +144,12 @@ impl Firmware {
         tracks: u32,
     ) -> Result<Vec<Extent>, HostError> {
         let mut extents = Extents::new(most);
-        let parts = self.tables.geometry().split(offset, u64::from(length));
-        for (track, within, length) in parts.take(tracks as usize) {
+        let (mut from, end) = (offset, offset + u64::from(length));
+        for _ in 0..tracks {
+            let (owner, at, rest) = self.tables.part_at(owner, from);
+            let mut parts = self.tables.geometry().split(at, (end - from).min(rest));
+            let Some((track, within, length)) = parts.next() else { break };
+            from += u64::from(length);
             let place = Place { owner, track };
             let entry = self.tables.entry(place).ok_or(HostError::Gone)?;
             // What is still to come from the other array is not known to be zeros.

@@ -320,11 +320,13 @@ impl Rig {
     /// A session on "d", active, shown by a new virtual device, attached as a connection: its number.
     pub fn establish(&mut self, name: &str, conn: u64) -> u32 {
         self.command(Command::DeviceCreateVirtual { name: name.into() }).unwrap();
-        let session =
-            match self.command(Command::SessionRegister { standard: "d".into(), group: None }).unwrap() {
-                Answer::Session(info) => info.id,
-                other => panic!("{other:?}"),
-            };
+        let session = match self
+            .command(Command::SessionRegister { standard: "d".into(), group: None, tracks: None })
+            .unwrap()
+        {
+            Answer::Session(info) => info.id,
+            other => panic!("{other:?}"),
+        };
         self.command(Command::SessionRelate { session, virtual_device: name.into() }).unwrap();
         let sessions = vec![twintrack_link::manage::Activation { session, name: None, offline: false }];
         self.command(Command::SessionActivate { sessions }).unwrap();

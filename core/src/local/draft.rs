@@ -100,7 +100,8 @@ impl<'t> Draft<'t> {
         let id = SessionId(self.take_id()?);
         let state = SessionState::Active { activated };
         let pinned = Some(pinned);
-        let record = SessionRecord { standard, virtual_device, state, activated_ms: wall_ms, pinned };
+        let record =
+            SessionRecord { standard, extent: None, virtual_device, state, activated_ms: wall_ms, pinned };
         self.sessions.push((id, record));
         Ok(id)
     }

@@ -144,7 +144,7 @@ impl Tables {
         if new == old {
             return changes;
         }
-        if found.protects_until(track, fill.until) && !planted(Defect::FillKeepsNothing) {
+        if found.protects_until(self.geometry, track, fill.until) && !planted(Defect::FillKeepsNothing) {
             changes.push(Change::Version(device, track, fill.until, Some(old)));
         }
         if !found.live.is_empty() {

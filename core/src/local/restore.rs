@@ -44,6 +44,7 @@ impl Tables {
                 let (wanted, verb) = ("active", "restored");
                 return Err(CommandError::SessionState { session, state: record.state, wanted, verb });
             }
+            self.check_whole(session)?;
             match record.pinned {
                 None | Some(Pinned::Before | Pinned::Loser(_)) => {}
                 Some(Pinned::Undecided(_)) => return Err(CommandError::Undecided { session }),

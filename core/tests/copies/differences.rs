@@ -14,7 +14,8 @@ impl World {
         for (id, device) in self.model.devices.iter().filter(|(_, device)| device.standard) {
             let of_device = |(_, session): &(&SessionId, &crate::model::Session)| session.standard == *id;
             let sessions: Vec<_> = self.model.sessions.iter().filter(of_device).collect();
-            let active: Vec<_> = sessions.iter().filter(|(_, s)| s.state == State::Active).collect();
+            let whole = |s: &crate::model::Session| s.state == State::Active && s.part.is_none();
+            let active: Vec<_> = sessions.iter().filter(|(_, s)| whole(s)).collect();
             let now = (Moment::Now(*id), &device.image, device.size_bytes);
             let seen = active.iter().map(|(id, s)| (Moment::Session(**id), &s.image, s.size_bytes));
             let moments: Vec<_> = seen.chain([now]).collect();
@@ -24,10 +25,10 @@ impl World {
                     self.check_pair(*next, *moment)?;
                 }
             }
-            for (session, _) in sessions.iter().filter(|(_, s)| s.state != State::Active) {
+            for (session, _) in sessions.iter().filter(|(_, s)| !whole(s)) {
                 let told = self.tables.compare(Moment::Session(**session), Moment::Now(*id));
-                if !matches!(told, Err(CommandError::SessionState { .. })) {
-                    return Err(format!("{session} is not active, and is compared: {told:?}"));
+                if !matches!(told, Err(CommandError::SessionState { .. } | CommandError::OfPart { .. })) {
+                    return Err(format!("{session} is not active, or of a part, and is compared: {told:?}"));
                 }
             }
             self.check_strangers(*id, &active.iter().map(|(id, _)| **id).collect::<Vec<_>>())?;

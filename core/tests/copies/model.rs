@@ -52,6 +52,8 @@ impl State {
 #[derive(Debug, Clone)]
 pub struct Session {
     pub standard: DeviceId,
+    /// What it is of; `None`: all of it (D19).
+    pub part: Option<Part>,
     pub shown_by: Option<DeviceId>,
     pub group: Option<GroupId>,
     pub state: State,
@@ -59,6 +61,23 @@ pub struct Session {
     pub image: Image,
     /// Tracks that were written or trimmed since its activation, on either device, until its deactivation.
     pub changed: BTreeSet<u32>,
+}
+
+/// Some tracks of a standard device.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    pub first: u32,
+    pub last: u32,
+    pub size_bytes: u64,
+    /// The byte of the virtual device behind it.
+    pub end: u64,
+}
+
+impl Session {
+    /// Whether a track of its standard device is one of its own.
+    pub fn shows(&self, track: u32) -> bool {
+        self.part.is_none_or(|part| (part.first..=part.last).contains(&track))
+    }
 }
 
 /// Everything, and the rules of the commands in plain words.
@@ -94,7 +113,18 @@ impl Model {
         }
     }
 
-    pub fn relate(&self, session: SessionId, virtual_device: DeviceId) -> Result<(), Refused> {
+    /// The byte behind the last part that a virtual device shows.
+    pub fn parts_end(&self, virtual_device: DeviceId) -> u64 {
+        let shown = self.sessions.values().filter(|session| session.shown_by == Some(virtual_device));
+        shown.filter_map(|session| session.part).map(|part| part.end).max().unwrap_or(0)
+    }
+
+    pub fn relate(
+        &self,
+        session: SessionId,
+        virtual_device: DeviceId,
+        track_bytes: u32,
+    ) -> Result<(), Refused> {
         let session = self.sessions.get(&session).ok_or("NoSession")?;
         if session.state != State::Registered {
             return Err("SessionState");
@@ -102,7 +132,21 @@ impl Model {
         if self.devices.get(&virtual_device).ok_or("NoDevice")?.standard {
             return Err("NotVirtual");
         }
-        if self.session_of(virtual_device).is_some() { Err("Shown") } else { Ok(()) }
+        let mut others = self.sessions.values().filter(|other| other.shown_by == Some(virtual_device));
+        let joins = |other: &Session| {
+            session.part.is_some()
+                && other.part.is_some()
+                && other.state == State::Related
+                && other.group == session.group
+        };
+        if !others.all(joins) {
+            return Err("Shown");
+        }
+        if self.parts_end(virtual_device).is_multiple_of(u64::from(track_bytes)) {
+            Ok(())
+        } else {
+            Err("PartialTrack")
+        }
     }
 
     pub fn activate(
@@ -124,6 +168,12 @@ impl Model {
             if list[..at].iter().any(|(other, _)| other == id) {
                 return Err("Twice");
             }
+            let apart = |(other, of): (&SessionId, &Session)| {
+                of.shown_by == session.shown_by && list.iter().all(|(listed, _)| listed != other)
+            };
+            if session.shown_by.is_some() && self.sessions.iter().any(apart) {
+                return Err("Apart");
+            }
             if let Some(name) = name {
                 self.check_name(name, session.shown_by)?;
                 if list[..at].iter().any(|(_, other)| other.as_ref() == Some(name)) {
@@ -144,7 +194,9 @@ impl Model {
             session.image = standard.image.clone();
             session.size_bytes = standard.size_bytes;
             if let Some(shows) = session.shown_by.and_then(|shows| self.devices.get_mut(&shows)) {
-                shows.size_bytes = session.size_bytes;
+                if session.part.is_none() {
+                    shows.size_bytes = session.size_bytes;
+                }
                 shows.online = true;
                 if let Some(name) = name {
                     shows.name.clone_from(name);
@@ -157,7 +209,8 @@ impl Model {
     pub fn mark_changed(&mut self, standard: DeviceId, track: u32) {
         for session in self.sessions.values_mut() {
             let tracks = session.image.allocated.len() as u32;
-            if session.standard == standard && session.state == State::Active && track < tracks {
+            let sees = track < tracks && session.shows(track);
+            if session.standard == standard && session.state == State::Active && sees {
                 session.changed.insert(track);
             }
         }

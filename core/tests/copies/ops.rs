@@ -62,6 +62,10 @@ pub enum Op {
         device: u8,
         count: u8,
     },
+    /// The same for parts of devices, which one virtual device shows (D19).
+    EstablishParts {
+        parts: Vec<(u8, u8, u8)>,
+    },
     Activate {
         sessions: Vec<u8>,
         name: Option<u8>,
@@ -118,6 +122,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         3 => (any::<u8>(), proptest::option::of(any::<u8>())).prop_map(|(device, group)| Op::Register { device, group }),
         3 => (session(), any::<u8>()).prop_map(|(session, device)| Op::Relate { session, device }),
         9 => (any::<u8>(), 1..3u8).prop_map(|(device, count)| Op::Establish { device, count }),
+        3 => proptest::collection::vec(any::<(u8, u8, u8)>(), 1..4).prop_map(|parts| Op::EstablishParts { parts }),
         3 => (proptest::collection::vec(any::<u8>(), 0..4), proptest::option::weighted(0.3, 0..12u8))
             .prop_map(|(sessions, name)| Op::Activate { sessions, name }),
         2 => any::<(u8, bool)>().prop_map(|(group, one_by_one)| Op::ProcessGroup { group, one_by_one }),

@@ -5,7 +5,7 @@ use twintrack_core::{
     TrackNo, UnitSeq,
 };
 
-use crate::model::{Device, Image, Refused, Session, State};
+use crate::model::{Device, Image, Part, Refused, Session, State};
 use crate::ops::Op;
 use crate::world::{POOL, World};
 
@@ -37,6 +37,7 @@ impl World {
             }
             Op::Relate { session, device } => self.relate(self.session(*session), self.device(*device)),
             Op::Establish { device, count } => self.establish(self.device(*device), *count),
+            Op::EstablishParts { parts } => self.establish_parts(parts),
             Op::Activate { sessions, name } => {
                 let name = |at: usize| name.filter(|_| at == 0).map(|name| NAMES[name as usize].to_owned());
                 let list = sessions.iter().enumerate().map(|(at, n)| (self.session(*n), name(at))).collect();
@@ -111,9 +112,9 @@ impl World {
 
     fn write(&mut self, who: u8, at: u32, count: u32) -> Result<(), String> {
         let Some(owner) = self.owner(who) else { return Ok(()) };
-        let all = self.writable(owner).unwrap_or(0);
-        let first = at as usize % all;
-        let count = (count as usize).min(all - first);
+        let all = self.writable(owner).unwrap_or(0..1);
+        let first = all.start + at as usize % all.len();
+        let count = (count as usize).min(all.end - first);
         self.last_value += 1;
         let (value, bytes) = (self.last_value, u64::from(SECTOR_BYTES));
         let parts: Vec<_> = self.geometry.split(first as u64 * bytes, count as u64 * bytes).collect();
@@ -134,8 +135,9 @@ impl World {
     fn trim(&mut self, who: u8, track: u32) -> Result<(), String> {
         let Some(owner) = self.owner(who) else { return Ok(()) };
         let per_track = self.sectors_per_track();
-        let tracks = self.writable(owner).unwrap_or(0).div_ceil(per_track) as u32;
-        let track = track % tracks;
+        let all = self.writable(owner).unwrap_or(0..1);
+        let tracks = all.len().div_ceil(per_track) as u32;
+        let track = (all.start / per_track) as u32 + track % tracks;
         let place = Place { owner, track: TrackNo(track) };
         let cleared = self.tables.clear(place).map_err(|error| format!("{error:?}"))?;
         self.last_value += 1;
@@ -315,8 +317,39 @@ impl World {
         let wanted = self.model.standard(standard).and(if open { Ok(()) } else { Err("NoGroup") });
         let registered = self.tables.register(standard, group);
         let Some((id, _)) = self.agree(before, wanted, registered)? else { return Ok(None) };
+        self.registered(id, standard, group, None)
+    }
+
+    /// Some tracks of a device; some of the numbers mean tracks that it does not have.
+    fn register_part(
+        &mut self,
+        standard: DeviceId,
+        first: u8,
+        more: u8,
+    ) -> Result<Option<SessionId>, String> {
+        let size_bytes = self.model.devices.get(&standard).map_or(0, |device| device.size_bytes);
+        let tracks = self.tracks(size_bytes) as u32;
+        let first = u32::from(first) % (tracks + 1);
+        let last = first + u32::from(more) % TRACKS_MAX as u32;
+        let wanted = self.model.standard(standard).and(if last < tracks { Ok(()) } else { Err("Extent") });
+        let before = self.tables.last_unit();
+        let registered = self.tables.register_part(standard, None, TrackNo(first), TrackNo(last));
+        let Some((id, _)) = self.agree(before, wanted, registered)? else { return Ok(None) };
+        let behind = |track: u32| u64::from(track) * u64::from(self.geometry.track_bytes());
+        let size_bytes = behind(last + 1).min(size_bytes) - behind(first);
+        self.registered(id, standard, None, Some(Part { first, last, size_bytes, end: 0 }))
+    }
+
+    fn registered(
+        &mut self,
+        id: SessionId,
+        standard: DeviceId,
+        group: Option<GroupId>,
+        part: Option<Part>,
+    ) -> Result<Option<SessionId>, String> {
         let session = Session {
             standard,
+            part,
             shown_by: None,
             group,
             state: State::Registered,
@@ -331,13 +364,54 @@ impl World {
     }
 
     fn relate(&mut self, session: SessionId, device: DeviceId) -> Result<(), String> {
-        let (before, wanted) = (self.tables.last_unit(), self.model.relate(session, device));
+        let wanted = self.model.relate(session, device, self.geometry.track_bytes());
+        let (before, begin) = (self.tables.last_unit(), self.model.parts_end(device));
         let related = self.tables.relate(session, device);
         if self.agree(before, wanted, related)?.is_some() {
             let session = self.model.sessions.get_mut(&session).expect("it was related");
             (session.shown_by, session.state) = (Some(device), State::Related);
-            let size_bytes = self.model.devices[&session.standard].size_bytes;
+            let mut size_bytes = self.model.devices[&session.standard].size_bytes;
+            if let Some(part) = &mut session.part {
+                size_bytes = begin + part.size_bytes;
+                part.end = size_bytes;
+            }
             self.model.devices.get_mut(&device).expect("it was related").size_bytes = size_bytes;
+        }
+        Ok(())
+    }
+
+    fn establish_parts(&mut self, parts: &[(u8, u8, u8)]) -> Result<(), String> {
+        let idle =
+            |(id, device): &(&DeviceId, &Device)| !device.standard && self.model.session_of(**id).is_none();
+        let Some(shows) = self.model.devices.iter().find(idle).map(|(id, _)| *id) else { return Ok(()) };
+        for (device, first, more) in parts {
+            if let Some(session) = self.register_part(self.device(*device), *first, *more)? {
+                self.relate(session, shows)?;
+            }
+        }
+        let related = |(_, session): &(&SessionId, &Session)| session.shown_by == Some(shows);
+        let list: Vec<_> = self.model.sessions.iter().filter(related).map(|(id, _)| (*id, None)).collect();
+        self.activate(list, None)?;
+        self.check_parts(shows)
+    }
+
+    /// Each byte of a virtual device of parts is that of the part it is in, and they are all there.
+    fn check_parts(&self, shows: DeviceId) -> Result<(), String> {
+        let shown = self.model.sessions.iter().filter(|(_, session)| session.shown_by == Some(shows));
+        let Some((first, _)) = shown.clone().next() else { return Ok(()) };
+        for (id, session) in shown {
+            let Some(part) = session.part else { continue };
+            let begin = part.end - part.size_bytes;
+            let there = u64::from(part.first) * u64::from(self.geometry.track_bytes());
+            for within in [0, part.size_bytes / 2, part.size_bytes - 1] {
+                let found = self.tables.part_at(Owner::Session(*first), begin + within);
+                if found != (Owner::Session(*id), there + within, part.size_bytes - within) {
+                    return Err(format!("byte {} of {shows} is {found:?}, not of {id}", begin + within));
+                }
+            }
+        }
+        if !self.tables.is_shown_whole(shows) {
+            return Err(format!("{shows} is not whole"));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The tables, a disk that keeps the sectors of physical tracks, and the model beside them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use twintrack_core::{
     BLOCK_BYTES, BlockMask, Change, CommandError, DeviceId, Entry, Geometry, Owner, PhysicalTrack, Place,
@@ -204,10 +205,10 @@ impl World {
         }
         for track in 0..tracks {
             let owner = Owner::Session(id);
-            if session.state == State::Active || session.changed.contains(&track) {
+            if session.shows(track) && (session.state == State::Active || session.changed.contains(&track)) {
                 self.check_track(owner, track, &session.image)?;
             } else if self.tables.entry(Place { owner, track: TrackNo(track) }).is_some() {
-                return Err(format!("{id} shows {track}, which did not change"));
+                return Err(format!("{id} shows {track}, which did not change, or is not its own"));
             }
         }
         Ok(())
@@ -334,13 +335,18 @@ impl World {
     }
 
     /// Sectors that a device or session may be written at; `None`: it takes no writes.
-    pub fn writable(&self, owner: Owner) -> Option<usize> {
+    pub fn writable(&self, owner: Owner) -> Option<Range<usize>> {
         let size_bytes = match owner {
             Owner::Device(id) => self.model.devices.get(&id).filter(|device| device.standard)?.size_bytes,
             Owner::Session(id) => {
-                self.model.sessions.get(&id).filter(|session| session.state == State::Active)?.size_bytes
+                let session = self.model.sessions.get(&id).filter(|it| it.state == State::Active)?;
+                if let Some(part) = session.part {
+                    let first = part.first as usize * self.sectors_per_track();
+                    return Some(first..first + sectors(part.size_bytes));
+                }
+                session.size_bytes
             }
         };
-        Some(sectors(size_bytes))
+        Some(0..sectors(size_bytes))
     }
 }

@@ -2,7 +2,7 @@
 
 use twintrack_host::manage::{
     Answer, ArrayInfo, ByteRange, ChangedTracks, Command, DeviceInfo, DeviceInfoKind, Differences,
-    PinnedInfo, PinnedKind, PoolInfo, SessionInfo, SessionInfoState, WhenFull,
+    PinnedInfo, PinnedKind, PoolInfo, SessionInfo, SessionInfoState, TrackRange, WhenFull,
 };
 
 use crate::array::{Act, Array, Asked, Ended, ended, twintrack};
@@ -22,6 +22,7 @@ pub fn session(id: u32, state: SessionInfoState) -> SessionInfo {
     SessionInfo {
         id,
         standard: "db".to_owned(),
+        tracks: None,
         virtual_device: is_related.then(|| "db-monday".to_owned()),
         state,
         group: None,
@@ -80,8 +81,18 @@ fn commands_on_devices_are_sent() {
 fn commands_on_sessions_are_sent() {
     let one = || Answer::Session(session(4, SessionInfoState::Related));
     for (line, expected) in [
-        ("session register db", r#"{"command":"session-register","standard":"db","group":null}"#),
-        ("session register db --group grp-2", r#"{"command":"session-register","standard":"db","group":2}"#),
+        (
+            "session register db",
+            r#"{"command":"session-register","standard":"db","group":null,"tracks":null}"#,
+        ),
+        (
+            "session register db --group grp-2",
+            r#"{"command":"session-register","standard":"db","group":2,"tracks":null}"#,
+        ),
+        (
+            "session register db:0/2-1/14",
+            r#"{"command":"session-register","standard":"db","group":null,"tracks":{"first":2,"last":29}}"#,
+        ),
         ("session relate 4 v", r#"{"command":"session-relate","session":4,"virtual_device":"v"}"#),
         ("session relate ses-4 v", r#"{"command":"session-relate","session":4,"virtual_device":"v"}"#),
         ("session deactivate ses-4", r#"{"command":"session-deactivate","session":4}"#),
@@ -160,6 +171,12 @@ fn answers_are_tables_for_people() {
     ses-4    db        db-monday  active  -      2025-12-31T23:59:59.001Z  -
     ses-9    db        db-monday  active  -      2025-12-31T23:59:59.001Z  safety copy of pair-771feb95a8845ebd-1
     "#);
+    let tracks = Some(TrackRange { first: 2, last: 29 });
+    let part = SessionInfo { tracks, ..session(4, SessionInfoState::Active) };
+    insta::assert_snapshot!(printed("session list db", Answer::Sessions(vec![part])), @r#"
+    SESSION  STANDARD     VIRTUAL    STATE   GROUP  ACTIVATED
+    ses-4    db:0/2-1/14  db-monday  active  -      2025-12-31T23:59:59.001Z
+    "#);
     let registered = Answer::Session(session(4, SessionInfoState::Registered));
     assert_eq!(printed("session register db", registered), "ses-4\n");
     assert_eq!(printed("group begin", Answer::Group(2)), "grp-2\n");
@@ -226,7 +243,7 @@ fn json_is_that_of_the_library() {
         (
             "--json session register db",
             Answer::Session(related),
-            r#"{"id":4,"standard":"db","virtual_device":"db-monday","state":"related","group":null,"activated_ms":null,"pinned":null}"#,
+            r#"{"id":4,"standard":"db","tracks":null,"virtual_device":"db-monday","state":"related","group":null,"activated_ms":null,"pinned":null}"#,
         ),
         (
             "pool list --json",
@@ -301,10 +318,10 @@ fn establish_does_all_of_it() {
     insta::assert_snapshot!(array.asked().join("\n"), @r#"
     {"command":"group-begin"}
     {"command":"device-show","name":"v"}
-    {"command":"session-register","standard":"db","group":1}
+    {"command":"session-register","standard":"db","group":1,"tracks":null}
     {"command":"session-relate","session":7,"virtual_device":"v"}
     {"command":"device-show","name":"w"}
-    {"command":"session-register","standard":"log","group":1}
+    {"command":"session-register","standard":"log","group":1,"tracks":null}
     {"command":"session-relate","session":8,"virtual_device":"w"}
     {"command":"group-process","group":1,"mode":"one-by-one","options":[{"session":7,"name":"a","offline":true},{"session":8,"name":"b","offline":true}]}
     "#);

@@ -91,12 +91,13 @@ impl Model {
                 self.rename(&name, &to)?;
                 self.device(&to)
             }
-            Command::SessionRegister { standard, group } => {
+            Command::SessionRegister { standard, group, .. } => {
                 if self.devices.get(&standard) != Some(&false) {
                     return Err(RefusalCode::NotFound);
                 }
                 self.last += 1;
                 let session = SessionInfo {
+                    tracks: None,
                     id: self.last,
                     standard,
                     virtual_device: None,

@@ -7,9 +7,11 @@
 //! device     u8 kind (0 standard, 1 virtual), u8 flags (bit 0 online, bit 1 deleting, bit 2 reserved), u16 pool, u32 generation,
 //!            u64 size in bytes, u16 n, n bytes name            (a virtual device: pool and generation 0)
 //! session    u8 state (0 registered, 1 related, 2 active, 3 deactivated, 4 failed, 5 removing),
-//!            u8 flags (bit 0 has a virtual device, bit 1 has a group, bit 2 is pinned), u16 0, u32 standard device,
+//!            u8 flags (bit 0 has a virtual device, bit 1 has a group, bit 2 is pinned, bit 3 is of a part), u16 0,
+//!            u32 standard device,
 //!            u32 virtual device or 0, u32 group or 0, u32 generation activated or 0, u32 generation until or 0,
 //!            u64 wall time of activation in ms,
+//!            if it is of a part: u32 first track, u32 its first track in the virtual device, u64 bytes,
 //!            if it is pinned: u8 what for (0 safety copy, 1 loser, 2 undecided, 3 before a restore, 4 source of a
 //!            copy), u64 serial, u32 number of the pair; undecided: u64 request, u32 peer that decides or 0; before a
 //!            restore: 0, 0; source: 0, u32 copy
@@ -23,8 +25,9 @@
 
 use twintrack_core::layout::{get_mask, mask_bytes, put_mask};
 use twintrack_core::{
-    CopyId, Decision, DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, GroupId, Overlay,
-    PairId, PeerId, PhysicalTrack, Pinned, PoolId, PoolRecord, SessionRecord, SessionState, StoreRecord,
+    CopyId, Decision, DeviceId, DeviceKind, DeviceRecord, Entry, Extent, Generation, Geometry, GroupId,
+    Overlay, PairId, PeerId, PhysicalTrack, Pinned, PoolId, PoolRecord, SessionRecord, SessionState,
+    StoreRecord, TrackNo,
 };
 
 /// Tracks of a chunk.
@@ -38,6 +41,7 @@ const RESERVED: u8 = 4;
 const HAS_VIRTUAL: u8 = 1;
 const HAS_GROUP: u8 = 2;
 const IS_PINNED: u8 = 4;
+const HAS_EXTENT: u8 = 8;
 
 /// The bytes are no such record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +134,10 @@ pub(super) fn put_session(record: &SessionRecord) -> Vec<u8> {
     if record.pinned.is_some() {
         flags |= IS_PINNED;
     }
-    let mut out = Vec::with_capacity(45);
+    if record.extent.is_some() {
+        flags |= HAS_EXTENT;
+    }
+    let mut out = Vec::with_capacity(61);
     out.extend([state, flags, 0, 0]);
     out.extend(record.standard.0.to_le_bytes());
     out.extend(record.virtual_device.map_or(0, |id| id.0).to_le_bytes());
@@ -138,6 +145,11 @@ pub(super) fn put_session(record: &SessionRecord) -> Vec<u8> {
     out.extend(activated.to_le_bytes());
     out.extend(until.to_le_bytes());
     out.extend(record.activated_ms.to_le_bytes());
+    if let Some(extent) = record.extent {
+        out.extend(extent.first.0.to_le_bytes());
+        out.extend(extent.at.0.to_le_bytes());
+        out.extend(extent.size_bytes.to_le_bytes());
+    }
     if let Some(pinned) = record.pinned {
         put_pinned(&mut out, pinned);
     }
@@ -150,7 +162,7 @@ pub(super) fn get_session(bytes: &[u8]) -> Result<SessionRecord, Damaged> {
     let standard = DeviceId(fields.u32()?);
     let (virtual_device, group) = (fields.u32()?, fields.u32()?);
     let (activated, until, activated_ms) = (fields.u32()?, fields.u32()?, fields.u64()?);
-    if zero != 0 || flags & !(HAS_VIRTUAL | HAS_GROUP | IS_PINNED) != 0 {
+    if zero != 0 || flags & !(HAS_VIRTUAL | HAS_GROUP | IS_PINNED | HAS_EXTENT) != 0 {
         return Err(Damaged);
     }
     let virtual_device = optional(flags & HAS_VIRTUAL != 0, virtual_device)?.map(DeviceId);
@@ -166,8 +178,13 @@ pub(super) fn get_session(bytes: &[u8]) -> Result<SessionRecord, Damaged> {
         (5, None, 0, 0) => SessionState::Removing,
         _ => return Err(Damaged),
     };
+    let mut extent = None;
+    if flags & HAS_EXTENT != 0 {
+        let (first, at) = (TrackNo(fields.u32()?), TrackNo(fields.u32()?));
+        extent = Some(Extent { first, size_bytes: fields.u64()?, at });
+    }
     let pinned = if flags & IS_PINNED == 0 { None } else { Some(get_pinned(&mut fields)?) };
-    fields.end(SessionRecord { standard, virtual_device, state, activated_ms, pinned })
+    fields.end(SessionRecord { standard, extent, virtual_device, state, activated_ms, pinned })
 }
 
 pub(super) fn put_pinned(out: &mut Vec<u8>, pinned: Pinned) {
@@ -416,9 +433,13 @@ pub(super) mod tests {
                 }
             }
         });
-        (any::<u32>(), any::<Option<u32>>(), state, any::<u64>(), pinned).prop_map(
-            |(standard, virtual_device, state, activated_ms, pinned)| SessionRecord {
+        let extent = prop::option::of((any::<u32>(), any::<u32>(), any::<u64>()).prop_map(
+            |(first, at, size_bytes)| Extent { first: TrackNo(first), size_bytes, at: TrackNo(at) },
+        ));
+        (any::<u32>(), extent, any::<Option<u32>>(), state, any::<u64>(), pinned).prop_map(
+            |(standard, extent, virtual_device, state, activated_ms, pinned)| SessionRecord {
                 standard: DeviceId(standard),
+                extent,
                 virtual_device: virtual_device.map(DeviceId),
                 state,
                 activated_ms,

@@ -8,8 +8,8 @@ use twintrack_core::remote::{
     Half, Halt, Kept, Lineage, Mode, PairRecord, PeerRecord, Policy, Role, SagaOutcome, SagaResult, Stage,
 };
 use twintrack_core::{
-    BlockMask, CopyRecord, CopyStatus, DeviceKind, DeviceRecord, Fill, Pace, PairGeneration, PhysicalTrack,
-    Pinned, PoolRecord, Purpose, ScheduleRecord, SessionRecord, SessionState,
+    BlockMask, CopyRecord, CopyStatus, DeviceKind, DeviceRecord, Extent, Fill, Pace, PairGeneration,
+    PhysicalTrack, Pinned, PoolRecord, Purpose, ScheduleRecord, SessionRecord, SessionState,
 };
 
 use super::*;
@@ -63,6 +63,7 @@ fn samples() -> Vec<Change> {
     let standard = DeviceKind::Standard { pool: PoolId(0), generation: Generation(2), deleting: false };
     let session = SessionRecord {
         standard: DeviceId(1),
+        extent: Some(Extent { first: TrackNo(2), size_bytes: 1 << 20, at: TrackNo(0) }),
         virtual_device: Some(DeviceId(2)),
         state: SessionState::Active { activated: Generation(2) },
         activated_ms: 99,

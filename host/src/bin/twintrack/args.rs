@@ -7,9 +7,9 @@ use std::time::UNIX_EPOCH;
 use clap::{Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use thiserror::Error;
-use twintrack_core::{GroupId, ScheduleId, SessionId};
+use twintrack_core::{Geometry, GroupId, ScheduleId, SessionId, TRACKS_PER_CYLINDER, TrackNo};
 use twintrack_host::Pair;
-use twintrack_host::manage::{PairHalf, PairMode, PairPace, PairPolicy};
+use twintrack_host::manage::{PairHalf, PairMode, PairPace, PairPolicy, TrackRange};
 
 use crate::advice::Advice;
 use crate::array::{ArrayCommand, PoolCommand};
@@ -140,8 +140,17 @@ pub enum WordError {
     #[error("write a group's number, such as grp-2 or 2")]
     Group,
     /// Not a pair.
-    #[error("write STANDARD=VIRTUAL: a standard device, and the virtual device that is to show it")]
+    #[error(
+        "write STANDARD=VIRTUAL: a standard device, and the virtual device that is to show it; for a part of it \
+         STANDARD:C/H-C/H=VIRTUAL"
+    )]
     Pair,
+    /// Not a device, nor a part of one.
+    #[error(
+        "write DEVICE, or DEVICE:C/H-C/H for its tracks from a cylinder and head to another: heads go from 0 to {}",
+        TRACKS_PER_CYLINDER - 1
+    )]
+    Part,
     /// Not a new name.
     #[error("write SESSION=NAME: a session of the group, and the new name of its virtual device")]
     Rename,
@@ -253,10 +262,35 @@ pub fn policy(text: &str) -> Result<PairPolicy, WordError> {
     [PairPolicy::Continue, PairPolicy::Freeze].into_iter().find(named).ok_or(WordError::Policy)
 }
 
-/// A standard device and its virtual device: `db=db-monday`.
+/// A standard device or a part of one, and its virtual device: `db=db-monday`, `db:0/0-9/14=db-monday`.
 pub fn pair(text: &str) -> Result<Pair, WordError> {
-    let (standard, virtual_device) = halves(text).ok_or(WordError::Pair)?;
-    Ok(Pair::new(standard, virtual_device))
+    let (left, virtual_device) = halves(text).ok_or(WordError::Pair)?;
+    let (standard, tracks) = part(left)?;
+    Ok(Pair { tracks, ..Pair::new(&standard, virtual_device) })
+}
+
+/// A standard device, or some tracks of one: `db`, `db:0/0-9/14`.
+pub fn part(text: &str) -> Result<(String, Option<TrackRange>), WordError> {
+    let Some((standard, range)) = text.split_once(':') else { return Ok((text.to_owned(), None)) };
+    let track = |text: &str| {
+        let (cylinder, head) = text.split_once('/')?;
+        let (cylinder, head) = (number(cylinder, "")?, number(head, "")?);
+        let first = cylinder.checked_mul(TRACKS_PER_CYLINDER)?;
+        (head < TRACKS_PER_CYLINDER).then(|| first.checked_add(head)).flatten()
+    };
+    let ends = range.split_once('-').and_then(|(first, last)| Some((track(first)?, track(last)?)));
+    let (first, last) = ends.filter(|(first, last)| first <= last).ok_or(WordError::Part)?;
+    Ok((standard.to_owned(), Some(TrackRange { first, last })))
+}
+
+/// A standard device, or a part of one, as [`part`] reads it.
+pub fn part_text(standard: &str, tracks: Option<TrackRange>) -> String {
+    let track = |track| {
+        let (cylinder, head) = Geometry::cylinder_head(TrackNo(track));
+        format!("{cylinder}/{head}")
+    };
+    let range = tracks.map(|tracks| format!(":{}-{}", track(tracks.first), track(tracks.last)));
+    format!("{standard}{}", range.unwrap_or_default())
 }
 
 /// A session and a new name for its virtual device.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueHint};
 use twintrack_core::{GroupId, SessionId};
 use twintrack_host::manage::{
-    Activation, PinnedInfo, Refusal, RefusalCode, Restore, SessionInfo, SessionInfoState,
+    Activation, PinnedInfo, Refusal, RefusalCode, Restore, SessionInfo, SessionInfoState, TrackRange,
 };
 use twintrack_host::{ArrayError, EstablishError, EstablishStep, Pair, establish};
 use twintrack_link::time::utc;
@@ -27,8 +27,9 @@ use crate::table::{Side, Table};
 pub enum SessionCommand {
     /// Reserves a session on a standard device and prints its number
     Register {
-        /// The standard device
-        standard: String,
+        /// The standard device, or the tracks of it that the session is of
+        #[arg(value_name = "DEVICE[:C/H-C/H]", value_parser = args::part)]
+        standard: (String, Option<TrackRange>),
         /// The open group that it is to be activated with
         #[arg(long, value_parser = args::group)]
         group: Option<GroupId>,
@@ -59,10 +60,12 @@ pub enum SessionCommand {
     },
     /// Registers, relates and activates in one go, all pairs at one instant
     ///
-    /// Virtual devices that do not exist are created. If a step fails, all is undone.
+    /// Virtual devices that do not exist are created. If a step fails, all is undone. Several parts of devices with one virtual
+    /// device make it up, one behind the other.
     Establish {
-        /// A standard device, and the virtual device that is to show it as it is now
-        #[arg(value_name = "STANDARD=VIRTUAL", required = true, value_parser = args::pair)]
+        /// A standard device, or its tracks from a cylinder and head to another, and the virtual device that is to show it as it
+        /// is now
+        #[arg(value_name = "STANDARD[:C/H-C/H]=VIRTUAL", required = true, value_parser = args::pair)]
         pairs: Vec<Pair>,
         /// A new name for the virtual device; for several pairs once for each, in their order
         #[arg(long = "name", value_name = "NAME")]
@@ -187,7 +190,11 @@ impl SessionCommand {
         let array = &context.array;
         let sessions = match self {
             Self::Register { standard, group } => {
-                let session = array.session_register(&standard, group.map(|group| group.0)).await?;
+                let ((standard, tracks), group) = (standard, group.map(|group| group.0));
+                let session = match tracks {
+                    None => array.session_register(&standard, group).await?,
+                    Some(tracks) => array.session_register_part(&standard, group, tracks).await?,
+                };
                 return context.output.show(&session, || format!("{}\n", SessionId(session.id)));
             }
             Self::Relate { session, virtual_device, group } => {
@@ -244,7 +251,7 @@ pub fn table(sessions: &[SessionInfo]) -> String {
     let rows = sessions.iter().map(|session| {
         [
             SessionId(session.id).to_string(),
-            session.standard.clone(),
+            args::part_text(&session.standard, session.tracks),
             session.virtual_device.clone().unwrap_or_else(none),
             state(session.state).to_owned(),
             session.group.map_or_else(none, |group| GroupId(group).to_string()),
@@ -334,7 +341,8 @@ async fn establish_all(
             EstablishStep::Begin | EstablishStep::Process => None,
         };
         let pair = number.and_then(|number| pairs.get(number));
-        let pair = pair.map(|pair| format!("{}={}", pair.standard, pair.virtual_device));
+        let pair = pair
+            .map(|pair| format!("{}={}", args::part_text(&pair.standard, pair.tracks), pair.virtual_device));
         Failure::Establish { step, pair, cause, leftovers }
     })
 }

@@ -1,0 +1,195 @@
+//! Virtual devices of parts of standard devices (D19), through the management commands and host I/O of a firmware.
+
+mod rig;
+
+use rig::Rig;
+use twintrack_controller::firmware::{AttachError, HostError, HostOp, Reply, StatusOf};
+use twintrack_link::manage::{
+    Activation, Answer, Command, DeviceInfo, GroupMode, RefusalCode, Restore, SessionInfo, TrackRange,
+};
+
+const TRACK: u64 = 16 << 10;
+
+fn range(first: u32, last: u32) -> Option<TrackRange> {
+    Some(TrackRange { first, last })
+}
+
+fn register(rig: &mut Rig, standard: &str, tracks: Option<TrackRange>) -> SessionInfo {
+    let command = Command::SessionRegister { standard: standard.into(), group: None, tracks };
+    match rig.command(command).unwrap() {
+        Answer::Session(info) => info,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn relate(rig: &mut Rig, session: u32) -> Result<Answer, RefusalCode> {
+    let command = Command::SessionRelate { session, virtual_device: "v".into() };
+    rig.command(command).map_err(|refusal| refusal.code)
+}
+
+fn activate(rig: &mut Rig, sessions: &[u32]) -> Result<Answer, RefusalCode> {
+    let activation = |session: &u32| Activation { session: *session, name: None, offline: false };
+    let sessions = sessions.iter().map(activation).collect();
+    rig.command(Command::SessionActivate { sessions }).map_err(|refusal| refusal.code)
+}
+
+fn show(rig: &mut Rig) -> DeviceInfo {
+    match rig.command(Command::DeviceShow { name: "v".into() }).unwrap() {
+        Answer::Device(info) => info,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// "d" with 4 tracks and a bit, each full of its number, as connection 1; "e" with 3 tracks, 11 and so on, as connection 2; "v",
+/// which shows nothing.
+fn rig() -> Rig {
+    let mut rig = Rig::with_device(64, 4 * TRACK + 1024);
+    let create = Command::DeviceCreate { name: "e".into(), size_bytes: 3 * TRACK, pool: None };
+    rig.command(create).unwrap();
+    rig.attach(2, "e");
+    rig.command(Command::DeviceCreateVirtual { name: "v".into() }).unwrap();
+    for track in 0..4 {
+        rig.write(1, track * TRACK, TRACK as usize, 1 + track as u8);
+    }
+    rig.write(1, 4 * TRACK, 1024, 5);
+    for track in 0..3 {
+        rig.write(2, track * TRACK, TRACK as usize, 11 + track as u8);
+    }
+    rig.settle();
+    rig
+}
+
+/// Tracks 1 and 2 of "e", then 3 and the rest of "d": the sessions.
+fn established(rig: &mut Rig) -> [u32; 2] {
+    let sessions = [("e", 1, 2), ("d", 3, 4)].map(|(name, first, last)| {
+        let info = register(rig, name, range(first, last));
+        assert_eq!(info.tracks, range(first, last));
+        relate(rig, info.id).unwrap();
+        info.id
+    });
+    activate(rig, &sessions).unwrap();
+    rig.attach(3, "v");
+    sessions
+}
+
+/// The first byte of each sector.
+fn first(rig: &mut Rig, offset: u64, length: u64) -> Vec<u8> {
+    let mut found = rig.read(3, offset, length as u32).unwrap();
+    found.dedup();
+    found
+}
+
+#[test]
+fn parts_of_two_devices_are_one_virtual_device() {
+    let mut rig = rig();
+    established(&mut rig);
+    let size_bytes = 3 * TRACK + 1024;
+    assert_eq!(show(&mut rig).size_bytes, size_bytes);
+    assert_eq!(first(&mut rig, 0, size_bytes), [12, 13, 4, 5]);
+    // Beside what they show, the devices change as they like, and the parts do not.
+    rig.write(1, 0, 4 * TRACK as usize + 1024, 50);
+    rig.write(2, 0, 3 * TRACK as usize, 60);
+    rig.settle();
+    assert_eq!(first(&mut rig, 0, size_bytes), [12, 13, 4, 5]);
+    // Across both.
+    rig.do_host(3, HostOp::Write { offset: TRACK + 512, data: vec![9; TRACK as usize].into(), fua: true })
+        .unwrap();
+    assert_eq!(first(&mut rig, 0, size_bytes), [12, 13, 9, 4, 5]);
+    rig.do_host(3, HostOp::Trim { offset: 0, length: TRACK as u32, fua: false }).unwrap();
+    let of = [StatusOf::Allocation].into();
+    let status = HostOp::BlockStatus { offset: 0, length: size_bytes as u32, one: false, of };
+    let Ok(Reply::Status(told)) = rig.do_host(3, status) else { panic!("it is told") };
+    let told: Vec<_> = told[0].iter().map(|extent| (u64::from(extent.length), extent.set)).collect();
+    assert_eq!(told, [(TRACK, false), (size_bytes - TRACK, true)]);
+    assert_eq!(rig.read(3, size_bytes, 512), Err(HostError::Invalid));
+
+    rig.do_host(3, HostOp::Flush).unwrap();
+    rig.restart();
+    rig.attach(3, "v");
+    assert_eq!(first(&mut rig, 0, size_bytes), [0, 13, 9, 4, 5]);
+}
+
+/// What is not in the part costs nothing.
+#[test]
+fn only_the_part_is_kept() {
+    let mut rig = rig();
+    let used = |rig: &Rig| rig.firmware.tables().used_tracks();
+    established(&mut rig);
+    let before = used(&rig);
+    rig.write(1, 0, 3 * TRACK as usize, 50);
+    rig.write(2, 0, TRACK as usize, 60);
+    rig.settle();
+    assert_eq!(used(&rig), before);
+    rig.write(1, 3 * TRACK, TRACK as usize, 50);
+    rig.settle();
+    assert_eq!(used(&rig), before + 1);
+}
+
+#[test]
+fn parts_belong_together() {
+    let mut rig = rig();
+    for tracks in [range(2, 1), range(0, 5), range(u32::MAX, u32::MAX)] {
+        let command = Command::SessionRegister { standard: "d".into(), group: None, tracks };
+        assert_eq!(rig.command(command).unwrap_err().code, RefusalCode::BadRequest, "{tracks:?}");
+    }
+    let [a, b, last] =
+        [range(0, 0), range(2, 3), range(4, 4)].map(|tracks| register(&mut rig, "d", tracks).id);
+    let whole = register(&mut rig, "e", None).id;
+    relate(&mut rig, a).unwrap();
+    assert_eq!(relate(&mut rig, whole), Err(RefusalCode::WrongState));
+    relate(&mut rig, b).unwrap();
+    relate(&mut rig, last).unwrap();
+    // What follows would not begin with a track.
+    let more = register(&mut rig, "e", range(0, 0)).id;
+    assert_eq!(relate(&mut rig, more), Err(RefusalCode::WrongState));
+    assert_eq!(activate(&mut rig, &[a, b]), Err(RefusalCode::WrongState));
+    assert_eq!(rig.attach_error("v"), Some(AttachError::NotReady));
+    activate(&mut rig, &[last, a, b]).unwrap();
+    rig.attach(3, "v");
+    assert_eq!(first(&mut rig, 0, 3 * TRACK + 1024), [1, 3, 4, 5]);
+    // One instant has been: nothing joins them now.
+    let more = register(&mut rig, "e", range(0, 0)).id;
+    assert_eq!(relate(&mut rig, more), Err(RefusalCode::WrongState));
+    let restore =
+        Restore { session: a, to: None, keep: true, discard_before: false, name: None, offline: false };
+    let refused = rig.command(Command::SessionRestore { restores: vec![restore] });
+    assert_eq!(refused.unwrap_err().code, RefusalCode::WrongState);
+    let refused = rig.command(Command::SessionDiff { session: a, other: None, from_byte: 0 });
+    assert_eq!(refused.unwrap_err().code, RefusalCode::WrongState);
+    // Without one of them there is no device.
+    rig.command(Command::SessionRemove { session: b }).unwrap();
+    assert_eq!(rig.read(3, 0, 512), Err(HostError::Gone));
+    assert_eq!(rig.attach_error("v"), Some(AttachError::NotReady));
+}
+
+/// One by one they would not be of one instant.
+#[test]
+fn a_group_takes_its_parts_at_one_instant() {
+    for (mode, done) in [(GroupMode::OneByOne, false), (GroupMode::Synchronous, true)] {
+        let mut rig = rig();
+        let Ok(Answer::Group(group)) = rig.command(Command::GroupBegin {}) else { panic!("a group") };
+        for (name, tracks) in [("d", range(0, 0)), ("e", range(1, 1))] {
+            let command = Command::SessionRegister { standard: name.into(), group: Some(group), tracks };
+            let Ok(Answer::Session(info)) = rig.command(command) else { panic!("a session") };
+            relate(&mut rig, info.id).unwrap();
+        }
+        let processed = rig.command(Command::GroupProcess { group, mode, options: Vec::new() });
+        assert_eq!(processed.is_ok(), done, "{mode:?}");
+        assert_eq!(rig.attach_error("v").is_none(), done);
+    }
+}
+
+/// D15: the changed tracks of each part, by their numbers on the standard device.
+#[test]
+fn a_part_is_deactivated() {
+    let mut rig = rig();
+    let [_, session] = established(&mut rig);
+    rig.write(1, 2 * TRACK, 2 * TRACK as usize, 50);
+    rig.settle();
+    rig.command(Command::SessionDeactivate { session }).unwrap();
+    let Ok(Answer::Changed(changed)) = rig.command(Command::SessionChanged { session, from_track: 0 }) else {
+        panic!("it is told")
+    };
+    assert_eq!(changed.tracks, [3]);
+    assert_eq!(rig.read(3, 0, 512), Err(HostError::Gone));
+}
