@@ -29,7 +29,7 @@ pub enum Scenario {
     Restart,
     /// Pairs within the array, copied while hosts write (C1 to C6).
     Local,
-    /// Pairs of two arrays: written to, suspended and resumed (A8).
+    /// Pairs of two arrays: written to, suspended and resumed, all while hosts use them (A8, A10).
     Pair,
     /// Pairs whose halves take over from each other, planned and by force (A9, F4).
     Failover,
