@@ -85,6 +85,10 @@ defects! {
     VerifyUnheld "verify-unheld" "verify: hosts write to a track in place while it is compared";
     DirtyNotOwed "dirty-not-owed" "rule 5: after a restart a half that serves does not owe its dirty regions";
     HalfCopiedServes "half-copied-serves" "pairs: a half into which a copy was under way is made to serve";
+    JointUndrained "joint-undrained" "F3: a snapshot on both arrays does not wait for what is in flight to the other one, nor that for what it is writing";
+    PreparedToldEarly "prepared-told-early" "F3: an array says that its part of a snapshot is prepared before that is durable";
+    DecidedEarly "decided-early" "F3: the other array and the caller hear of a decision before it is durable";
+    UntoldForgotten "untold-forgotten" "F3: after a restart the other array does not hear of what was decided before";
     FillKeepsNothing "fill-keeps-nothing" "D10: a restore does not keep what older sessions see of a track";
     FillServedHere "fill-served-here" "D10: a track that is still to come is shown as the target's own table has it";
     UnequalUnnoted "unequal-unnoted" "C3: a write to a track that was equal does not note that it is not any more";
@@ -126,6 +130,10 @@ impl Defect {
                 | Self::VerifyUnheld
                 | Self::DirtyNotOwed
                 | Self::HalfCopiedServes
+                | Self::JointUndrained
+                | Self::PreparedToldEarly
+                | Self::DecidedEarly
+                | Self::UntoldForgotten
         )
     }
 

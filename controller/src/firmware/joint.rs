@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 
+use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{
     CommandError, Decision, Mode, NewPoint, Owner, PairId, PeerId, Role, SagaResult, SessionId,
 };
@@ -294,7 +295,9 @@ impl Firmware {
         joint.step = Step::Deciding;
         self.tables.decide(request, joint.peer);
         self.changed();
-        if !self.durability.wait(&self.tables, Waiter::Joint(request)) {
+        if planted(Defect::DecidedEarly) {
+            self.joint_durable(request, fx);
+        } else if !self.durability.wait(&self.tables, Waiter::Joint(request)) {
             self.joint_not_durable(request, fx);
         }
     }
@@ -316,6 +319,9 @@ impl Firmware {
     /// A peer hears what this array has decided, and what it may yet decide; all else that it has prepared for this one goes.
     pub(super) fn settle_joints(&mut self, peer: PeerId, fx: &mut Vec<Effect>) {
         let mut decided = self.tables.untold_to(peer);
+        if planted(Defect::UntoldForgotten) {
+            decided.retain(|request| self.joints.contains_key(request));
+        }
         let mut open = Vec::new();
         for (request, joint) in self.joints.iter().filter(|(_, joint)| joint.peer == peer) {
             if joint.step != Step::Telling {

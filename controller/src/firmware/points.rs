@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{
     ActivateSession, CommandError, CopyId, GroupId, Owner, PairCommand, PairId, RestoreItem, ScheduleId,
     SessionId,
@@ -98,7 +99,11 @@ impl Firmware {
 
     fn advance_beside(&mut self, fx: &mut Vec<Effect>) -> bool {
         let ready = |(point, owners): &(Point, Vec<Owner>)| {
-            owners.iter().all(|owner| self.tracks.is_drained(*owner)) && self.has_landed_there(point)
+            let drained = || owners.iter().all(|owner| self.tracks.is_drained(*owner));
+            match point.what {
+                What::Prepare(..) if planted(Defect::JointUndrained) => true,
+                _ => drained() && self.has_landed_there(point),
+            }
         };
         let Some(at) = self.points.beside.iter().position(ready) else { return false };
         let (mut point, owners) = self.points.beside.swap_remove(at);
@@ -119,6 +124,7 @@ impl Firmware {
     /// What is to be on both arrays at that instant is on the other one, too.
     fn has_landed_there(&self, point: &Point) -> bool {
         match &point.what {
+            What::Joint(_) if planted(Defect::JointUndrained) => true,
             What::Joint(request) => self.has_no_legs(*request),
             _ => true,
         }
@@ -239,6 +245,13 @@ impl Firmware {
                     _ => PeerAnswer::Done,
                 };
                 let told = result.map_err(|error| refused(&error));
+                if told.is_ok()
+                    && planted(Defect::PreparedToldEarly)
+                    && matches!(answer, PeerAnswer::Prepared { .. })
+                {
+                    self.answer_peer(served, Ok(answer), fx);
+                    return;
+                }
                 if let Err(error) = told.and_then(|()| self.answer_durable(served, answer)) {
                     self.answer_peer(served, Err(error), fx);
                 }

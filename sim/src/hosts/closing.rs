@@ -27,6 +27,7 @@ impl Host {
     pub(super) async fn close(&self) {
         self.heal().await;
         self.verify_pairs().await;
+        self.snapshot_at_last().await;
         self.compare_each().await;
         let (kill, whole) = (self.dice.borrow_mut().chance(400), !self.is_large());
         if kill {
@@ -157,8 +158,8 @@ impl Host {
             let stage = {
                 let ledger = self.shared.ledger();
                 let session = &ledger.sessions[&label];
-                // A copy changes a secondary, too, and the report is held against what hosts wrote.
-                if ledger.locals.contains_key(&session.standard) {
+                // A copy changes a secondary, and a half that stands by, too, and the report is held against what hosts wrote.
+                if ledger.locals.contains_key(&session.standard) || ledger.is_joint(&label) {
                     continue;
                 }
                 session.stage.clone()

@@ -38,6 +38,7 @@ impl Host {
                 return;
             }
         }
+        self.settle_joints().await;
         if !names.is_empty() && !self.is_over() {
             let checked = inspect::check_pairs(&self.shared, true);
             self.shared.ledger().hold(checked);

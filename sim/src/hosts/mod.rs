@@ -5,6 +5,7 @@ mod closing;
 mod handles;
 mod healing;
 mod io;
+mod joint;
 mod local;
 mod looks;
 mod operator;

@@ -70,6 +70,7 @@ impl Host {
             PairAct::Resolve { keep, .. } => self.at(*keep).resolve(name).await,
             PairAct::Delete { force, .. } => self.delete_pair(name, *force).await,
             PairAct::Verify { mark, .. } => drop(self.verify(name, *mark).await),
+            PairAct::Snapshot { name: snapshot, .. } => self.snapshot_pair(name, snapshot).await,
             PairAct::Show { .. } => drop(self.look(name).await),
         }
     }

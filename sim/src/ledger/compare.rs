@@ -13,6 +13,7 @@ impl Ledger {
     /// Holds a listing of an array's devices and sessions against what is known, and takes from it what was not. Whatever
     /// a command is changing just now is left out.
     pub fn compare(&mut self, site: Site, devices: &[DeviceInfo], sessions: &[SessionInfo]) {
+        self.compare_joints(site, devices, sessions);
         self.adopt(site, devices, sessions);
         self.compare_cuts(site, sessions);
         let here = self.devices.iter().filter(|(_, device)| device.site == site);
@@ -33,7 +34,7 @@ impl Ledger {
                         && self
                             .plan_name(site, devices, &info.standard)
                             .is_some_and(|name| self.is_copied(&name)))
-                    || self.was_paired(site, devices, &info.standard)
+                    || (info.pinned.is_some() && self.was_paired(site, devices, &info.standard))
                     || self
                         .sessions
                         .values()

@@ -2,6 +2,7 @@
 //! share one ledger. What they cannot know, because an answer was lost, it holds open until a listing tells.
 
 mod compare;
+mod joint;
 mod local;
 mod looks;
 mod pairs;
@@ -15,6 +16,7 @@ use crate::oracle::{CutId, Ending, History, Listing, Moment, Origin, Span, Viola
 use crate::site::Site;
 use crate::timeline::Timeline;
 
+pub use joint::{Joint, part};
 pub use local::{Coupling, LocalPair};
 pub use looks::is_same;
 pub use pairs::Pair;
@@ -199,6 +201,8 @@ pub struct Ledger {
     pub pairs: BTreeMap<String, Pair>,
     /// Pairs within an array, by their secondaries.
     pub locals: BTreeMap<String, LocalPair>,
+    /// Snapshots on both arrays, by the plan's names.
+    pub joints: BTreeMap<String, Joint>,
     /// How much I/O hosts have under way, by device.
     pub flying: BTreeMap<String, u32>,
     /// How each array last listed the pairs of each group.
@@ -229,6 +233,7 @@ impl Ledger {
             groups: BTreeMap::new(),
             pairs: BTreeMap::new(),
             locals: BTreeMap::new(),
+            joints: BTreeMap::new(),
             flying: BTreeMap::new(),
             listed: BTreeMap::new(),
             handled: BTreeSet::new(),

@@ -164,7 +164,7 @@ impl Ledger {
         let floor = floors.collect::<Option<Vec<_>>>().and_then(|floors| floors.into_iter().max());
         let cut = self.begin_move(names, to, if force { floor.unwrap_or(now) } else { now });
         if let (Some(cut), true, None) = (cut, force, floor) {
-            self.history.blur_move(cut);
+            self.history.blur_cut(cut);
         }
         if let (Some(cut), true) = (cut, force) {
             let pairs = names.iter().filter_map(|name| self.pairs.get(name));
@@ -249,7 +249,7 @@ impl Ledger {
         let to = pair.serves.latest().other();
         let cut = self.begin_move(&[name.into()], to, pair.floor.unwrap_or(now));
         if let (Some(cut), None) = (cut, pair.floor) {
-            self.history.blur_move(cut);
+            self.history.blur_cut(cut);
         }
         if let Some(cut) = cut {
             self.history.doubt_move(cut, pair.floor_linked);

@@ -54,11 +54,6 @@ impl History {
         at.span.answer = at.span.answer.min(answer);
     }
 
-    /// Nothing is known of what the heirs show at first: the pair was not synchronous, or nobody saw it so.
-    pub fn blur_move(&mut self, cut: CutId) {
-        self.cuts[cut.0 as usize].vague = true;
-    }
-
     /// The owner, when it was last heard of, may not have known of crashes of the other array since `linked`.
     pub fn doubt_move(&mut self, cut: CutId, linked: Moment) {
         let cut = &mut self.cuts[cut.0 as usize];

@@ -120,7 +120,11 @@ impl History {
     pub fn add_volume(&mut self, site: Site, label: &str, origin: Origin) -> VolumeId {
         let birth = match origin {
             Origin::Blank | Origin::Heir(..) => self.epoch(site),
-            Origin::Snapshot(_, cut) => self.cuts[cut.0 as usize].epoch,
+            Origin::Snapshot(_, cut) => match &self.cuts[cut.0 as usize] {
+                cut if cut.site == site => cut.epoch,
+                // Of the other array's volume (F3): it is there in this epoch or in a later one.
+                _ => self.epoch(site),
+            },
         };
         self.volumes.push(Volume {
             site,
@@ -263,6 +267,12 @@ impl History {
         }
     }
 
+    /// Nothing is known of an instant: in which epoch it was, or of which of two volumes that a device was meanwhile; or of a
+    /// failover what the heirs show at first, for the pair was not synchronous, or nobody saw it so.
+    pub fn blur_cut(&mut self, cut: CutId) {
+        self.cuts[cut.0 as usize].vague = true;
+    }
+
     /// The ranges of bytes that were ever to be written on a volume, in order, merged.
     pub fn touched(&self, volume: VolumeId) -> Vec<(u64, u64)> {
         let writes = &self.volumes[volume.0 as usize].writes;
@@ -311,11 +321,14 @@ impl History {
         self.epochs(volume).ending_of(epoch).is_some_and(|how| how != Ending::PowerCut)
     }
 
-    /// Whether it is not known in which epoch an activation happened: it was called before the array loaded its tables
+    /// Whether it is not known in which epoch an activation happened, or of what: it was called before the array loaded its tables
     /// anew, and answered after it or not at all.
     pub(super) fn is_vague(&self, cut: CutId) -> bool {
         let cut = &self.cuts[cut.0 as usize];
         let epochs = &self.epochs[cut.site.index()];
+        if cut.vague {
+            return true;
+        }
         let reloaded = epochs.ending_of(cut.epoch) == Some(Ending::Reloaded);
         reloaded && cut.span.answer >= epochs.end_of(cut.epoch)
     }

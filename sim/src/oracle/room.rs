@@ -13,6 +13,10 @@ use super::register::Moment;
 /// does not count, for it may be undone.
 pub fn kept_track(history: &History, session: VolumeId, track_bytes: u64, call: Moment) -> Option<u64> {
     let Origin::Snapshot(of, cut) = history.origin(session) else { return None };
+    if history.site(of) != history.site(session) {
+        // Of what hosts did on the other array: this one may not have heard of it yet (F3).
+        return None;
+    }
     let cut = &history.cuts[cut.0 as usize];
     let epoch = history.epoch(history.site(session));
     if cut.epoch != epoch || cut.span.answer >= call {

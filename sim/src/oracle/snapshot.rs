@@ -7,6 +7,7 @@
 use super::Violation;
 use super::content::Value;
 use super::history::{CutId, History, VolumeId};
+use super::joint::Shown;
 use super::register::{Moment, NEVER, Source, Span};
 use crate::site::Site;
 
@@ -24,12 +25,23 @@ pub(super) struct Cut {
     pub(super) vague: bool,
     /// Of a failover: since when a crash of the half that takes over counts.
     pub(super) linked: Moment,
+    /// What was seen of it.
+    shown: Shown,
 }
 
 impl Cut {
     pub(super) fn new(site: Site, epoch: u32, call: Moment) -> Self {
         let span = Span { call, answer: NEVER };
-        Self { site, epoch, span, last_in: 0, first_out: NEVER, vague: false, linked: call }
+        Self {
+            site,
+            epoch,
+            span,
+            last_in: 0,
+            first_out: NEVER,
+            vague: false,
+            linked: call,
+            shown: Shown::default(),
+        }
     }
 }
 
@@ -42,6 +54,16 @@ pub(super) fn check(
     sector: u64,
     value: Value,
 ) -> Result<(), Violation> {
+    if let Err(other) = history.cuts[cut.0 as usize].shown.show(of, sector, value) {
+        let what = format_args!(
+            "{} shows {} in sector {sector} of {}, where another session of that instant shows {}",
+            history.label(session),
+            history.tell_value(value),
+            history.label(of),
+            history.tell_value(other)
+        );
+        return Err(Violation::new("joint", what));
+    }
     if history.is_vague(cut) {
         return Ok(());
     }

@@ -82,6 +82,9 @@ pub enum PairAct {
         #[serde(default, skip_serializing_if = "is_false")]
         mark: bool,
     },
+    /// Makes a snapshot of it and its group on both arrays (F3), by the array that serves. Its sessions are called as the virtual
+    /// devices that show them, on both arrays: each volume's name, a dot, and this name, as `d0.now`.
+    Snapshot { pair: String, name: String },
     /// Asks both arrays how it is.
     Show { pair: String },
 }
@@ -98,6 +101,7 @@ impl PairAct {
             | Self::Resolve { pair, .. }
             | Self::Delete { pair, .. }
             | Self::Verify { pair, .. }
+            | Self::Snapshot { pair, .. }
             | Self::Show { pair } => pair,
         }
     }
@@ -111,6 +115,7 @@ impl PairAct {
             Self::Failover { .. } => "failover",
             Self::Resolve { .. } => "resolve",
             Self::Delete { .. } => "delete",
+            Self::Snapshot { .. } => "snapshot",
             Self::Mode { .. } | Self::Verify { .. } | Self::Show { .. } => return None,
         };
         Some(format!("{what} {}", self.pair()))

@@ -2,7 +2,7 @@
 
 use super::build::{Draft, Mix};
 use super::{Act, Op, PairAct, PairSpec, Plan, Scenario, Task};
-use super::{remote_courses, remote_faults};
+use super::{remote_courses, remote_faults, remote_snapshots};
 use crate::site::Site;
 
 /// How often an operator looks at the pairs, ms.
@@ -45,6 +45,10 @@ pub(super) fn generate(scenario: Scenario, seed: u64) -> Plan {
         add_looks(&mut draft, &pairs);
     }
     remote_faults::add(&mut draft, scenario, &pairs);
+    // What hosts read and write through a handle has a check of its own.
+    if handled.is_none() {
+        remote_snapshots::add(&mut draft, scenario, &pairs, seed);
+    }
     draft.finish()
 }
 

@@ -3,7 +3,7 @@
 
 use super::build::Draft;
 use super::remote::{add_looks, op};
-use super::{Act, Fault, LinkTrouble, Op, PairAct, PairSpec, Scenario, Strike, Task};
+use super::{Act, Fault, LinkTrouble, Op, PairAct, PairSpec, Scenario, Strike, Task, remote_snapshots};
 use crate::dice::Dice;
 use crate::disk::Survival;
 use crate::site::Site;
@@ -17,6 +17,10 @@ const CUT_MS: u64 = 260;
 
 /// Makes one of the scenario's courses of a plan, of some plans. Whether it did.
 pub(super) fn add(draft: &mut Draft, scenario: Scenario, seed: u64) -> bool {
+    if remote_snapshots::is_course(scenario, seed) {
+        remote_snapshots::add_course(draft);
+        return true;
+    }
     // Of dice of its own, so that other plans are what they were.
     let mut dice = Dice::new(seed, "course");
     if !dice.chance(COURSES) {
@@ -266,15 +270,15 @@ fn add_apart(draft: &mut Draft) {
     serve_by_force(draft, &volume, CUT_MS + 150, Site::B);
 }
 
-/// The one pair of a course.
-struct Volume {
+/// A pair of a course.
+pub(super) struct Volume {
     pair: PairSpec,
-    size: u64,
+    pub(super) size: u64,
     track: u64,
 }
 
 impl Volume {
-    fn r1(&self) -> String {
+    pub(super) fn r1(&self) -> String {
         self.pair.r1.clone()
     }
 
@@ -287,15 +291,20 @@ impl Volume {
     }
 }
 
-/// A pair of so many tracks; now and then the last one is not whole.
+/// The one pair of a course.
 fn add_pair(draft: &mut Draft, least: u64, most: u64) -> Volume {
+    add_nth_pair(draft, 0, least, most)
+}
+
+/// A pair of so many tracks; now and then the last one is not whole.
+pub(super) fn add_nth_pair(draft: &mut Draft, n: u64, least: u64, most: u64) -> Volume {
     let (dice, track) = (&mut draft.dice, draft.track_bytes);
     let rest = if dice.chance(300) { 512 * dice.between(1, track / 512 - 1) } else { 0 };
     let size = dice.between(least, most) * track - rest;
     let pair = PairSpec {
-        name: "p0".into(),
-        r1: "d0".into(),
-        r2: "e0".into(),
+        name: format!("p{n}"),
+        r1: format!("d{n}"),
+        r2: format!("e{n}"),
         asked: Site::A,
         from: Site::A,
         makes: None,
@@ -303,8 +312,8 @@ fn add_pair(draft: &mut Draft, least: u64, most: u64) -> Volume {
         freeze: false,
         group: None,
     };
-    draft.standard.push(("d0".into(), size));
-    draft.second.push(("e0".into(), size));
+    draft.standard.push((pair.r1.clone(), size));
+    draft.second.push((pair.r2.clone(), size));
     draft.pairs.push(pair.clone());
     Volume { pair, size, track }
 }
@@ -318,7 +327,7 @@ fn whole(volume: &Volume) -> impl Iterator<Item = Act> + '_ {
 }
 
 /// A small write of some track.
-fn part(volume: &Volume, device: &str, dice: &mut Dice) -> Act {
+pub(super) fn part(volume: &Volume, device: &str, dice: &mut Dice) -> Act {
     part_of(volume, device, dice.below(volume.tracks()), dice)
 }
 
@@ -337,7 +346,7 @@ fn cut_off(draft: &mut Draft, at_ms: u64) {
     partition(draft, at_ms, for_ms);
 }
 
-fn partition(draft: &mut Draft, at_ms: u64, for_ms: u64) {
+pub(super) fn partition(draft: &mut Draft, at_ms: u64, for_ms: u64) {
     let trouble = LinkTrouble::Partition { for_ms };
     draft.faults.push(Fault::Link { at_ms, trouble }.into());
     draft.faults.push(Fault::Drop { at_ms, nth: None }.into());
