@@ -10,6 +10,7 @@ mod looks;
 mod operator;
 mod pairs;
 mod reports;
+mod restore;
 mod settle;
 
 use std::cell::{Cell, RefCell, RefMut};
