@@ -3,7 +3,7 @@
 //! **The tables can be loaded after any crash, and agree with themselves** (crash rules 2 and 8): references and counts
 //! fit, no overlay is empty or complete. **Beside each physical track that they refer to lies where it was born** (crash
 //! rule 6, D17): the track, its owner or the standard device of the session that refers to it, and at least the blocks
-//! that the entry says are valid. What a copy brought was born as the same track of its primary. Where sectors tear, or a header is longer than one, a write may have taken it along.
+//! that the entry says are valid. What a copy brought was born as the same track of its source. Where sectors tear, or a header is longer than one, a write may have taken it along.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -20,6 +20,7 @@ use twintrack_core::{
 
 use crate::disk::{Enclosure, SECTOR_BYTES};
 use crate::hosts::{Array, Shared};
+use crate::ledger::Birthplace;
 use crate::note;
 use crate::oracle::{Half, Twin, Violation, check_covered, check_equal, check_owners};
 use crate::plan::METADATA_DISK;
@@ -72,19 +73,15 @@ fn read_committed(enclosure: &Enclosure) -> Result<Committed, Violation> {
     Ok(Committed { tables, serial: array.serial })
 }
 
-/// Holds the headers beside the tracks against the tables. `copied`: the primaries and secondaries of the plan.
-pub fn check_births(
-    enclosure: &Enclosure,
-    found: &Committed,
-    copied: &[(String, String)],
-) -> Result<(), Violation> {
-    let (tables, serial) = (&found.tables, found.serial);
+/// Holds the headers beside the tracks against the tables.
+pub fn check_births(shared: &Shared, site: Site, found: &Committed) -> Result<(), Violation> {
+    let tables = &found.tables;
     let full = tables.geometry().full();
     for (place, entry) in tables.entries() {
         let base = entry.base.map(|track| (track, full));
         let over = entry.over.map(|over| (over.track, over.mask));
         for (track, valid) in base.into_iter().chain(over) {
-            check_birth(enclosure, (tables, copied), serial, place, track, valid)?;
+            check_birth((shared, site), found, place, track, valid)?;
         }
     }
     Ok(())
@@ -237,9 +234,8 @@ pub fn show(timeline: &Timeline, tables: &Tables) {
 }
 
 fn check_birth(
-    enclosure: &Enclosure,
-    (tables, copied): (&Tables, &[(String, String)]),
-    serial: u64,
+    (shared, site): (&Shared, Site),
+    found: &Committed,
     place: EntryPlace,
     track: PhysicalTrack,
     valid: BlockMask,
@@ -247,6 +243,7 @@ fn check_birth(
     let wrong = |what: std::fmt::Arguments<'_>| {
         Violation::new("births", format_args!("{place} refers to {track}, and {what}"))
     };
+    let (tables, enclosure) = (&found.tables, &shared.array(site).enclosure);
     let Some((store, index)) = tables.locate(track) else {
         return Err(wrong(format_args!("no store has it")));
     };
@@ -257,25 +254,21 @@ fn check_birth(
         return Ok(());
     }
     let slot = enclosure.peek(&record.name, layout.header_offset(index), length).unwrap_or_default();
-    let header =
-        Header::decode(&slot, tables.geometry(), serial).map_err(|error| wrong(format_args!("{error}")))?;
-    let name = |id| tables.device(id).map(|device| device.name.as_str());
-    let brought = |id| match header.owner {
-        Owner::Device(from) => {
-            copied.iter().any(|(one, other)| name(from) == Some(one) && name(id) == Some(other))
-        }
-        Owner::Session(_) => false,
+    let header = Header::decode(&slot, tables.geometry(), found.serial)
+        .map_err(|error| wrong(format_args!("{error}")))?;
+    let (device, session) = match place {
+        EntryPlace::Device(id, _) | EntryPlace::Version(id, ..) => (Some(id), None),
+        EntryPlace::Own(id, _) => (tables.session(id).map(|session| session.standard), Some(id)),
     };
-    let family = match place {
-        EntryPlace::Device(id, _) | EntryPlace::Version(id, ..) => {
-            header.owner == Owner::Device(id) || brought(id)
-        }
-        EntryPlace::Own(id, _) => {
-            let standard = tables.session(id).map(|session| session.standard);
-            header.owner == Owner::Session(id)
-                || standard.is_some_and(|id| header.owner == Owner::Device(id) || brought(id))
-        }
+    let born = match header.owner {
+        Owner::Device(id) => Birthplace::Device(id.0),
+        Owner::Session(id) => Birthplace::Session(id.0),
     };
+    let own = session.is_some_and(|id| header.owner == Owner::Session(id));
+    let family = own
+        || device.is_some_and(|id| {
+            header.owner == Owner::Device(id) || shared.ledger().may_have_come(site, born, id.0)
+        });
     if !family || header.track != place.track() {
         return Err(wrong(format_args!("it was born as {}/{}", header.owner, header.track)));
     }

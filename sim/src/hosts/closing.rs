@@ -28,6 +28,10 @@ impl Host {
         self.heal().await;
         self.verify_pairs().await;
         self.snapshot_at_last().await;
+        if self.shared.plan.has_copies() {
+            self.copies_end().await;
+            self.show_before().await;
+        }
         self.compare_each().await;
         let (kill, whole) = (self.dice.borrow_mut().chance(400), !self.is_large());
         if kill {
@@ -51,6 +55,21 @@ impl Host {
             for site in self.shared.sites() {
                 self.at(*site).remove_everything().await;
             }
+        }
+    }
+
+    /// Hosts are shown what is kept of before restores, so that it can be read.
+    async fn show_before(&self) {
+        let labels: Vec<String> = {
+            let ledger = self.shared.ledger();
+            let before = ledger.sessions.iter().filter(|(_, session)| session.is_before);
+            before
+                .filter(|(_, session)| session.stage.surely(&Stage::Active))
+                .map(|(label, _)| label.clone())
+                .collect()
+        };
+        for device in labels {
+            self.manage(&Op::now(Act::Online { device, online: true })).await;
         }
     }
 

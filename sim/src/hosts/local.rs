@@ -13,34 +13,57 @@ use crate::oracle::{Violation, check_answered_in_time};
 use crate::plan::LocalAct;
 
 impl Host {
-    /// Carries out what an operator does with a pair.
+    /// Carries out what an operator does with a pair, or has restored.
     pub(super) async fn local_act(&self, act: &LocalAct) {
         let (LocalAct::Create { primary, secondary, .. }
         | LocalAct::Copy { primary, secondary }
         | LocalAct::Resync { primary, secondary }
         | LocalAct::Pace { primary, secondary, .. }
-        | LocalAct::Delete { primary, secondary }) = act;
+        | LocalAct::CopyBack { primary, secondary, .. }
+        | LocalAct::Delete { primary, secondary }) = act
+        else {
+            if let LocalAct::Restore { items } = act {
+                self.restore(items).await;
+            }
+            return;
+        };
+        let back = matches!(act, LocalAct::CopyBack { .. });
+        let alone: Vec<String> =
+            [secondary].into_iter().chain(Some(primary).filter(|_| back)).cloned().collect();
+        let shared = [primary.clone()];
+        self.claim(&shared, &alone).await;
+        self.pair_command(act, primary, secondary).await;
+        self.shared.ledger().unclaim(&shared, &alone);
+    }
+
+    async fn pair_command(&self, act: &LocalAct, primary: &str, secondary: &str) {
         self.local_begins(primary, secondary).await;
+        let (first, second) = (self.device(primary).0, self.device(secondary).0);
         match act {
             LocalAct::Create { pace, .. } => {
-                let call = self.array.pair_create(primary, Some(secondary), *pace);
+                let call = self.array.pair_create(&first, Some(&second), *pace);
                 self.local_command(secondary, Coupling::Gone, Coupling::Paired, call).await;
             }
             LocalAct::Copy { .. } => self.local_copy(primary, secondary).await,
+            LocalAct::CopyBack { before, .. } => self.copy_back(primary, secondary, before.as_deref()).await,
             LocalAct::Resync { .. } => {
-                let call = self.array.pair_resync(primary, secondary);
+                let call = self.array.pair_resync(&first, &second);
                 self.local_command(secondary, Coupling::Open, Coupling::Paired, call).await;
             }
             LocalAct::Pace { pace, .. } => {
-                let told = self.ask(self.array.pair_pace(primary, secondary, *pace)).await;
+                let told = self.pair_pace(primary, secondary, *pace).await;
                 self.judge("pair pace", self.is_paired(secondary), &told);
             }
             LocalAct::Delete { .. } => {
                 let allowed = self.is_paired(secondary);
-                let told = self.ask(self.array.pair_delete(primary, secondary)).await;
+                let told = self.ask(self.array.pair_delete(&first, &second)).await;
                 self.judge("pair delete", allowed, &told);
                 self.local_told(secondary, &told, Coupling::Gone);
+                if let Some(pair) = self.shared.ledger().locals.get_mut(secondary) {
+                    pair.deleted = true;
+                }
             }
+            LocalAct::Restore { .. } => {}
         }
         self.local_settle(secondary).await;
     }
@@ -50,7 +73,12 @@ impl Host {
         {
             let mut ledger = self.shared.ledger();
             ledger.changes += 1;
-            let fresh = LocalPair { primary: primary.into(), stage: Maybe::is(Coupling::Gone), busy: true };
+            let fresh = LocalPair {
+                primary: primary.into(),
+                stage: Maybe::is(Coupling::Gone),
+                busy: true,
+                deleted: false,
+            };
             ledger.locals.entry(secondary.into()).or_insert(fresh).busy = true;
         }
         while self.shared.ledger().flying.get(secondary).is_some_and(|count| *count > 0) {
@@ -74,17 +102,27 @@ impl Host {
     ) {
         let stage = self.shared.ledger().locals[secondary].stage.known().copied();
         let told = self.ask(call).await;
-        // While it is being copied a pair is not re-synchronized.
-        let allowed = stage.map(|stage| stage == from).filter(|fits| !fits || from != Coupling::Open);
+        // While it is being copied a pair is not re-synchronized; nor is a device paired that something is copied to.
+        let copied = from == Coupling::Open || (from == Coupling::Gone && self.may_be_filled(secondary));
+        let allowed = stage.map(|stage| stage == from).filter(|fits| !fits || !copied);
         self.judge("pair command", allowed, &told);
         self.local_told(secondary, &told, to);
+    }
+
+    /// Whether a copy to a device, or from a session of it, may be in progress that no pair is about.
+    fn may_be_filled(&self, device: &str) -> bool {
+        let ledger = self.shared.ledger();
+        ledger.restored.contains(device) || ledger.locals.get(device).is_some_and(|pair| pair.deleted)
     }
 
     async fn local_copy(&self, primary: &str, secondary: &str) {
         let stage = self.shared.ledger().locals[secondary].stage.known().copied();
         let Some((cut, before)) = self.shared.ledger().copy_begins(secondary) else { return };
-        let told = self.ask(self.array.pair_copy(primary, secondary)).await;
-        self.judge("pair copy", stage.map(|stage| stage == Coupling::Paired), &told);
+        let (first, second) = (self.device(primary).0, self.device(secondary).0);
+        let told = self.ask(self.array.pair_copy(&first, &second)).await;
+        let restored = [primary, secondary].iter().any(|name| self.shared.ledger().restored.contains(*name));
+        let allowed = stage.map(|stage| stage == Coupling::Paired).filter(|fits| !fits || !restored);
+        self.judge("pair copy", allowed, &told);
         self.local_told(secondary, &told, Coupling::Open);
         if let Told::Unknown = told {
             self.local_settle(secondary).await;
@@ -123,7 +161,7 @@ impl Host {
             self.wait_until_up().await;
             let primary = self.shared.ledger().locals[secondary].primary.clone();
             // What is answered is committed, and with it all that came before.
-            let paced = self.ask(self.array.pair_pace(&primary, secondary, PairPace::Fast)).await;
+            let paced = self.pair_pace(&primary, secondary, PairPace::Fast).await;
             let stage = match paced {
                 Told::Done(info) if info.status == PairStage::Paired => Coupling::Paired,
                 Told::Done(_) => Coupling::Open,
@@ -158,42 +196,38 @@ impl Host {
         if !self.shared.ledger().locals[secondary].stage.surely(&Coupling::Paired) {
             return;
         }
-        let Ok(client) = self.attach(secondary).await else { return };
+        let Ok(client) = self.attach(&self.device(secondary).0).await else { return };
         if let Ok(Ok(_)) = timeout(Duration::from_secs(10), client.read(0, 512)).await {
             let what = format_args!("{secondary} was read, though it is paired and not copied");
             self.shared.ledger().hold::<()>(Err(Violation::new("local", what)));
         }
     }
 
-    /// Every copy comes to its end, and all pairs are deleted.
+    /// All pairs are deleted.
     pub(super) async fn delete_local_pairs(&self) {
         let pairs: Vec<(String, String)> = {
             let ledger = self.shared.ledger();
             ledger.locals.iter().map(|(secondary, pair)| (pair.primary.clone(), secondary.clone())).collect()
         };
+        self.copies_end().await;
         for (primary, secondary) in pairs {
-            self.local_comes_to_its_end(&secondary).await;
             if self.is_paired(&secondary) == Some(true) {
                 self.local_act(&LocalAct::Delete { primary, secondary }).await;
             }
         }
     }
 
-    async fn local_comes_to_its_end(&self, secondary: &str) {
+    /// Every copy within the array comes to its end.
+    pub(super) async fn copies_end(&self) {
         let since_ms = self.shared.timeline.now_ms();
-        while let Told::Done(pairs) = self.ask(self.array.pair_list()).await {
-            let copies = |info: &twintrack_host::manage::PairInfo| {
-                info.secondary == secondary && info.status == PairStage::Copying
-            };
-            if !pairs.iter().any(copies) {
-                return;
-            }
+        while self.shared.ledger().violations.is_empty() {
+            self.wait_until_up().await;
+            let Told::Done(pairs) = self.ask(self.array.pair_list()).await else { continue };
+            let Some(copy) = pairs.iter().find(|info| info.status == PairStage::Copying) else { return };
             let (now_ms, bound_ms) = (self.shared.timeline.now_ms(), self.shared.deadlines.background_ms);
-            let checked =
-                check_answered_in_time(&format!("the copy to {secondary}"), since_ms, now_ms, bound_ms);
-            if self.shared.ledger().hold(checked).is_none() {
-                return;
-            }
+            let what = format!("the copy from {} to {} ({:?})", copy.primary, copy.secondary, copy.trouble);
+            let checked = check_answered_in_time(&what, since_ms, now_ms, bound_ms);
+            self.shared.ledger().hold(checked);
             sleep(Duration::from_millis(20)).await;
         }
     }

@@ -11,6 +11,7 @@ mod looks;
 mod operator;
 mod pairs;
 mod reports;
+mod restore;
 mod settle;
 
 use std::cell::{Cell, RefCell, RefMut};

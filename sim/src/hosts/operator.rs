@@ -1,15 +1,16 @@
 //! Management: each command as the plan gives it, judged against what is known.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use twintrack_host::manage::{Activation, GroupMode, RefusalCode, SessionInfo};
 use twintrack_host::{ArrayClient, ArrayError, Pair, establish};
 
 use super::{Host, Phase};
 use crate::endpoints::NotedDial;
-use crate::ledger::{Maybe, Session, Stage};
+use crate::ledger::{Lent, Maybe, Session, Stage};
 use crate::oracle::{Moment, NEVER, Span, check_answered_in_time};
 use crate::plan::{Act, Op};
 
@@ -123,7 +124,7 @@ impl Host {
     }
 
     /// The present name of a device, and whether it is surely there and nobody else is changing it.
-    fn device(&self, device: &str) -> (String, Option<bool>) {
+    pub(super) fn device(&self, device: &str) -> (String, Option<bool>) {
         let ledger = self.shared.ledger();
         match ledger.devices.get(device) {
             None => (device.into(), Some(false)),
@@ -232,7 +233,7 @@ impl Host {
             return;
         }
         self.shared.ledger().expect_session(self.site, label, device, group);
-        self.shared.ledger().session_changes(label, Stage::Registered);
+        self.shared.ledger().session_changes(label, Some(Stage::Registered));
         let told = self.ask(self.array.session_register(&name, number.flatten())).await;
         let allowed = exists.filter(|exists| !exists || group.is_none());
         self.judge("register", allowed, &told);
@@ -256,7 +257,7 @@ impl Host {
         if let Some(session) = self.shared.ledger().sessions.get_mut(label) {
             session.shown_by.also(Some(device.into()));
         }
-        self.shared.ledger().session_changes(label, Stage::Related);
+        self.shared.ledger().session_changes(label, Some(Stage::Related));
         let told = self.ask(self.array.session_relate(id, &name)).await;
         self.judge("relate", allowed, &told);
         let related = Some(device.to_string());
@@ -275,6 +276,13 @@ impl Host {
     }
 
     async fn activate(&self, labels: &[String], offline: bool) {
+        let standards = self.standards_of(labels);
+        self.claim(&standards, &[]).await;
+        self.activate_claimed(labels, offline).await;
+        self.shared.ledger().unclaim(&standards, &[]);
+    }
+
+    async fn activate_claimed(&self, labels: &[String], offline: bool) {
         let known: Vec<_> = labels.iter().filter_map(|label| Some((label, self.session(label)?))).collect();
         if known.len() < labels.len() {
             self.shared.ledger().counts.skipped += 1;
@@ -304,15 +312,32 @@ impl Host {
         let labels: Vec<String> =
             self.shared.ledger().sessions.iter().filter(waits).map(|(label, _)| label.clone()).collect();
         let mode = if one_by_one { GroupMode::OneByOne } else { GroupMode::Synchronous };
+        let standards = self.standards_of(&labels);
+        self.claim(&standards, &[]).await;
         self.begin_activation(&labels, !one_by_one, false);
         let told = self.ask(self.array.group_process(number, mode, Vec::new())).await;
         self.end_activation(&labels, &told, false).await;
+        self.shared.ledger().unclaim(&standards, &[]);
+    }
+
+    /// Takes devices, see [`Ledger::claim`](crate::ledger::Ledger::claim).
+    pub(super) async fn claim(&self, shared: &[String], alone: &[String]) {
+        while !self.shared.ledger().claim(shared, alone) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn standards_of(&self, labels: &[String]) -> Vec<String> {
+        let ledger = self.shared.ledger();
+        let standards: BTreeSet<_> =
+            labels.iter().filter_map(|label| Some(ledger.sessions.get(label)?.standard.clone())).collect();
+        standards.into_iter().collect()
     }
 
     fn begin_activation(&self, labels: &[String], one_instant: bool, offline: bool) {
         let mut ledger = self.shared.ledger();
         for label in labels {
-            ledger.session_changes(label, Stage::Active);
+            ledger.session_changes(label, Some(Stage::Active));
             let shown_by = ledger.sessions.get(label).and_then(|session| session.shown_by.latest().clone());
             if let Some(device) = shown_by {
                 ledger.device_changes(&device, |device| device.online.also(!offline));
@@ -363,6 +388,14 @@ impl Host {
     }
 
     async fn establish(&self, pairs: &[(String, String, String)]) {
+        let standards: BTreeSet<_> = pairs.iter().map(|(_, standard, _)| standard.clone()).collect();
+        let standards: Vec<_> = standards.into_iter().collect();
+        self.claim(&standards, &[]).await;
+        self.establish_claimed(pairs).await;
+        self.shared.ledger().unclaim(&standards, &[]);
+    }
+
+    async fn establish_claimed(&self, pairs: &[(String, String, String)]) {
         let mut list = Vec::new();
         for (label, standard, shown_by) in pairs {
             let (standard_name, virtual_name) = (self.device(standard).0, self.device(shown_by).0);
@@ -370,7 +403,7 @@ impl Host {
             let mut ledger = self.shared.ledger();
             ledger.expect_session(self.site, label, standard, None);
             for stage in [Stage::Registered, Stage::Related, Stage::Active] {
-                ledger.session_changes(label, stage);
+                ledger.session_changes(label, Some(stage));
             }
             if let Some(session) = ledger.sessions.get_mut(label) {
                 session.busy -= 2;
@@ -423,9 +456,9 @@ impl Host {
     async fn deactivate(&self, label: &str) {
         let Some((id, stage)) = self.session(label) else { return };
         let (allowed, call) = (stage.known().map(|stage| *stage == Stage::Active), self.begin_end(label));
-        self.shared.ledger().session_changes(label, Stage::Deactivated);
+        self.shared.ledger().session_changes(label, Some(Stage::Deactivated));
         let told = self.ask(self.array.session_deactivate(id)).await;
-        let allowed = allowed.filter(|_| !self.shared.ledger().excuses.full);
+        let allowed = allowed.filter(|_| !self.shared.ledger().excuses.full && !self.may_be_in_use(label));
         self.judge("deactivate", allowed, &told);
         let mut span = None;
         if let Told::Done(_) = told {
@@ -435,6 +468,13 @@ impl Host {
             session.deactivated = span.or(session.deactivated);
         })
         .await;
+    }
+
+    /// Whether a restore may still need a session, or have its device still changed.
+    fn may_be_in_use(&self, label: &str) -> bool {
+        let ledger = self.shared.ledger();
+        let session = ledger.sessions.get(label);
+        session.is_some_and(|s| s.lent != Lent::No || ledger.restored.contains(&s.standard))
     }
 
     /// The deactivation of a session is called.
@@ -451,11 +491,12 @@ impl Host {
 
     async fn remove(&self, label: &str) {
         let Some((id, stage)) = self.session(label) else { return };
-        self.shared.ledger().session_changes(label, Stage::Gone);
+        self.shared.ledger().session_changes(label, Some(Stage::Gone));
         let told = self.ask(self.array.session_remove(id)).await;
         let allowed = stage.known().map(|stage| *stage != Stage::Gone);
         // A session on its way out may be removed again, or be unknown.
-        self.judge("remove", allowed.filter(|allowed| *allowed), &told);
+        let allowed = allowed.filter(|allowed| *allowed && !self.may_be_in_use(label));
+        self.judge("remove", allowed, &told);
         self.stage_after(&[label.into()], &told, Stage::Gone, |_, _| {}).await;
     }
 
@@ -497,6 +538,9 @@ impl Host {
         });
         if matches!(told, Told::Unknown) || open {
             self.settle().await;
+        }
+        if target == Stage::Active {
+            self.shared.ledger().cut_ended(labels);
         }
     }
 }

@@ -36,6 +36,9 @@ impl Host {
         };
         let volume = session.volume?;
         self.note(format_args!("{label} changed {report:?}"));
+        if !ledger.is_reported_whole(label) {
+            return Some(report);
+        }
         let checked = check_report(&ledger.history, volume, ledger.track_bytes, &report, end);
         ledger.hold(checked)?;
         Some(report)

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use twintrack_link::manage::{DeviceInfo, DeviceInfoKind, SessionInfo, SessionInfoState, WhenFull};
+use twintrack_link::manage::{
+    DeviceInfo, DeviceInfoKind, PinnedKind, SessionInfo, SessionInfoState, WhenFull,
+};
 
-use super::{Device, Ledger, Session, Stage};
+use super::{Device, Ledger, Lent, Maybe, Session, Stage};
 use crate::oracle::CutId;
 use crate::site::Site;
 
@@ -22,7 +24,7 @@ impl Ledger {
         }
         let here = self.sessions.iter().filter(|(_, session)| session.site == site);
         for label in here.map(|(label, _)| label.clone()).collect::<Vec<_>>() {
-            self.compare_session(&label, sessions);
+            self.compare_session(&label, devices, sessions);
         }
         let busy = |ledger: &Self| {
             ledger.sessions.values().any(|s| s.busy > 0) || ledger.devices.values().any(|d| d.busy > 0)
@@ -30,7 +32,9 @@ impl Ledger {
         if !busy(self) {
             let known = |info: &&SessionInfo| {
                 info.state == SessionInfoState::Removing
-                    || (info.pinned.is_some()
+                    // What a copy of a pair is made from.
+                    || (is_pinned(info, PinnedKind::Source)
+                        && info.virtual_device.is_none()
                         && self
                             .plan_name(site, devices, &info.standard)
                             .is_some_and(|name| self.is_copied(&name)))
@@ -86,8 +90,9 @@ impl Ledger {
             }
         }
         for info in sessions {
-            // An array's own.
-            if info.pinned.is_some() {
+            // An array's own, but for what it keeps of before a restore.
+            let is_before = is_pinned(info, PinnedKind::Before);
+            if info.pinned.is_some() && !is_before {
                 continue;
             }
             if self.sessions.values().any(|session| session.site == site && session.id == Some(info.id)) {
@@ -96,18 +101,35 @@ impl Ledger {
             let Some(standard) = self.plan_name(site, devices, &info.standard) else { continue };
             let shown_by =
                 info.virtual_device.as_ref().and_then(|listed| self.plan_name(site, devices, listed));
-            let fits = |session: &&mut Session| {
+            let fits = |(_, session): &(&String, &mut Session)| {
                 session.site == site
                     && session.id.is_none()
                     && session.busy == 0
                     && session.standard == standard
+                    && session.is_before == is_before
                     && (session.stage.may_be(&stage(info.state))
                         || (stage(info.state) == Stage::Failed && session.stage.may_be(&Stage::Active)))
-                    && session.shown_by.may_be(&shown_by)
+                    && (is_before || session.shown_by.may_be(&shown_by))
             };
-            if let Some(session) = self.sessions.values_mut().find(fits) {
-                session.id = Some(info.id);
+            let Some((label, session)) = self.sessions.iter_mut().find(fits) else { continue };
+            session.id = Some(info.id);
+            let shown = devices.iter().find(|device| Some(&device.name) == info.virtual_device.as_ref());
+            let device = self.devices.get_mut(label).filter(|_| is_before);
+            if let (Some(device), Some(shown)) = (device, shown) {
+                (device.id, device.name) = (Some(shown.id), Maybe::is(shown.name.clone()));
             }
+        }
+    }
+
+    /// What is kept of before a restore can be seen: its virtual device is there as long as it is.
+    fn compare_before(&mut self, label: &str, listed: &[DeviceInfo], info: Option<&SessionInfo>) {
+        let shown = self.devices.get(label).and_then(|device| device.id);
+        let there = shown.is_some_and(|id| listed.iter().any(|info| info.id == id));
+        let lives = info.is_some_and(|info| info.virtual_device.is_some());
+        if lives != there {
+            self.blame(format_args!(
+                "session {label}, of before a restore, is there: {lives}, its device: {there}"
+            ));
         }
     }
 
@@ -177,12 +199,31 @@ impl Ledger {
         }
     }
 
-    fn compare_session(&mut self, label: &str, listed: &[SessionInfo]) {
+    fn compare_session(&mut self, label: &str, devices: &[DeviceInfo], listed: &[SessionInfo]) {
         let session = &self.sessions[label];
         if session.busy > 0 {
             return;
         }
         let info = session.id.and_then(|id| listed.iter().find(|info| info.id == id));
+        let info = info.cloned();
+        let info = info.as_ref();
+        let (is_before, lent) = (session.is_before, session.lent);
+        if is_before {
+            self.compare_before(label, devices, info);
+        }
+        let is_source = info.is_some_and(|info| is_pinned(info, PinnedKind::Source));
+        if let Some(session) = self.sessions.get_mut(label) {
+            session.is_source = is_source;
+        }
+        if lent == Lent::UsedUp {
+            let goes_on = info.is_some_and(|info| info.state != SessionInfoState::Removing) && !is_source;
+            if goes_on {
+                self.blame(format_args!("session {label} goes on, though a restore has used it up"));
+            }
+            // A crash may undo its end, and no command ends it.
+            return;
+        }
+        let session = &self.sessions[label];
         let stage = info.map_or(Stage::Gone, |info| stage(info.state));
         let lost_to_full = stage == Stage::Failed
             && (self.excuses.full || self.excuses.disks)
@@ -219,6 +260,10 @@ impl Ledger {
             device.changed = now;
         }
     }
+}
+
+fn is_pinned(info: &SessionInfo, kind: PinnedKind) -> bool {
+    info.pinned.as_ref().is_some_and(|pinned| pinned.what == kind)
 }
 
 fn stage(state: SessionInfoState) -> Stage {

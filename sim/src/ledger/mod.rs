@@ -6,6 +6,7 @@ mod joint;
 mod local;
 mod looks;
 mod pairs;
+mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +18,10 @@ use crate::site::Site;
 use crate::timeline::Timeline;
 
 pub use joint::{Joint, part};
-pub use local::{Coupling, LocalPair};
+pub use local::{Birthplace, Claim, Coupling, LocalPair};
 pub use looks::is_same;
 pub use pairs::Pair;
+pub use restore::{Lent, Restoring};
 
 /// Something of which more than one value may be true.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +56,13 @@ impl<T: PartialEq> Maybe<T> {
     pub fn also(&mut self, value: T) {
         if !self.may_be(&value) {
             self.values.push(value);
+        }
+    }
+
+    /// It may be that, too, if it is anything.
+    fn also_if(&mut self, value: Option<T>) {
+        if let Some(value) = value {
+            self.also(value);
         }
     }
 
@@ -150,6 +159,12 @@ pub struct Session {
     pub deactivated: Option<Span>,
     /// The group that it waits in.
     pub group: Option<String>,
+    /// What a restore did to it.
+    pub lent: Lent,
+    /// Whether a device was taking it over when it was listed last.
+    pub is_source: bool,
+    /// The array made it, of what a device was before a restore. Its virtual device is called as it is, and goes with it.
+    pub is_before: bool,
     /// How many commands that change it are under way.
     pub busy: u32,
     /// The epoch in which the last such command was called.
@@ -203,6 +218,14 @@ pub struct Ledger {
     pub locals: BTreeMap<String, LocalPair>,
     /// Snapshots on both arrays, by the plan's names.
     pub joints: BTreeMap<String, Joint>,
+    /// Devices that a command may be making another volume: hosts do not use them meanwhile.
+    pub turning: BTreeSet<String>,
+    /// Devices that were restored, or whose sessions were.
+    pub restored: BTreeSet<String>,
+    /// From which devices copies brought tracks to which.
+    pub brought: BTreeSet<(String, String)>,
+    /// Who holds devices, see [`Self::claim`].
+    claims: BTreeMap<String, Claim>,
     /// How much I/O hosts have under way, by device.
     pub flying: BTreeMap<String, u32>,
     /// How each array last listed the pairs of each group.
@@ -234,6 +257,10 @@ impl Ledger {
             pairs: BTreeMap::new(),
             locals: BTreeMap::new(),
             joints: BTreeMap::new(),
+            turning: BTreeSet::new(),
+            restored: BTreeSet::new(),
+            brought: BTreeSet::new(),
+            claims: BTreeMap::new(),
             flying: BTreeMap::new(),
             listed: BTreeMap::new(),
             handled: BTreeSet::new(),
@@ -311,6 +338,9 @@ impl Ledger {
             cut: None,
             deactivated: None,
             group: group.map(Into::into),
+            lent: Lent::No,
+            is_source: false,
+            is_before: false,
             busy: 0,
             asked: self.history.epoch(site),
         };
@@ -338,11 +368,23 @@ impl Ledger {
     }
 
     /// A command that changes a session begins.
-    pub fn session_changes(&mut self, label: &str, may_become: Stage) {
+    pub fn session_changes(&mut self, label: &str, may_become: Option<Stage>) {
         self.changes += 1;
         if let Some(session) = self.sessions.get_mut(label) {
             (session.busy, session.asked) = (session.busy + 1, self.history.epoch(session.site));
-            session.stage.also(may_become);
+            session.stage.also_if(may_become);
+        }
+        if may_become == Some(Stage::Gone) {
+            self.session_may_end(label);
+        }
+    }
+
+    /// With a session of before a restore goes its virtual device.
+    fn session_may_end(&mut self, label: &str) {
+        let Some(session) = self.sessions.get_mut(label) else { return };
+        session.stage.also(Stage::Gone);
+        if let Some(device) = self.devices.get_mut(label).filter(|_| session.is_before) {
+            device.exists.also(false);
         }
     }
 
@@ -376,14 +418,33 @@ impl Ledger {
             if let Some(session) = self.sessions.get_mut(label) {
                 (session.volume, session.cut) = (Some(volume), Some(cut));
             }
-            // A virtual device that shows another session goes on doing so.
-            if let Some(name) = shown_by
-                && !self.is_used_by_others(&name, label)
+            let Some(name) = shown_by else { continue };
+            if self.is_used_up(&name) {
+                // Which of both it shows is known when the command has ended.
+                self.turning.insert(name);
+            } else if !self.is_used_by_others(&name, label)
                 && let Some(device) = self.devices.get_mut(&name)
             {
+                // A virtual device that shows another session goes on doing so.
                 device.shows = Some(label.clone());
             }
         }
+    }
+
+    /// It is known what became of an activation.
+    pub fn cut_ended(&mut self, labels: &[String]) {
+        for label in labels {
+            let shown_by = self.sessions.get(label).and_then(|session| session.shown_by.latest().clone());
+            if let Some(name) = shown_by {
+                self.turning.remove(&name);
+            }
+        }
+    }
+
+    /// Whether a restore has used up the session of a virtual device, which may be gone by now.
+    fn is_used_up(&self, name: &str) -> bool {
+        let shows = self.devices.get(name).and_then(|device| device.shows.as_ref());
+        shows.and_then(|label| self.sessions.get(label)).is_some_and(|session| session.lent == Lent::UsedUp)
     }
 
     /// The activation of a session is known to have happened.
@@ -433,6 +494,7 @@ impl Ledger {
                 let stage = self.sessions.get(label).map(|session| (&session.stage, session.busy));
                 !self.excuses.full
                     && stage.is_some_and(|(stage, busy)| busy == 0 && stage.surely(&Stage::Active))
+                    && self.sessions.get(label).is_some_and(|session| session.lent == Lent::No)
             }
             (None, None) => false,
         };
@@ -449,6 +511,10 @@ impl Ledger {
     pub fn sessions_that_keep(&self, device: &str, call: Moment) -> Vec<(u32, String, u64)> {
         let standard = self.devices.get(device).is_some_and(|device| device.standard.is_some());
         if !standard || self.excuses.disks || self.excuses.when_full != WhenFull::FailSessions {
+            return Vec::new();
+        }
+        // What a session keeps may be a copy's, too: then nothing is free without it.
+        if !self.brought.is_empty() {
             return Vec::new();
         }
         let sure = |session: &&Session| session.busy == 0 && session.stage.surely(&Stage::Active);

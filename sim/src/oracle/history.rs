@@ -58,6 +58,8 @@ pub(super) struct WriteRecord {
     pub(super) fua: bool,
     pub(super) epoch: u32,
     pub(super) span: Span,
+    /// Which of two volumes it reached is not known, see [`History::succeed`].
+    astray: bool,
 }
 
 /// One sector in one epoch.
@@ -156,7 +158,7 @@ impl History {
     ) -> WriteId {
         let (call, epoch) = (self.tick(), self.epoch(self.site(volume)));
         let span = Span { call, answer: NEVER };
-        self.writes.push(WriteRecord { volume, offset, length, content, fua, epoch, span });
+        self.writes.push(WriteRecord { volume, offset, length, content, fua, epoch, span, astray: false });
         let write = WriteId(self.writes.len() as u64);
         self.volumes[volume.0 as usize].writes.push(write);
         for sector in sectors(offset, length) {
@@ -179,6 +181,9 @@ impl History {
     pub fn end_write(&mut self, write: WriteId) -> Result<(), Violation> {
         let now = self.tick();
         let record = self.record(write).clone();
+        if record.astray {
+            return Ok(());
+        }
         let answer = now.min(self.end_of(record.volume, record.epoch));
         self.writes[write.0 as usize - 1].span.answer = answer;
         for sector in sectors(record.offset, record.length) {
@@ -193,6 +198,26 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// A volume may take the place of another from now on. What was asked of that and is not answered yet may reach either:
+    /// its answer tells nothing then.
+    pub fn succeed(&mut self, volume: VolumeId, before: VolumeId) {
+        let epoch = self.epoch(self.site(before));
+        let open = |write: &&WriteId| {
+            let record = self.record(**write);
+            record.epoch == epoch && record.span.answer == NEVER
+        };
+        let open: Vec<_> = self.volumes[before.0 as usize].writes.iter().filter(open).copied().collect();
+        for write in open {
+            self.writes[write.0 as usize - 1].astray = true;
+            let record = self.record(write).clone();
+            self.volumes[volume.0 as usize].writes.push(write);
+            for sector in sectors(record.offset, record.length) {
+                let zeros = record.content == Content::Zeros;
+                self.state(volume, sector, epoch).register.begin(write.0, zeros, record.span.call);
+            }
+        }
     }
 
     /// A flush that was called at `call` is answered, well.
@@ -273,11 +298,16 @@ impl History {
         self.cuts[cut.0 as usize].vague = true;
     }
 
-    /// The ranges of bytes that were ever to be written on a volume, in order, merged.
+    /// The ranges of bytes that were ever to be written on a volume, or on what it was made from, in order, merged.
     pub fn touched(&self, volume: VolumeId) -> Vec<(u64, u64)> {
-        let writes = &self.volumes[volume.0 as usize].writes;
-        let mut ranges: Vec<_> =
-            writes.iter().map(|w| (self.record(*w).offset, self.record(*w).length)).collect();
+        let (mut ranges, mut next) = (Vec::new(), Some(volume));
+        while let Some(volume) = next {
+            ranges.extend(self.writes_of(volume).map(|write| (write.offset, write.length)));
+            next = match self.origin(volume) {
+                Origin::Blank => None,
+                Origin::Snapshot(of, _) | Origin::Heir(of, _) => Some(of),
+            };
+        }
         ranges.sort_unstable();
         let mut merged: Vec<(u64, u64)> = Vec::new();
         for (offset, length) in ranges {
@@ -291,6 +321,11 @@ impl History {
 
     pub(super) fn writes_of(&self, volume: VolumeId) -> impl Iterator<Item = &WriteRecord> {
         self.volumes[volume.0 as usize].writes.iter().map(|write| self.record(*write))
+    }
+
+    /// The volume of which another began as one instant.
+    pub fn source(&self, volume: VolumeId) -> Option<VolumeId> {
+        if let Origin::Snapshot(of, _) = self.origin(volume) { Some(of) } else { None }
     }
 
     pub(super) fn origin(&self, volume: VolumeId) -> Origin {

@@ -3,6 +3,10 @@
 //! the call is in, one called after the answer is out, one in between is in or out, but never is a write in while
 //! another is out that was answered before the first was called. That stays so after a crash, if the activation
 //! was answered or the session is there. Writes through the virtual device lie over it.
+//!
+//! **A copy or a restore makes a device what another volume was at one instant**, in the same sense: its primary, or what a
+//! session showed. From its call on the device is a volume of its own; what it was before goes on in the sessions that
+//! began before.
 
 use super::Violation;
 use super::content::Value;
@@ -210,6 +214,34 @@ mod tests {
         let bytes = history.payload(unknown);
         read(&mut history, s, 0, &bytes).unwrap();
         assert!(read(&mut history, d, 0, &[0; 512]).is_err(), "it had happened");
+    }
+
+    /// A restore: the device is what the session showed, its own writes included; the session of what it was before shows that.
+    #[test]
+    fn a_restored_device_is_what_its_session_showed() {
+        let mut history = History::default();
+        let d = history.add_volume(Site::A, "d", Origin::Blank);
+        let first = write(&mut history, d, 0);
+        let cut = history.begin_cut(Site::A);
+        history.end_cut(cut);
+        let s = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
+        let own = write(&mut history, s, 1);
+        let after = write(&mut history, d, 0);
+        let flying = history.begin_write(d, 2 * 512, 512, Content::Data, false);
+        let restore = history.begin_cut(Site::A);
+        let again = history.add_volume(Site::A, "d", Origin::Snapshot(s, restore));
+        let before = history.add_volume(Site::A, "b", Origin::Snapshot(d, restore));
+        history.succeed(again, d);
+        history.end_cut(restore);
+        history.end_write(flying).unwrap();
+        let [first, own, after, flying] = [first, own, after, flying].map(|write| history.payload(write));
+        assert!(read(&mut history, again, 0, &after).is_err());
+        read(&mut history, again, 0, &first).unwrap();
+        read(&mut history, again, 1, &own).unwrap();
+        read(&mut history, before, 0, &after).unwrap();
+        // Which of both it reached is not known.
+        read(&mut history, again, 2, &[0; 512]).unwrap();
+        read(&mut history, before, 2, &flying).unwrap();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Pairs of volumes within one array: what an operator does with them. A pair goes by its secondary, which has one primary.
+//! Copies within one array: pairs of volumes, and restores of sessions. A pair goes by its secondary, which has one primary.
 
 use serde::{Deserialize, Serialize};
 use twintrack_link::manage::PairPace;
@@ -6,7 +6,7 @@ use twintrack_link::manage::PairPace;
 use super::build::Draft;
 use super::{Act, Op, Task};
 
-/// What an operator does with a pair within an array.
+/// What an operator does with a pair within an array, or with sessions that are to be restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)] // the volumes of the pair
@@ -21,6 +21,46 @@ pub enum LocalAct {
     Pace { primary: String, secondary: String, pace: PairPace },
     /// *Delete pair*.
     Delete { primary: String, secondary: String },
+    /// The primary becomes the secondary (D14). `before`: what the plan calls the session of what the primary was.
+    CopyBack {
+        primary: String,
+        secondary: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<String>,
+    },
+    /// *Restore* (D10 to D13), all at one instant (D8).
+    Restore { items: Vec<RestoreItem> },
+}
+
+/// One session to restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreItem {
+    /// Which.
+    pub session: String,
+    /// The device that becomes what it shows; `None`: its standard device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The session stays.
+    #[serde(default, skip_serializing_if = "super::is_false")]
+    pub keep: bool,
+    /// What the plan calls the session that the array makes: of what a standard device was before (`None`: that is not
+    /// kept), or the one that a virtual device shows then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub makes: Option<String>,
+    /// The device's new name (D9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Hosts do not use the device then (D9).
+    #[serde(default, skip_serializing_if = "super::is_false")]
+    pub offline: bool,
+}
+
+impl RestoreItem {
+    /// To its own device, used up, what was before not kept.
+    pub(super) fn of(session: &str) -> Self {
+        let session = session.to_owned();
+        Self { session, to: None, keep: false, makes: None, name: None, offline: false }
+    }
 }
 
 impl LocalAct {
@@ -31,8 +71,19 @@ impl LocalAct {
             Self::Copy { secondary, .. } => Some(format!("copy {secondary}")),
             Self::Resync { secondary, .. } => Some(format!("resync {secondary}")),
             Self::Delete { secondary, .. } => Some(format!("unpair {secondary}")),
+            Self::CopyBack { secondary, .. } => Some(format!("copy back {secondary}")),
+            Self::Restore { items } => Some(format!("restore {}", items.first()?.session)),
             Self::Pace { .. } => None,
         }
+    }
+}
+
+/// Devices to which others can be restored.
+pub(super) fn add_mates(draft: &mut Draft) {
+    let mates = if draft.dice.chance(600) { draft.dice.between(1, 2) } else { 0 };
+    for n in 0..mates {
+        let size = draft.dice.pick(&draft.standard).1;
+        draft.standard.push((format!("e{n}"), size));
     }
 }
 
@@ -84,6 +135,24 @@ fn rounds(draft: &mut Draft, primary: &str, secondary: &str, shown_by: &str) -> 
             let pairs = vec![(session.clone(), secondary, shown_by.to_owned())];
             ops.push(Op { after_ms: dice.below(pause_ms * 2), ..Op::now(Act::Establish { pairs }) });
             shown = Some(session);
+        }
+        // Two of them: the second may be refused where the first one's copy is still in progress.
+        for n in 0..if dice.chance(300) { dice.between(1, 2) } else { 0 } {
+            let (primary, secondary) = names();
+            let before = dice.chance(700).then(|| format!("{secondary}.b{round}.{n}"));
+            let act = Act::Local(LocalAct::CopyBack { primary, secondary, before });
+            ops.push(Op { after_ms: dice.below(pause_ms * 3), ..Op::now(act) });
+        }
+        // The mirror, or its primary, becomes what the mirror was (D12).
+        if let Some(session) = shown.clone().filter(|_| dice.chance(350)) {
+            let (primary, secondary) = names();
+            let mut item = RestoreItem::of(&session);
+            item.to = dice.chance(600).then_some(primary);
+            item.keep = dice.chance(300);
+            item.makes = (item.keep || dice.chance(700)).then(|| format!("{secondary}.r{round}"));
+            shown = shown.filter(|_| item.keep);
+            let act = Act::Local(LocalAct::Restore { items: vec![item] });
+            ops.push(Op { after_ms: dice.below(pause_ms * 2), ..Op::now(act) });
         }
         let (primary, secondary) = names();
         let mut push = |act: LocalAct, after_ms: u64| ops.push(Op { after_ms, ..Op::now(Act::Local(act)) });

@@ -23,7 +23,7 @@ use crate::disk::{DiskFault, Latency, Survival};
 use crate::net::{Trouble, Wires};
 use crate::site::Site;
 
-pub use local::LocalAct;
+pub use local::{LocalAct, RestoreItem};
 pub use pairs::{PairAct, PairSpec};
 pub use scenario::{Scenario, generate, generate_from_trace};
 pub use text::PlanError;
@@ -221,7 +221,7 @@ pub enum Act {
     List {},
     /// Of a pair.
     Pair(PairAct),
-    /// Of a pair within the array.
+    /// Of a copy within the array.
     Local(LocalAct),
 }
 
@@ -402,16 +402,9 @@ impl Plan {
         self.faults.iter().any(|fault| matches!(fault.fault, Fault::Disk { .. }))
     }
 
-    /// Primaries and secondaries of the pairs within an array.
-    pub fn copied(&self) -> Vec<(String, String)> {
-        let ops = self.tasks.iter().flat_map(|task| &task.ops);
-        let pairs = ops.filter_map(|op| match &op.act {
-            Act::Local(LocalAct::Create { primary, secondary, .. }) => {
-                Some((primary.clone(), secondary.clone()))
-            }
-            _ => None,
-        });
-        pairs.collect()
+    /// Whether anything is copied within an array.
+    pub fn has_copies(&self) -> bool {
+        self.tasks.iter().flat_map(|task| &task.ops).any(|op| matches!(op.act, Act::Local(_)))
     }
 
     /// Whether hosts use a pair through a handle over both arrays.

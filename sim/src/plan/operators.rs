@@ -4,7 +4,7 @@
 use super::build::Draft;
 use super::courses;
 use super::hot::{self, Temper};
-use super::{Act, Op, Scenario, Task};
+use super::{Act, LocalAct, Op, RestoreItem, Scenario, Task};
 use crate::dice::Dice;
 
 /// What operators do in a scenario.
@@ -29,6 +29,7 @@ enum Step {
     Rename,
     Grow,
     Device,
+    Restore,
     Wrong,
     List,
 }
@@ -45,6 +46,8 @@ enum Stage {
 #[derive(Debug)]
 struct Session {
     label: String,
+    /// Its standard device.
+    of: String,
     /// Which of the operator's virtual devices.
     shown_by: Option<String>,
     stage: Stage,
@@ -105,9 +108,16 @@ impl Script {
             ),
             // What changes a device itself is refused while it is in a pair.
             Scenario::Local => {
-                let weights =
-                    vec![(20, Establish), (4, Deactivate), (4, Changed), (4, ReadTracks), (12, Remove)];
-                return Some(Self { steps: (8, 25), sessions_max: 4, weights });
+                let weights = vec![
+                    (20, Establish),
+                    (4, Deactivate),
+                    (4, Changed),
+                    (4, ReadTracks),
+                    (9, Remove),
+                    (24, Restore),
+                    (3, List),
+                ];
+                return Some(Self { steps: (10, 30), sessions_max: 6, weights });
             }
             _ => return None,
         };
@@ -188,7 +198,8 @@ impl Operator {
             Step::Register | Step::Establish | Step::Group if crowded => self.remove(dice),
             Step::Register => {
                 let (session, device) = (self.label('s'), dice.pick(&self.standard).0.clone());
-                self.sessions.push(Session { label: session.clone(), shown_by: None, stage: Registered });
+                let of = device.clone();
+                self.sessions.push(Session { label: session.clone(), of, shown_by: None, stage: Registered });
                 self.push(Act::Register { session, device, group: None }, dice);
             }
             Step::Relate => {
@@ -219,9 +230,8 @@ impl Operator {
                 for _ in 0..dice.between(1, 2) {
                     let Some(shown_by) = self.free_virtual(dice) else { break };
                     let (label, device) = (self.label('s'), dice.pick(&self.standard).0.clone());
-                    let session =
-                        Session { label: label.clone(), shown_by: Some(shown_by.clone()), stage: Active };
-                    self.sessions.push(session);
+                    let (of, by) = (device.clone(), Some(shown_by.clone()));
+                    self.sessions.push(Session { label: label.clone(), of, shown_by: by, stage: Active });
                     pairs.push((label, device, shown_by));
                 }
                 if !pairs.is_empty() {
@@ -274,6 +284,7 @@ impl Operator {
                 self.push(Act::Grow { device, size_bytes }, dice);
             }
             Step::Device => self.extra_device(dice),
+            Step::Restore => self.restore(dice),
             Step::Wrong => self.wrong(dice),
             Step::List => self.push(Act::List {}, dice),
         }
@@ -285,8 +296,8 @@ impl Operator {
         for (n, shown_by) in self.virtuals.clone().into_iter().enumerate().take(3) {
             let Some((standard, size)) = self.standard.get(n % self.standard.len()).cloned() else { break };
             let label = self.label('s');
-            let (stage, by) = (Stage::Active, Some(shown_by.clone()));
-            self.sessions.push(Session { label: label.clone(), shown_by: by, stage });
+            let (of, stage, by) = (standard.clone(), Stage::Active, Some(shown_by.clone()));
+            self.sessions.push(Session { label: label.clone(), of, shown_by: by, stage });
             pairs.push((label, standard.clone(), shown_by.clone()));
             shown.push((standard, size, shown_by));
         }
@@ -329,12 +340,76 @@ impl Operator {
         for _ in 0..dice.between(1, 4) {
             let Some(shown_by) = self.free_virtual(dice) else { break };
             let (session, device) = (self.label('s'), dice.pick(&self.standard).0.clone());
+            let of = device.clone();
             self.push_next(Act::Register { session: session.clone(), device, group: Some(group.clone()) });
             self.push_next(Act::Relate { session: session.clone(), device: shown_by.clone() });
-            self.sessions.push(Session { label: session, shown_by: Some(shown_by), stage: Stage::Active });
+            self.sessions.push(Session {
+                label: session,
+                of,
+                shown_by: Some(shown_by),
+                stage: Stage::Active,
+            });
         }
         let one_by_one = dice.chance(200);
         self.push(Act::GroupProcess { group, one_by_one }, dice);
+    }
+
+    /// *Restore*: to the same device, to another of its size, to a virtual device (D10 to D13), several at one instant (D8).
+    fn restore(&mut self, dice: &mut Dice) {
+        let (mut items, mut targets) = (Vec::new(), Vec::new());
+        for _ in 0..if dice.chance(250) { 2 } else { 1 } {
+            let Some(at) = self.any(&[Stage::Active], dice) else { break };
+            let Some((label, of)) = self.sessions.get(at).map(|it| (it.label.clone(), it.of.clone())) else {
+                break;
+            };
+            let size = self.standard.iter().find(|(name, _)| *name == of).map(|(_, size)| *size);
+            let mates: Vec<String> = self
+                .standard
+                .iter()
+                .filter(|(_, other)| Some(*other) == size)
+                .map(|(name, _)| name.clone())
+                .collect();
+            let shown_by = if dice.chance(150) { self.free_virtual(dice) } else { None };
+            let target = match &shown_by {
+                Some(device) => device.clone(),
+                None if dice.chance(400) => dice.pick(&mates).clone(),
+                None => of.clone(),
+            };
+            if targets.contains(&target) || items.iter().any(|item: &RestoreItem| item.session == label) {
+                continue;
+            }
+            let mut item = RestoreItem::of(&label);
+            item.to = Some(target.clone()).filter(|to| *to != of);
+            (item.keep, item.offline) = (dice.chance(400), dice.chance(100));
+            item.makes = (shown_by.is_some() || dice.chance(700)).then(|| self.label('b'));
+            // What leaves no trace could not be told from what did not happen.
+            item.name = ((item.keep && item.makes.is_none()) || dice.chance(80)).then(|| self.label('n'));
+            let of = if shown_by.is_some() { of } else { target.clone() };
+            if let Some(label) = item.makes.clone() {
+                self.sessions.push(Session { label, of, shown_by, stage: Stage::Active });
+            }
+            if !item.keep {
+                self.sessions.retain(|session| session.label != label);
+            }
+            items.push(item);
+            targets.push(target);
+        }
+        if items.is_empty() {
+            return;
+        }
+        let before =
+            items.iter().filter(|item| item.to.as_ref().is_none_or(|to| !self.virtuals.contains(to)));
+        let before: Vec<_> = before.filter_map(|item| item.makes.clone()).collect();
+        let offline: Vec<_> = targets.into_iter().zip(&items).filter(|(_, item)| item.offline).collect();
+        let offline: Vec<_> = offline.into_iter().map(|(target, _)| target).collect();
+        self.push(Act::Local(LocalAct::Restore { items }), dice);
+        for device in offline {
+            self.push_next(Act::Online { device, online: true });
+        }
+        for device in before.into_iter().filter(|_| dice.chance(400)) {
+            self.push_next(Act::Online { device: device.clone(), online: true });
+            self.push_next(Act::Read { device, offset: 0, length: 64 << 10 });
+        }
     }
 
     /// A device that comes and goes.

@@ -118,6 +118,9 @@ pub fn generate(scenario: Scenario, seed: u64) -> Plan {
     let mix = Mix::draw(scenario, swarm.give_ups, &mut draft.dice);
     let sessions = operators::Script::of(scenario);
     draft.add_devices();
+    if scenario == Scenario::Local {
+        local::add_mates(&mut draft);
+    }
     if let Some(script) = &sessions {
         draft.add_virtual_devices();
         operators::add(&mut draft, script);

@@ -155,11 +155,7 @@ impl Array {
                 inspect::show(&here.timeline, &found.tables);
             }
             let tears = shared.plan.world.tears;
-            if sound && !tears {
-                inspect::check_births(&here.enclosure, &found, &shared.plan.copied())
-            } else {
-                Ok(())
-            }
+            if sound && !tears { inspect::check_births(shared, self.site, &found) } else { Ok(()) }
         });
         // What a failing disk did to its metadata is not the array's doing.
         if sound {
