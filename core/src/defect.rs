@@ -89,6 +89,8 @@ defects! {
     PreparedToldEarly "prepared-told-early" "F3: an array says that its part of a snapshot is prepared before that is durable";
     DecidedEarly "decided-early" "F3: the other array and the caller hear of a decision before it is durable";
     UntoldForgotten "untold-forgotten" "F3: after a restart the other array does not hear of what was decided before";
+    ReturnInPart "return-in-part" "a half is said to be back at its safety copy before all of its tracks are";
+    ReturnNotOwed "return-not-owed" "the tracks of a half that were put back to its safety copy are not owed to the other array";
     FillKeepsNothing "fill-keeps-nothing" "D10: a restore does not keep what older sessions see of a track";
     FillServedHere "fill-served-here" "D10: a track that is still to come is shown as the target's own table has it";
     UnequalUnnoted "unequal-unnoted" "C3: a write to a track that was equal does not note that it is not any more";
@@ -134,6 +136,8 @@ impl Defect {
                 | Self::PreparedToldEarly
                 | Self::DecidedEarly
                 | Self::UntoldForgotten
+                | Self::ReturnInPart
+                | Self::ReturnNotOwed
         )
     }
 

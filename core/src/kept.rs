@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::command::CommandError;
+use crate::defect::{Defect, planted};
 use crate::entry::Entry;
 use crate::ids::{DeviceId, Generation, Owner, PairId, Place, SessionId, TrackNo, UnitSeq};
 use crate::joint::NewPoint;
@@ -163,15 +164,20 @@ impl Tables {
     pub fn go_back_step(&mut self, id: PairId) -> bool {
         let Some((device, session)) = self.goes_back_to(id) else { return true };
         let from = self.pairs.get(&id).map_or(TrackNo(0), |pair| pair.returned);
-        let (back, next) = self.changed_since(device, session, from);
+        let (mut back, next) = self.changed_since(device, session, from);
+        if planted(Defect::ReturnInPart) {
+            back.truncate(back.len() / 2);
+        }
         let mut changes = Vec::with_capacity(3 * back.len());
         for (track, now, then) in &back {
             let place = Place { owner: Owner::Device(device), track: *track };
             let keep = self.devices.get(&device).is_some_and(|device| device.protects(self.geometry, *track));
             changes.extend(self.replace(place, *now, *then, keep));
         }
-        let owes: Vec<_> = back.iter().map(|(track, ..)| (id, *track)).collect();
-        changes.extend(self.owe_changes(&owes));
+        if !planted(Defect::ReturnNotOwed) {
+            let owes: Vec<_> = back.iter().map(|(track, ..)| (id, *track)).collect();
+            changes.extend(self.owe_changes(&owes));
+        }
         if !changes.is_empty() {
             self.put(changes, &[]);
         }

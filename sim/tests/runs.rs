@@ -32,3 +32,16 @@ fn a_plan_makes_one_run() {
         assert_eq!(first["outcome"]["hash"], unkept["outcome"]["hash"]);
     }
 }
+
+/// F3: snapshots of a group on both arrays, while hosts write. When the other array loses its power before it has its part,
+/// there is none, and who asks again hears the same (F2).
+#[test]
+fn a_snapshot_is_on_both_arrays_or_on_neither() {
+    let timeline = common::timeline("pair-snapshot");
+    for device in ["d0", "d1", "e0", "e1"] {
+        let is_read = |name: &str| timeline.contains(&format!("read {device}.{name} 0+65536"));
+        assert_eq!(["s0", "s1", "s2"].map(is_read), [true, false, true], "{timeline}");
+    }
+    let refused = " refused: the other array: the link to the other array is down";
+    assert_eq!(timeline.matches(refused).count(), 2, "{timeline}");
+}

@@ -142,7 +142,7 @@ impl Host {
         let nobody = Site::ALL.iter().all(|site| !views.serves(*site));
         if nobody && waited_ms > PATIENCE_MS {
             let to = self.shared.ledger().pairs.get(name).map_or(Site::A, |pair| *pair.serves.latest());
-            self.at(to).fail_over(name, false).await;
+            self.at(to).fail_over(name).await;
             done = true;
         }
         done
@@ -173,7 +173,7 @@ impl Host {
             };
             // One of its group may have gone along with another.
             let Some(serves) = serves.filter(|site| *site == Site::A) else { continue };
-            self.at(serves.other()).fail_over(&name, false).await;
+            self.at(serves.other()).fail_over(&name).await;
         }
         self.heal().await;
     }

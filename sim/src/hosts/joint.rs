@@ -11,7 +11,7 @@ use super::operator::Told;
 use super::{Host, Phase};
 use crate::endpoints::NotedDial;
 use crate::ledger::part;
-use crate::oracle::{Part, check_answered_in_time};
+use crate::oracle::{Part, check_answered_in_time, check_parts};
 use crate::plan::{Act, PairAct};
 
 /// How often it is tried to find out what became of one, before that is left to the end of the run.
@@ -105,20 +105,23 @@ impl Host {
         if there != Some(false) {
             // Of one that is there the array that decided knows whether the other one shows it.
             self.ask_for_joint(name).await;
-        } else {
-            self.look_whether_it_is_gone(name).await;
         }
+        self.look_at_the_other(name).await;
         self.shared.ledger().joints[name].settled == [true; 2]
     }
 
-    /// Of one that there is not the other array forgets its part when it hears of that.
-    async fn look_whether_it_is_gone(&self, name: &str) {
+    /// The other array shows its part when it hears that there is one, and otherwise forgets it.
+    async fn look_at_the_other(&self, name: &str) {
         let joint = self.shared.ledger().joints[name].clone();
         let other = joint.at.other();
         let host = self.at(other);
         let Told::Done(sessions) = host.ask(host.array.session_list(None)).await else { return };
-        if joint.labels(other).iter().all(|label| part(label, &sessions) == Part::None) {
-            self.shared.ledger().joint_settled(name, other, false);
+        let parts: Vec<Part> = joint.labels(other).iter().map(|label| part(label, &sessions)).collect();
+        let mut ledger = self.shared.ledger();
+        let checked = check_parts(name, &parts, joint.there, false);
+        ledger.hold(checked);
+        if joint.there == Some(false) && parts.iter().all(|part| *part == Part::None) {
+            ledger.joint_settled(name, other, false);
         }
     }
 }

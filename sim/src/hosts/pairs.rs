@@ -66,7 +66,14 @@ impl Host {
                 // What the other half has is no instant any more.
                 self.shared.ledger().pair_changed(name, |pair| pair.floor = None);
             }
-            PairAct::Failover { force, .. } => self.fail_over(name, *force).await,
+            PairAct::Failover { force, to_safety_copy, .. } => {
+                let command = if *to_safety_copy {
+                    Command::RemoteGoBack { device }
+                } else {
+                    Command::RemoteFailover { device, force: *force }
+                };
+                self.fail_over_by(name, *force, &command).await;
+            }
             PairAct::Resolve { keep, .. } => self.at(*keep).resolve(name).await,
             PairAct::Delete { force, .. } => self.delete_pair(name, *force).await,
             PairAct::Verify { mark, .. } => drop(self.verify(name, *mark).await),
@@ -145,8 +152,15 @@ impl Host {
         true
     }
 
-    /// The half on the host's array is to serve.
-    pub(super) async fn fail_over(&self, name: &str, force: bool) {
+    /// The half on the host's array is to serve, with the other array's consent.
+    pub(super) async fn fail_over(&self, name: &str) {
+        let command = Command::RemoteFailover { device: self.pair_device(name), force: false };
+        self.fail_over_by(name, false, &command).await;
+    }
+
+    /// The half on the host's array is to serve. What was kept of it is what it was when the pair was last synchronized, or
+    /// later, as what a failover by force finds there.
+    async fn fail_over_by(&self, name: &str, force: bool, command: &Command) {
         let names = {
             let mut ledger = self.shared.ledger();
             let names = ledger.group_of(name);
@@ -169,8 +183,7 @@ impl Host {
         if away {
             self.shared.ledger().failover_begins(&names, self.site, force);
         }
-        let device = self.pair_device(name);
-        let told = self.ask(self.array.call(&Command::RemoteFailover { device, force })).await;
+        let told = self.ask(self.array.call(command)).await;
         if !away {
             return;
         }

@@ -11,6 +11,7 @@ mod pairs;
 mod remote;
 mod remote_courses;
 mod remote_faults;
+mod remote_returns;
 mod remote_snapshots;
 mod scenario;
 mod text;

@@ -62,11 +62,14 @@ pub enum PairAct {
     Resume { pair: String },
     /// From now on it is adaptive, or synchronous.
     Mode { pair: String, adaptive: bool },
-    /// The array's half serves from now on. By force: without asking the other.
+    /// The array's half serves from now on. By force: without asking the other; into whose half a copy was under way, with what
+    /// it was before that.
     Failover {
         pair: String,
         #[serde(default, skip_serializing_if = "is_false")]
         force: bool,
+        #[serde(default, skip_serializing_if = "is_false")]
+        to_safety_copy: bool,
     },
     /// Both sides were written alone: that one's content stays.
     Resolve { pair: String, keep: Site },

@@ -116,6 +116,10 @@ pub(super) fn op(array: Site, after_ms: u64, act: PairAct) -> Op {
     Op { array, after_ms, ..Op::now(Act::Pair(act)) }
 }
 
+pub(super) fn failover(pair: String, force: bool) -> PairAct {
+    PairAct::Failover { pair, force, to_safety_copy: false }
+}
+
 fn add_operator(draft: &mut Draft, scenario: Scenario, pairs: &[PairSpec]) {
     let steps = draft.dice.between(3, 9);
     let pause_ms = draft.horizon_ms / steps;
@@ -126,14 +130,14 @@ fn add_operator(draft: &mut Draft, scenario: Scenario, pairs: &[PairSpec]) {
         let site = if dice.chance(500) { Site::A } else { Site::B };
         match scenario {
             Scenario::Failover => match dice.below(10) {
-                0..5 => ops.push(op(site, after_ms, PairAct::Failover { pair, force: false })),
-                5..7 => ops.push(op(site, after_ms, PairAct::Failover { pair, force: true })),
+                0..5 => ops.push(op(site, after_ms, failover(pair, false))),
+                5..7 => ops.push(op(site, after_ms, failover(pair, true))),
                 7 => ops.push(op(site, after_ms, PairAct::Suspend { pair, split: false })),
                 8 => ops.push(op(site, after_ms, PairAct::Verify { pair, mark: false })),
                 _ => ops.push(op(site, after_ms, PairAct::Resume { pair })),
             },
             Scenario::SplitBrain => match dice.below(10) {
-                0..5 => ops.push(op(Site::B, after_ms, PairAct::Failover { pair, force: true })),
+                0..5 => ops.push(op(Site::B, after_ms, failover(pair, true))),
                 5..8 => {
                     let keep = if dice.chance(500) { Site::A } else { Site::B };
                     ops.push(op(site, after_ms, PairAct::Resolve { pair, keep }));

@@ -2,8 +2,10 @@
 //! would hardly ever make them, with room for chance in every step, and what goes wrong at their turning points only.
 
 use super::build::Draft;
-use super::remote::{add_looks, op};
-use super::{Act, Fault, LinkTrouble, Op, PairAct, PairSpec, Scenario, Strike, Task, remote_snapshots};
+use super::remote::{add_looks, failover, op};
+use super::{
+    Act, Fault, LinkTrouble, Op, PairAct, PairSpec, Scenario, Strike, Task, remote_returns, remote_snapshots,
+};
 use crate::dice::Dice;
 use crate::disk::Survival;
 use crate::site::Site;
@@ -13,12 +15,16 @@ const COURSES: u32 = 300;
 /// After so long without a write a region is clean, ms.
 const CLEAN_MS: u64 = 11_000;
 /// When a link is cut for good, or nearly so, ms.
-const CUT_MS: u64 = 260;
+pub(super) const CUT_MS: u64 = 260;
 
 /// Makes one of the scenario's courses of a plan, of some plans. Whether it did.
 pub(super) fn add(draft: &mut Draft, scenario: Scenario, seed: u64) -> bool {
     if remote_snapshots::is_course(scenario, seed) {
         remote_snapshots::add_course(draft);
+        return true;
+    }
+    if remote_returns::is_course(scenario, seed) {
+        remote_returns::add_course(draft);
         return true;
     }
     // Of dice of its own, so that other plans are what they were.
@@ -161,9 +167,9 @@ fn add_handover(draft: &mut Draft) {
     }
     let mut failovers = Vec::new();
     for (site, round) in [Site::B, Site::A].into_iter().cycle().zip(1..=ROUNDS) {
-        let failover = PairAct::Failover { pair: volume.pair.name.clone(), force: false };
+        let act = failover(volume.pair.name.clone(), false);
         let at_ms = round * round_ms + dice.below(round_ms / 3);
-        failovers.push(Op { at_ms, ..op(site, 0, failover) });
+        failovers.push(Op { at_ms, ..op(site, 0, act) });
         if dice.chance(500) {
             draft.faults.push(Fault::Drop { at_ms: at_ms + dice.below(50), nth: Some(dice.below(8)) }.into());
         }
@@ -282,12 +288,21 @@ impl Volume {
         self.pair.r1.clone()
     }
 
-    fn r2(&self) -> String {
+    pub(super) fn r2(&self) -> String {
         self.pair.r2.clone()
     }
 
-    fn tracks(&self) -> u64 {
+    pub(super) fn tracks(&self) -> u64 {
         self.size.div_ceil(self.track)
+    }
+
+    /// Reads of all tracks of one of its devices.
+    pub(super) fn reads(&self, device: String) -> impl Iterator<Item = Op> {
+        let (track, size) = (self.track, self.size);
+        (0..self.tracks()).map(move |n| {
+            let length = track.min(size - n * track) as u32;
+            Op::now(Act::Read { device: device.clone(), offset: n * track, length })
+        })
     }
 }
 
@@ -319,7 +334,7 @@ pub(super) fn add_nth_pair(draft: &mut Draft, n: u64, least: u64, most: u64) -> 
 }
 
 /// Writes of all tracks, each whole.
-fn whole(volume: &Volume) -> impl Iterator<Item = Act> + '_ {
+pub(super) fn whole(volume: &Volume) -> impl Iterator<Item = Act> + '_ {
     (0..volume.tracks()).map(|n| {
         let length = volume.track.min(volume.size - n * volume.track) as u32;
         Act::Write { device: volume.r1(), offset: n * volume.track, length, fua: false }
@@ -332,7 +347,7 @@ pub(super) fn part(volume: &Volume, device: &str, dice: &mut Dice) -> Act {
 }
 
 /// A small write of a track: a block or some, or sectors.
-fn part_of(volume: &Volume, device: &str, track: u64, dice: &mut Dice) -> Act {
+pub(super) fn part_of(volume: &Volume, device: &str, track: u64, dice: &mut Dice) -> Act {
     let bytes = volume.track.min(volume.size - track * volume.track);
     let unit = if dice.chance(700) && bytes >= 4096 { 4096 } else { 512 };
     let length = (unit * dice.between(1, 3)).min(bytes / unit * unit);
@@ -341,7 +356,7 @@ fn part_of(volume: &Volume, device: &str, track: u64, dice: &mut Dice) -> Act {
 }
 
 /// The link goes, for some seconds, and both arrays see it at once.
-fn cut_off(draft: &mut Draft, at_ms: u64) {
+pub(super) fn cut_off(draft: &mut Draft, at_ms: u64) {
     let for_ms = draft.dice.between(2000, 5000);
     partition(draft, at_ms, for_ms);
 }
@@ -355,14 +370,9 @@ pub(super) fn partition(draft: &mut Draft, at_ms: u64, for_ms: u64) {
 /// A half is made to serve by force, and read a little later. Somebody looks at the pair all the time.
 fn serve_by_force(draft: &mut Draft, volume: &Volume, at_ms: u64, site: Site) {
     let pair = volume.pair.name.clone();
-    let force = Op { at_ms, ..op(site, 0, PairAct::Failover { pair, force: true }) };
-    let device = volume.pair.device(site).to_string();
-    let read = |n: u64| {
-        let length = volume.track.min(volume.size - n * volume.track) as u32;
-        Act::Read { device: device.clone(), offset: n * volume.track, length }
-    };
+    let force = Op { at_ms, ..op(site, 0, failover(pair, true)) };
     let mut ops = vec![force];
-    ops.extend((0..volume.tracks()).map(|n| Op::now(read(n))));
+    ops.extend(volume.reads(volume.pair.device(site).to_string()));
     draft.tasks.push(Task { host: 0, depth: 1, ops });
     draft.horizon_ms = at_ms + 600;
     add_looks(draft, std::slice::from_ref(&volume.pair));

@@ -72,26 +72,29 @@ pub(super) fn add_course(draft: &mut Draft) {
     }
     let specs = [0, 1].map(|n| (draft.pairs[n].clone(), volumes[n].size));
     let mut ops = Vec::new();
+    let mut cuts = Vec::new();
     for n in 0..count {
         let at_ms = 100 + n * apart_ms + dice.below(apart_ms);
         add_snapshot(&mut ops, n as usize, (Site::A, at_ms), &specs, dice);
+        // There and back, and there again: one of the steps of the protocol, or the writes before it.
+        let (array, then_ms) = (*dice.pick(&Site::ALL), at_ms + dice.below(8 * by_ms));
         let trouble = match dice.below(8) {
             0 => LinkTrouble::Hold { for_ms: dice.between(20, 600) },
             1 => LinkTrouble::Reset { after_bytes: dice.below(4000) },
+            2..5 => {
+                cuts.push((then_ms, dice.between(20, 2000)));
+                continue;
+            }
             _ => continue,
         };
-        let (array, at_ms) = (*dice.pick(&Site::ALL), at_ms + dice.below(4 * by_ms));
-        draft.faults.push(Strike { array, fault: Fault::Link { at_ms, trouble } });
+        draft.faults.push(Strike { array, fault: Fault::Link { at_ms: then_ms, trouble } });
     }
     for pair in ["p0", "p1"] {
         if dice.chance(600) {
             draft.faults.push(cut_at(pair, dice));
         }
     }
-    if dice.chance(250) {
-        let (at_ms, for_ms) = (100 + dice.below(draft.horizon_ms), dice.between(20, 3000));
-        partition(draft, at_ms, for_ms);
-    }
+    cuts.into_iter().for_each(|(at_ms, for_ms)| partition(draft, at_ms, for_ms));
     draft.tasks.push(Task { host: 1, depth: 1, ops });
 }
 
