@@ -86,7 +86,7 @@ impl World {
     fn new(plan: &Plan, timeline: Timeline) -> Self {
         let world = &plan.world;
         let mut disks = vec![DiskSpec { name: METADATA_DISK.into(), size_bytes: 0, fill: 0 }];
-        disks.extend(world.stores.iter().map(|store| DiskSpec {
+        disks.extend(world.stores.iter().chain(&world.far_stores).map(|store| DiskSpec {
             name: store.name.clone(),
             size_bytes: store.size_bytes,
             fill: 0xa5,
