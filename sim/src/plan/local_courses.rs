@@ -293,7 +293,7 @@ fn moves(draft: &mut Draft) {
                 _ => {}
             }
             ops.push(read("c0", n));
-            if dice.chance(100) {
+            if dice.chance(250) {
                 ops.push(flush("c0"));
             }
         }

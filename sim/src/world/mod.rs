@@ -182,11 +182,11 @@ impl World {
             array.look(sim, self.now_ms);
         }
         if self.now_ms.is_multiple_of(LOOK_MS) && self.shared.phase.get() == Phase::Safety {
-            // As if both were to stop now: what differs has to be noted at every instant.
+            // As if all were to stop now: what differs has to be noted at every instant, and tracks lie where they belong.
             let looked = if self.shared.plan.has_disk_faults() {
                 Ok(())
             } else {
-                inspect::check_pairs(&self.shared, false)
+                inspect::check_pairs(&self.shared, false).and_then(|()| self.look_at_pools())
             };
             self.shared.ledger().hold(looked);
         }
@@ -195,6 +195,19 @@ impl World {
             let violation = Violation::new("liveness", format_args!("the run does not come to its end"));
             self.shared.ledger().hold::<()>(Err(violation));
         }
+    }
+
+    /// Where tracks lie, in plans with a second pool.
+    fn look_at_pools(&self) -> Result<(), Violation> {
+        if self.shared.plan.world.far_stores.is_empty() {
+            return Ok(());
+        }
+        for array in &self.shared.arrays {
+            if let Some(found) = inspect::committed(array)? {
+                inspect::check_pools(&found)?;
+            }
+        }
+        Ok(())
     }
 
     /// From one phase to the next.
