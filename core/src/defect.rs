@@ -97,6 +97,14 @@ defects! {
     BitNotAwaited "bit-not-awaited" "C3: a track that became unequal is written in place before that is durable";
     UnpairedEarly "unpaired-early" "rule 3a: a pair counts no more at once, not when the unit that ended it is committed";
     ResyncForgets "resync-forgets" "C5: re-synchronize forgets what is unequal";
+    FillEndsEarly "fill-ends-early" "D10: a copy ends with its first step, whatever is still to come";
+    OtherSessionRestored "other-session-restored" "D10: sessions of before a restore show what is still to come to their device";
+    RestoreUnnoted "restore-unnoted" "C5: what a restore brings to a volume of a pair is not noted as unequal";
+    RestoreBeforeLost "restore-before-lost" "D10: what a device was before a restore is not kept";
+    RestoredSessionShown "restored-session-shown" "D10: a session that a restore has used up goes on";
+    PairSecondaryOpen "pair-secondary-open" "C2: hosts use a secondary that is paired and not copied";
+    MoveUnlanded "move-unlanded" "C7: the entry of a track that is moved to another pool changes before its data are there";
+    MovedPointerAhead "moved-pointer-ahead" "C3: the copy pointer is noted ahead of tracks that are not moved";
     TailNotZeroed "tail-not-zeroed" "what lies behind the end of a device is not zeros when it grows";
 }
 
@@ -141,9 +149,25 @@ impl Defect {
         )
     }
 
-    /// Whether only the histories of `core/tests/local.rs` show it yet: the plans of the simulator do not get there.
-    pub fn is_of_histories(self) -> bool {
-        matches!(self, Self::FillServedHere | Self::BitNotAwaited | Self::UnpairedEarly)
+    /// Whether it shows only where something is copied within an array.
+    pub fn is_of_copies(self) -> bool {
+        matches!(
+            self,
+            Self::FillKeepsNothing
+                | Self::FillServedHere
+                | Self::UnequalUnnoted
+                | Self::BitNotAwaited
+                | Self::UnpairedEarly
+                | Self::ResyncForgets
+                | Self::FillEndsEarly
+                | Self::OtherSessionRestored
+                | Self::RestoreUnnoted
+                | Self::RestoreBeforeLost
+                | Self::RestoredSessionShown
+                | Self::PairSecondaryOpen
+                | Self::MoveUnlanded
+                | Self::MovedPointerAhead
+        )
     }
 
     /// By its name.

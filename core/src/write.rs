@@ -142,6 +142,9 @@ impl Tables {
         self.flying.insert(slot);
         self.pin_write(place.owner, old);
         let blocks = self.geometry.full();
+        if planted(Defect::MoveUnlanded) {
+            self.put(vec![self.entry_change(place, Entry::whole(slot))], &[]);
+        }
         Ok(Some(WritePlan { place, slot, blocks, carry: BlockMask::EMPTY, old, kind: Kind::Move }))
     }
 

@@ -236,5 +236,7 @@ mod planted {
         fill_served_here FillServedHere 50;
         unequal_unnoted UnequalUnnoted 50;
         resync_forgets ResyncForgets 50;
+        other_session_restored OtherSessionRestored 50;
+        restore_unnoted RestoreUnnoted 50;
     }
 }

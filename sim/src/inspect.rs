@@ -3,7 +3,7 @@
 //! **The tables can be loaded after any crash, and agree with themselves** (crash rules 2 and 8): references and counts
 //! fit, no overlay is empty or complete. **Beside each physical track that they refer to lies where it was born** (crash
 //! rule 6, D17): the track, its owner or the standard device of the session that refers to it, and at least the blocks
-//! that the entry says are valid. What a copy brought was born as the same track of its source. Where sectors tear, or a header is longer than one, a write may have taken it along.
+//! that the entry says are valid. **Each track lies in the pool of its device** (C7), but for what a copy in progress is to move. What a copy brought was born as the same track of its source. Where sectors tear, or a header is longer than one, a write may have taken it along.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -14,8 +14,8 @@ use redb::backends::InMemoryBackend;
 use twintrack_controller::shell::metadata::Metadata;
 use twintrack_core::layout::{Header, StoreLayout};
 use twintrack_core::{
-    BLOCK_BYTES, BlockMask, DeviceId, DeviceRecord, EntryPlace, Kinship, Owner, PairId, PairRecord,
-    PhysicalTrack, Place, RegionNo, Role, Stage, Tables, TrackNo,
+    BLOCK_BYTES, BlockMask, CopyStatus, DeviceId, DeviceKind, DeviceRecord, EntryPlace, Kinship, Owner,
+    PairId, PairRecord, PhysicalTrack, Place, RegionNo, Role, Stage, Tables, TrackNo,
 };
 
 use crate::disk::{Enclosure, SECTOR_BYTES};
@@ -82,6 +82,27 @@ pub fn check_births(shared: &Shared, site: Site, found: &Committed) -> Result<()
         let over = entry.over.map(|over| (over.track, over.mask));
         for (track, valid) in base.into_iter().chain(over) {
             check_birth((shared, site), found, place, track, valid)?;
+        }
+    }
+    Ok(())
+}
+
+/// What no copy is in progress to lies in the pool of its device (C7).
+pub fn check_pools(found: &Committed) -> Result<(), Violation> {
+    let tables = &found.tables;
+    let copied_to =
+        |id| tables.copies().any(|(_, copy)| copy.status == CopyStatus::Copying && copy.target() == id);
+    for (place, entry) in tables.entries() {
+        let EntryPlace::Device(id, _) = place else { continue };
+        let Some(DeviceKind::Standard { pool, .. }) = tables.device(id).map(|device| device.kind) else {
+            continue;
+        };
+        let lies_in =
+            |track| tables.locate(track).and_then(|(store, _)| tables.store(store)).map(|store| store.pool);
+        if entry.tracks().any(|track| lies_in(track) != Some(pool)) && !copied_to(id) {
+            let what =
+                format_args!("{place} lies in another pool ({entry}), and no copy to it is in progress");
+            return Err(Violation::new("pools", what));
         }
     }
     Ok(())

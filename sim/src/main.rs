@@ -28,8 +28,10 @@ fn main() -> ExitCode {
             .collect();
         let all = if cfg!(debug_assertions) { Defect::ALL } else { &[] };
         let defects: Vec<_> =
-            all.iter().map(|defect| json!({ "name": defect.name(), "breaks": defect.describe(), "of_pairs": defect.is_of_pairs(), "of_histories": defect.is_of_histories() })).collect();
-        println!("{}", json!({ "scenarios": scenarios, "of_pairs": of_pairs, "defects": defects }));
+            all.iter().map(|defect| json!({ "name": defect.name(), "breaks": defect.describe(), "of_pairs": defect.is_of_pairs(), "of_copies": defect.is_of_copies() })).collect();
+        let of_copies = [Scenario::Local.name()];
+        let known = json!({ "scenarios": scenarios, "of_pairs": of_pairs, "of_copies": of_copies, "defects": defects });
+        println!("{known}");
         return ExitCode::SUCCESS;
     }
     let done = serde_json::from_str::<Job>(&argument).map_err(JobError::from).and_then(|job| work(&job));

@@ -282,19 +282,17 @@ fn shrink(simulator: &Path, ran: &Ran) -> Result<(), String> {
 /// Plants defects and looks how soon each is found.
 fn defects(simulator: &Path, known: &Value, only: &str, options: &Options) -> Result<bool, String> {
     let all = known["defects"].as_array().cloned().unwrap_or_default();
-    let chosen: Vec<&Value> = all
-        .iter()
-        .filter(
-            |defect| if only.is_empty() { defect["of_histories"] != true } else { defect["name"] == only },
-        )
-        .collect();
+    let chosen: Vec<&Value> = all.iter().filter(|defect| only.is_empty() || defect["name"] == only).collect();
     if chosen.is_empty() {
         let names: Vec<_> = all.iter().filter_map(|defect| defect["name"].as_str()).collect();
         return Err(format!("there is no defect {only}; there are: {}", names.join(", ")));
     }
     // Each is looked for where it can show.
-    let pairs = strings(&known["of_pairs"]);
+    let (pairs, copies) = (strings(&known["of_pairs"]), strings(&known["of_copies"]));
     let shows_in = |defect: &Value| {
+        if defect["of_copies"] == true {
+            return copies.clone();
+        }
         let of_two = defect["of_pairs"] == true;
         names(known).into_iter().filter(|name| pairs.contains(name) == of_two).collect()
     };

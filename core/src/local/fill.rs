@@ -42,7 +42,9 @@ impl Tables {
         activated: Generation,
     ) -> Option<Entry> {
         match self.to_come(device, track) {
-            Some((_, fill)) if activated > fill.until => Some(self.filled_entry(fill, track)),
+            Some((_, fill)) if activated > fill.until || planted(Defect::OtherSessionRestored) => {
+                Some(self.filled_entry(fill, track))
+            }
             _ => Some(self.devices.get(&device)?.table.entry(track)),
         }
     }
@@ -124,7 +126,7 @@ impl Tables {
             at = TrackNo(track.0.saturating_add(1));
         }
         let Some(copy) = self.copies.get_mut(&id) else { return true };
-        let empty = copy.to_copy.set.is_empty();
+        let empty = copy.to_copy.set.is_empty() || planted(Defect::FillEndsEarly);
         changes.extend(copy.settle_to_copy(id));
         if !changes.is_empty() {
             self.put(changes, &[]);
@@ -151,7 +153,9 @@ impl Tables {
             found.table.set_stamp(track, fill.until);
         }
         changes.push(Change::Entry(device, track, new));
-        changes.extend(self.unequal_changes(device, track, Some(id)));
+        if !planted(Defect::RestoreUnnoted) {
+            changes.extend(self.unequal_changes(device, track, Some(id)));
+        }
         changes
     }
 
@@ -162,12 +166,12 @@ impl Tables {
         let Some(fill) = record.fill.take() else { return };
         let mut lapses = Vec::new();
         let mut changes = match record.purpose {
-            Purpose::Once { keep: true, pinned } => {
+            Purpose::Once { keep, pinned } if keep || planted(Defect::RestoredSessionShown) => {
                 let session = self.session(fill.session).cloned();
                 let kept = session.map(|session| SessionRecord { pinned, ..session });
                 vec![Change::Session(fill.session, kept)]
             }
-            Purpose::Once { keep: false, pinned } => {
+            Purpose::Once { pinned, .. } => {
                 self.end_changes(fill.session, SessionState::Removing, pinned, &mut lapses)
             }
             Purpose::Pair => self.end_changes(fill.session, SessionState::Removing, None, &mut lapses),
@@ -209,6 +213,10 @@ impl Tables {
     /// Tracks of the target before this one lie in its own pool: noted durably now and then, so that a crash resumes there (C3).
     pub fn moved_to(&mut self, id: CopyId, to: TrackNo) -> Option<UnitSeq> {
         let mut record = self.copy(id)?.clone();
+        if planted(Defect::MovedPointerAhead) {
+            record.moved_to = TrackNo(self.tracks_of(record.target()));
+            return Some(self.put(vec![Change::Copy(id, Some(record))], &[]));
+        }
         if to.0 < record.moved_to.0.saturating_add(POINTER_LAG) {
             return None;
         }

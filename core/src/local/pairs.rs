@@ -108,6 +108,7 @@ impl Tables {
         self.copies_of
             .get(&device)
             .is_some_and(|copies| copies.iter().filter_map(|id| self.copy(*id)).any(held))
+            && !planted(Defect::PairSecondaryOpen)
     }
 
     /// *Create pair* (C1): all is unequal, and nothing is copied. A primary may have several secondaries, each a pair of its own

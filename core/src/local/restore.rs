@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::draft::Draft;
 use super::{CopyRecord, CopyStatus, Fill, Pace, Purpose};
 use crate::command::CommandError;
+use crate::defect::{Defect, planted};
 use crate::ids::{CopyId, DeviceId, SessionId, TrackNo, UnitSeq};
 use crate::records::{Change, Pinned, SESSIONS_PER_DEVICE_MAX, SessionRecord, SessionState};
 use crate::tables::Tables;
@@ -97,7 +98,7 @@ impl Tables {
             }
             if is_standard {
                 let id = CopyId(draft.take_id()?);
-                if item.keep_before {
+                if item.keep_before && !planted(Defect::RestoreBeforeLost) {
                     draft.session(item.to, Pinned::Before, Some("before"), wall_ms)?;
                 }
                 let until = draft.raise(item.to)?;

@@ -9,7 +9,7 @@ use super::Host;
 use super::operator::Told;
 use crate::ledger::{Coupling, LocalPair, Maybe};
 use crate::note;
-use crate::oracle::{Violation, check_answered_in_time};
+use crate::oracle::{Span, Violation, check_answered_in_time, check_unequal};
 use crate::plan::LocalAct;
 
 impl Host {
@@ -66,6 +66,27 @@ impl Host {
             LocalAct::Restore { .. } => {}
         }
         self.local_settle(secondary).await;
+        self.look_at_pair(primary, secondary).await;
+    }
+
+    /// What a pair tells to be unequal is held against what hosts wrote.
+    async fn look_at_pair(&self, primary: &str, secondary: &str) {
+        if self.is_paired(secondary) != Some(true) {
+            return;
+        }
+        let call = self.shared.ledger().history.tick();
+        let epoch = self.shared.ledger().history.epoch(self.site);
+        let Told::Done(info) = self.ask(self.pair_show(primary, secondary)).await else { return };
+        let mut ledger = self.shared.ledger();
+        let asked = Span { call, answer: ledger.history.tick() };
+        let standard = |name: &str| ledger.devices.get(name).and_then(|device| device.standard);
+        if let (Some(first), Some(second), Some(_)) = (standard(primary), standard(secondary), info.copied_ms)
+            && ledger.history.epoch(self.site) == epoch
+        {
+            let (volumes, track_bytes) = ((first, second), ledger.track_bytes);
+            let checked = check_unequal(&ledger.history, volumes, track_bytes, info.unequal_tracks, asked);
+            ledger.hold(checked);
+        }
     }
 
     /// What hosts have under way on the secondary ends first, and nothing new begins.

@@ -139,7 +139,10 @@ impl Host {
         let (name, exists) = self.device(device);
         self.shared.ledger().device_changes(device, |device| device.exists.also(true));
         let told = match size_bytes {
-            Some(size) => self.ask(self.array.device_create(&name, size, None)).await,
+            Some(size) => {
+                let pool = self.shared.plan.pool_of(device);
+                self.ask(self.array.device_create(&name, size, pool)).await
+            }
             None => self.ask(self.array.device_create_virtual(&name)).await,
         };
         self.judge("create", exists.map(|exists| !exists), &told);

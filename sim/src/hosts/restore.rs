@@ -162,7 +162,7 @@ impl Host {
         false
     }
 
-    async fn pair_show(
+    pub(super) async fn pair_show(
         &self,
         primary: &str,
         secondary: &str,

@@ -221,6 +221,9 @@ impl Ledger {
                 self.blame(format_args!("session {label} goes on, though a restore has used it up"));
             }
             // A crash may undo its end, and no command ends it.
+            if let Some(device) = self.devices.get_mut(label).filter(|_| is_before) {
+                [true, false].into_iter().for_each(|exists| device.exists.also(exists));
+            }
             return;
         }
         let session = &self.sessions[label];

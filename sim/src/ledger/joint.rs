@@ -93,7 +93,7 @@ impl Ledger {
         });
         let volume = self.history.add_volume(site, label, origin);
         self.expect_session(site, label, standard, None);
-        self.session_changes(label, Stage::Related);
+        self.session_changes(label, Some(Stage::Related));
         if let Some(session) = self.sessions.get_mut(label) {
             session.stage.also(Stage::Active);
             session.shown_by = Maybe::is(Some(label.into()));

@@ -441,10 +441,12 @@ impl Ledger {
         }
     }
 
-    /// Whether a restore has used up the session of a virtual device, which may be gone by now.
+    /// Whether a restore has used up a session of a virtual device, which may be gone by now.
     fn is_used_up(&self, name: &str) -> bool {
-        let shows = self.devices.get(name).and_then(|device| device.shows.as_ref());
-        shows.and_then(|label| self.sessions.get(label)).is_some_and(|session| session.lent == Lent::UsedUp)
+        self.sessions.values().any(|session| {
+            session.lent == Lent::UsedUp
+                && session.shown_by.all().iter().any(|shown_by| shown_by.as_deref() == Some(name))
+        })
     }
 
     /// The activation of a session is known to have happened.

@@ -26,6 +26,7 @@ mod space;
 mod split;
 mod tell;
 mod told;
+mod unequal;
 mod verify;
 
 use std::fmt;
@@ -48,6 +49,7 @@ pub use room::{kept_track, refused_instead};
 pub use space::{Emptied, check_emptied};
 pub use split::Split;
 pub use told::check_told;
+pub use unequal::check_unequal;
 pub use verify::{Differing, check_verified};
 
 /// A broken promise.

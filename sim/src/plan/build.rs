@@ -26,6 +26,11 @@ pub(super) struct Draft {
     pub(super) standard: Vec<(String, u64)>,
     /// Standard devices of the second array.
     pub(super) second: Vec<(String, u64)>,
+    /// Those that lie in the second pool, and how many tracks that has.
+    pub(super) far: Vec<String>,
+    pub(super) far_tracks: u64,
+    /// How many tracks the first pool has, if that does not follow from the devices.
+    pub(super) store_tracks: Option<u64>,
     /// Pairs that are there from the beginning.
     pub(super) pairs: Vec<PairSpec>,
     /// Virtual devices.
@@ -136,6 +141,9 @@ impl Draft {
             horizon_ms,
             standard: Vec::new(),
             second: Vec::new(),
+            far: Vec::new(),
+            far_tracks: 0,
+            store_tracks: None,
             pairs: Vec::new(),
             virtuals: Vec::new(),
             tasks: Vec::new(),
@@ -159,6 +167,9 @@ impl Draft {
             horizon_ms: 3000,
             standard: vec![("d0".into(), size)],
             second: Vec::new(),
+            far: Vec::new(),
+            far_tracks: 0,
+            store_tracks: None,
             pairs: Vec::new(),
             virtuals: Vec::new(),
             tasks: Vec::new(),
@@ -310,6 +321,12 @@ impl Draft {
 
     pub(super) fn finish(mut self) -> Plan {
         let stores = self.stores();
+        let far_stores = match self.far_tracks {
+            0 => Vec::new(),
+            tracks => {
+                vec![StoreSpec { name: "far0".into(), size_bytes: store_bytes(self.track_bytes, tracks, 0) }]
+            }
+        };
         let dice = &mut self.dice;
         let (most_ms, slow_per_mille, slow_most_ms) = match self.temper {
             Temper::Relay => (1, 20, 600),
@@ -321,6 +338,7 @@ impl Draft {
             track_bytes: self.track_bytes as u32,
             arrays: 1 + u8::from(self.scenario.is_some_and(Scenario::is_remote)),
             stores,
+            far_stores,
             when_full: WhenFull::default(),
             disk,
             tears: dice.chance(600),
@@ -336,7 +354,10 @@ impl Draft {
         let second = self.second.into_iter().map(|(name, size)| (Site::B, name, Some(size)));
         let devices = first
             .chain(second)
-            .map(|(array, name, size_bytes)| DeviceSpec { name, array, size_bytes })
+            .map(|(array, name, size_bytes)| {
+                let far = self.far.contains(&name);
+                DeviceSpec { name, array, size_bytes, far }
+            })
             .collect();
         self.faults.sort_by_key(|strike| strike.fault.at_ms());
         Plan {
@@ -356,6 +377,7 @@ impl Draft {
         let tracks: u64 = self.standard.iter().map(|(_, size)| size.div_ceil(track)).sum();
         let dice = &mut self.dice;
         let (tracks, count) = match self.scenario {
+            _ if self.store_tracks.is_some() => (self.store_tracks.unwrap_or(0), 1),
             Some(Scenario::Full) => (tracks * dice.between(5, 14) / 10 + 3, dice.between(1, 2)),
             None => (tracks + 64, dice.between(1, 2)),
             // Room is used again soon.
@@ -368,16 +390,21 @@ impl Draft {
             Some(Scenario::Limits) => (tracks * 30 + 64, dice.between(1, 3)),
             _ => (tracks * 8 + 64, dice.between(1, 3)),
         };
-        let blocks = track / BLOCK;
-        let header = (48 + blocks / 8 + 4 * blocks).next_power_of_two();
         (0..count)
             .map(|n| {
                 let mine = tracks / count + 1;
-                let area = 4096 + (mine * header).next_multiple_of(4096);
                 let odd = dice.below(8) * SECTOR_BYTES;
-                let size_bytes = area.next_multiple_of(track) + mine * track + odd;
+                let size_bytes = store_bytes(track, mine, odd);
                 StoreSpec { name: format!("store{n}"), size_bytes }
             })
             .collect()
     }
+}
+
+/// Bytes of a store of so many tracks, with their headers.
+fn store_bytes(track: u64, tracks: u64, odd: u64) -> u64 {
+    let blocks = track / BLOCK;
+    let header = (48 + blocks / 8 + 4 * blocks).next_power_of_two();
+    let area = 4096 + (tracks * header).next_multiple_of(4096);
+    area.next_multiple_of(track) + tracks * track + odd
 }

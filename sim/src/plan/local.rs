@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use twintrack_link::manage::PairPace;
 
 use super::build::Draft;
-use super::{Act, Op, Task};
+use super::{Act, Fault, Op, Task};
+use crate::dice::Dice;
+use crate::disk::DiskFault;
 
 /// What an operator does with a pair within an array, or with sessions that are to be restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +86,28 @@ pub(super) fn add_mates(draft: &mut Draft) {
     for n in 0..mates {
         let size = draft.dice.pick(&draft.standard).1;
         draft.standard.push((format!("e{n}"), size));
+    }
+}
+
+/// A second pool, in which some of the devices lie that others are copied to (C7), and whose disk fails at times.
+pub(super) fn add_pool(draft: &mut Draft, seed: u64) {
+    let mut dice = Dice::new(seed, "second pool");
+    if !dice.chance(450) {
+        return;
+    }
+    let copied_to = |name: &str| name.starts_with(['c', 'e']);
+    let some = draft.standard.iter().filter(|(name, _)| copied_to(name) && dice.chance(700));
+    let far: Vec<(String, u64)> = some.cloned().collect();
+    let tracks: u64 = far.iter().map(|(_, size)| size.div_ceil(draft.track_bytes)).sum();
+    draft.far_tracks = tracks * 8 + 32;
+    draft.far = far.into_iter().map(|(name, _)| name).collect();
+    if dice.chance(200) {
+        for _ in 0..dice.between(1, 5) {
+            let count = dice.between(1, 4) as u32;
+            let fault = if dice.chance(500) { DiskFault::Reads(count) } else { DiskFault::Writes(count) };
+            let at_ms = dice.below(draft.horizon_ms);
+            draft.faults.push(Fault::Disk { at_ms, disk: "far0".into(), fault }.into());
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod courses;
 mod faults;
 mod hot;
 mod local;
+mod local_courses;
 mod operators;
 mod pairs;
 mod remote;
@@ -31,6 +32,9 @@ pub use text::PlanError;
 
 /// The name of the disk that holds an array's metadata.
 pub const METADATA_DISK: &str = "metadata";
+
+/// The name of the second pool.
+pub const FAR_POOL: &str = "far";
 
 /// A run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,8 +63,11 @@ pub struct WorldSpec {
     /// How many arrays there are: 1, or 2 that are linked.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub arrays: u8,
-    /// The stores of each array's one pool.
+    /// The stores of each array's first pool.
     pub stores: Vec<StoreSpec>,
+    /// Those of its second pool; none: there is one pool.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub far_stores: Vec<StoreSpec>,
     /// What the pool does when it runs full.
     #[serde(default, skip_serializing_if = "is_default")]
     pub when_full: WhenFull,
@@ -103,6 +110,9 @@ pub struct DeviceSpec {
     /// Bytes of a standard device; `None`: a virtual device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
+    /// Whether it lies in the second pool.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub far: bool,
 }
 
 /// Operations of one host, begun in order.
@@ -408,6 +418,11 @@ impl Plan {
         self.tasks.iter().flat_map(|task| &task.ops).any(|op| matches!(op.act, Act::Local(_)))
     }
 
+    /// The pool of a device, if it is not the first one.
+    pub fn pool_of(&self, device: &str) -> Option<&'static str> {
+        self.devices.iter().any(|spec| spec.name == device && spec.far).then_some(FAR_POOL)
+    }
+
     /// Whether hosts use a pair through a handle over both arrays.
     pub fn is_handled(&self, pair: &str) -> bool {
         let on = |op: &Op| op.act.device() == Some(pair);
@@ -422,7 +437,8 @@ impl Plan {
 
     /// Bytes of all stores.
     pub fn store_bytes(&self) -> u64 {
-        self.world.stores.iter().map(|store| store.size_bytes).sum()
+        let stores = self.world.stores.iter().chain(&self.world.far_stores);
+        stores.map(|store| store.size_bytes).sum()
     }
 }
 

@@ -4,7 +4,7 @@ use twintrack_link::manage::WhenFull;
 
 use super::build::{Draft, Mix};
 use super::faults::{self, Swarm};
-use super::{Plan, local, operators, remote};
+use super::{Plan, local, local_courses, operators, remote};
 use crate::dice::Dice;
 use crate::trace::Trace;
 
@@ -113,6 +113,9 @@ pub fn generate(scenario: Scenario, seed: u64) -> Plan {
     if scenario.is_remote() {
         return remote::generate(scenario, seed);
     }
+    if let Some(course) = local_courses::draw(seed).filter(|_| scenario == Scenario::Local) {
+        return local_courses::generate(course, seed);
+    }
     let mut draft = Draft::new(scenario, seed);
     let swarm = Swarm::draw(scenario, &mut draft.dice);
     let mix = Mix::draw(scenario, swarm.give_ups, &mut draft.dice);
@@ -130,6 +133,9 @@ pub fn generate(scenario: Scenario, seed: u64) -> Plan {
     }
     draft.add_io_tasks(&mix);
     faults::add(&mut draft, &swarm);
+    if scenario == Scenario::Local {
+        local::add_pool(&mut draft, seed);
+    }
     let mut plan = draft.finish();
     // Of dice of its own, so that both policies meet the same plans.
     if scenario == Scenario::Full && Dice::new(seed, "when full").chance(500) {

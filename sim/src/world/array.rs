@@ -12,7 +12,7 @@ use crate::hosts::{self, Phase, Shared};
 use crate::inspect;
 use crate::note;
 use crate::oracle::Ending;
-use crate::plan::METADATA_DISK;
+use crate::plan::{FAR_POOL, METADATA_DISK, StoreSpec};
 use crate::site::Site;
 
 /// How long an array stays down when it has ended by itself, ms.
@@ -45,6 +45,17 @@ impl Array {
         let (site, shared) = (self.site, self.shared.clone());
         let plan = &self.shared.plan;
         let address = site.address();
+        let names = |stores: &[StoreSpec]| stores.iter().map(|store| store.name.clone()).collect::<Vec<_>>();
+        let policy = PoolPolicy { when_full: plan.world.when_full, ..PoolPolicy::default() };
+        let pool = |name: &str, stores: &[StoreSpec]| PoolConfig {
+            name: name.into(),
+            stores: names(stores),
+            policy: policy.clone(),
+        };
+        let mut pools = vec![pool("pool", &plan.world.stores)];
+        if !plan.world.far_stores.is_empty() {
+            pools.push(pool(FAR_POOL, &plan.world.far_stores));
+        }
         let config = Config {
             nbd: vec![Endpoint::Tcp(address.into(), NBD_PORT)],
             control: vec![Endpoint::Tcp(address.into(), MANAGE_PORT)],
@@ -54,11 +65,7 @@ impl Array {
             } else {
                 Vec::new()
             },
-            pools: vec![PoolConfig {
-                name: "pool".into(),
-                stores: plan.world.stores.iter().map(|store| store.name.clone()).collect(),
-                policy: PoolPolicy { when_full: plan.world.when_full, ..PoolPolicy::default() },
-            }],
+            pools,
             track_bytes: plan.world.track_bytes,
         };
         let env = SimEnv::new(site.seed(plan.seed));
@@ -153,6 +160,9 @@ impl Array {
             let Some(found) = found else { return Ok(()) };
             if shared.phase.get() == Phase::Quiet {
                 inspect::show(&here.timeline, &found.tables);
+            }
+            if sound {
+                inspect::check_pools(&found)?;
             }
             let tears = shared.plan.world.tears;
             if sound && !tears { inspect::check_births(shared, self.site, &found) } else { Ok(()) }

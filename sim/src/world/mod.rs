@@ -86,7 +86,7 @@ impl World {
     fn new(plan: &Plan, timeline: Timeline) -> Self {
         let world = &plan.world;
         let mut disks = vec![DiskSpec { name: METADATA_DISK.into(), size_bytes: 0, fill: 0 }];
-        disks.extend(world.stores.iter().map(|store| DiskSpec {
+        disks.extend(world.stores.iter().chain(&world.far_stores).map(|store| DiskSpec {
             name: store.name.clone(),
             size_bytes: store.size_bytes,
             fill: 0xa5,
@@ -182,11 +182,11 @@ impl World {
             array.look(sim, self.now_ms);
         }
         if self.now_ms.is_multiple_of(LOOK_MS) && self.shared.phase.get() == Phase::Safety {
-            // As if both were to stop now: what differs has to be noted at every instant.
+            // As if all were to stop now: what differs has to be noted at every instant, and tracks lie where they belong.
             let looked = if self.shared.plan.has_disk_faults() {
                 Ok(())
             } else {
-                inspect::check_pairs(&self.shared, false)
+                inspect::check_pairs(&self.shared, false).and_then(|()| self.look_at_pools())
             };
             self.shared.ledger().hold(looked);
         }
@@ -195,6 +195,19 @@ impl World {
             let violation = Violation::new("liveness", format_args!("the run does not come to its end"));
             self.shared.ledger().hold::<()>(Err(violation));
         }
+    }
+
+    /// Where tracks lie, in plans with a second pool.
+    fn look_at_pools(&self) -> Result<(), Violation> {
+        if self.shared.plan.world.far_stores.is_empty() {
+            return Ok(());
+        }
+        for array in &self.shared.arrays {
+            if let Some(found) = inspect::committed(array)? {
+                inspect::check_pools(&found)?;
+            }
+        }
+        Ok(())
     }
 
     /// From one phase to the next.
