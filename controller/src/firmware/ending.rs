@@ -5,10 +5,10 @@
 //! it is made. It goes: this half is over, durably, but for a note → the other half
 //! goes ([`Request::Destroy`]) → the note goes. A crash or a lost link in between leaves the note, and the next contact goes
 //! on from it ([`super::accord`]). By force a half ends alone; the other one hears of it at the next contact. Hosts use what
-//! stood by once all that the other array had sent is written or refused.
+//! stood by once all that the other array had sent is written, durably, or refused.
 
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{Halt, Owner, PairId, Role, Stage};
+use twintrack_core::{DeviceId, Halt, Owner, PairId, Role, Stage};
 use twintrack_link::manage::{Answer, Refusal};
 use twintrack_link::remote::{Answer as PeerAnswer, PeerError, Request};
 
@@ -170,12 +170,25 @@ impl Firmware {
     fn leave(&mut self, pair: PairId) {
         let device =
             self.tables.pair(pair).filter(|record| record.role == Role::Standby).map(|record| record.device);
-        self.pairs.leaving.extend(device.filter(|_| !planted(Defect::LeavesUndrained)));
+        let device = device.filter(|_| !planted(Defect::LeavesUndrained));
+        self.pairs.leaving.extend(device.map(|device| (device, false)));
     }
 
-    /// Hosts may use again what nothing is being written into any more.
-    pub(super) fn let_hosts_back(&mut self) {
-        self.pairs.leaving.retain(|device| !self.tracks.is_drained(Owner::Device(*device)));
+    /// What a volume that goes back to its hosts has got becomes durable, once nothing is being written into it any more;
+    /// `false`: there is none.
+    pub(super) fn advance_leaving(&mut self) -> bool {
+        let drained = |(device, waits): &(&DeviceId, &mut bool)| {
+            !**waits && self.tracks.is_drained(Owner::Device(**device))
+        };
+        let Some((device, waits)) = self.pairs.leaving.iter_mut().find(drained) else { return false };
+        let device = *device;
+        *waits = self.durability.wait(&self.tables, Waiter::Left(device));
+        *waits
+    }
+
+    /// Hosts may use it again.
+    pub(super) fn left(&mut self, device: DeviceId) {
+        self.pairs.leaving.remove(&device);
     }
 
     /// This half of an unfinished pair goes. `known`: the other array may have a half; it is asked to remove it, and until

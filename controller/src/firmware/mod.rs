@@ -341,13 +341,13 @@ impl Firmware {
             } else if !self.advance_points(fx)
                 && !self.advance_releases(fx)
                 && !self.advance_entering(fx)
+                && !self.advance_leaving()
                 && !self.advance_copies(fx)
                 && !self.pump_durability(fx)
             {
                 break;
             }
         }
-        self.let_hosts_back();
         self.jobs.look(self.now, &self.tables, !self.starving.is_empty(), self.durability.is_broken());
     }
 

@@ -8,7 +8,7 @@
 //! ([`super::accord`]). After it, the peer's half becomes ready at the next contact at the latest. Who asks again with
 //! the same request number gets the same answer (F2).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{CommandError, DeviceId, Halt, PairId, Role, Stage};
@@ -37,9 +37,10 @@ pub(super) struct Pairs {
     /// New halves that stand by, and wait until what hosts had asked of their volumes before has ended: the other array may
     /// read them then. Who is told: the other array, or nobody, which is asked for its half.
     pub(super) entering: Vec<(PairId, Option<Served>)>,
-    /// Volumes of halves that stood by and are gone, into which something of the other array is still being written: no host
-    /// uses them before that has ended, or what it reads would change by itself.
-    pub(super) leaving: BTreeSet<DeviceId>,
+    /// Volumes of halves that stood by and are gone, into which something of the other array is still being written, or of which
+    /// that is not durable yet (`true`: it becomes so). No host uses them before, or what it reads would change by itself, or by
+    /// a crash.
+    pub(super) leaving: BTreeMap<DeviceId, bool>,
     /// What this array is about to let go. At most one.
     pub(super) releases: Vec<Release>,
 }

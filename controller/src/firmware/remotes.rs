@@ -205,6 +205,12 @@ impl Firmware {
         let found = self.tables.device_named(device).map(|(id, _)| id);
         let shown: String = device.chars().take(64).collect();
         let id: DeviceId = found.ok_or_else(|| refusal(CommandError::NoDevice { device: shown.clone() }))?;
+        if self.pairs.leaving.contains_key(&id) {
+            let reason = format!(
+                "the pair of device {shown} has ended, and what the other array had sent becomes durable: hosts use it then"
+            );
+            return Err(Refusal { code: RefusalCode::Unavailable, reason });
+        }
         self.tables.pair_of_device(id).ok_or_else(|| Refusal {
             code: RefusalCode::NotFound,
             reason: format!("device {shown} is in no pair: `twintrack remote list` shows those that are"),

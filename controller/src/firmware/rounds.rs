@@ -228,6 +228,7 @@ impl Firmware {
             Waiter::Agreed(link, pairs) => self.agreed_here(link, pairs, fx),
             Waiter::PairMade(pair) => self.pair_made(pair, fx),
             Waiter::PairEnded(pair) => self.pair_ended(pair, fx),
+            Waiter::Left(device) => self.left(device),
             Waiter::PairReady(pair) => self.pair_ready(pair, fx),
             Waiter::Clean(pair) => self.clean_flushed(pair, true),
             Waiter::Complete(pair, generation, run) => self.complete_ready(pair, generation, run, fx),
@@ -261,7 +262,8 @@ impl Firmware {
             Waiter::Joint(request) => self.joint_not_durable(request, fx),
             Waiter::Call(call, _) => fx.push(Effect::Answer { call, result: Err(unavailable()) }),
             Waiter::Stop => fx.push(Effect::Stopped { result: Err(DiskError::Failed) }),
-            Waiter::Background => {}
+            // No host gets it before a restart.
+            Waiter::Left(_) | Waiter::Background => {}
         }
     }
 }
