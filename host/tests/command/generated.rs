@@ -19,7 +19,7 @@ fn every_command_has_a_man_page() {
     let read = |name: &str| std::fs::read_to_string(man.join(name)).unwrap();
     assert!(read("twintrack.1").contains("TWINTRACK_ARRAY"));
     let establish = read("twintrack-session-establish.1");
-    assert!(establish.contains("STANDARD=VIRTUAL") && establish.contains("TH twintrack-session-establish"));
+    assert!(establish.contains("=VIRTUAL") && establish.contains("TH twintrack-session-establish"));
     let pages = std::fs::read_dir(&man).unwrap().count();
     assert!(pages > 30, "{pages}");
 
@@ -79,10 +79,10 @@ fn usage_of_every_command() {
     twintrack device resize [OPTIONS] <NAME> <SIZE>
     twintrack device online [OPTIONS] <NAME>
     twintrack device offline [OPTIONS] <NAME>
-    twintrack session register [OPTIONS] <STANDARD>
+    twintrack session register [OPTIONS] <DEVICE[:C/H-C/H]>
     twintrack session relate [OPTIONS] <SESSION> <VIRTUAL>
     twintrack session activate [OPTIONS] <SESSION>...
-    twintrack session establish [OPTIONS] <STANDARD=VIRTUAL>...
+    twintrack session establish [OPTIONS] <STANDARD[:C/H-C/H]=VIRTUAL>...
     twintrack session deactivate [OPTIONS] <SESSION>
     twintrack session remove [OPTIONS] <SESSION>
     twintrack session list [OPTIONS] [STANDARD]

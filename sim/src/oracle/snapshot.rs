@@ -58,6 +58,7 @@ pub(super) fn check(
     sector: u64,
     value: Value,
 ) -> Result<(), Violation> {
+    fits(history, session, of, cut, sector, value)?;
     if let Err(other) = history.cuts[cut.0 as usize].shown.show(of, sector, value) {
         let what = format_args!(
             "{} shows {} in sector {sector} of {}, where another session of that instant shows {}",
@@ -68,6 +69,18 @@ pub(super) fn check(
         );
         return Err(Violation::new("joint", what));
     }
+    Ok(())
+}
+
+/// Whether the volume that it is of can have held that at the cut.
+fn fits(
+    history: &mut History,
+    session: VolumeId,
+    of: VolumeId,
+    cut: CutId,
+    sector: u64,
+    value: Value,
+) -> Result<(), Violation> {
     if history.is_vague(cut) {
         return Ok(());
     }
