@@ -99,6 +99,7 @@ enum DiskOp {
 
 impl DiskWork {
     /// Takes the effects that are disk operations; gives others back.
+    #[allow(clippy::result_large_err, reason = "what is given back is no error, and is carried out next")]
     pub(super) fn from_effect(effect: Effect) -> Result<Self, Effect> {
         Ok(match effect {
             Effect::Read { io, store, offset, length } => {

@@ -29,11 +29,12 @@ impl Host {
 
     async fn restore_claimed(&self, items: &[RestoreItem], targets: &[String]) {
         let allowed = items.iter().map(|item| self.may_restore(item));
-        let allowed = allowed.fold(Some(true), |all, one| match (all, one) {
-            (Some(false), _) | (_, Some(false)) => Some(false),
-            (Some(true), Some(true)) => Some(true),
-            _ => None,
-        });
+        let allowed: Vec<Option<bool>> = allowed.collect();
+        let allowed = match () {
+            () if allowed.contains(&Some(false)) => Some(false),
+            () if allowed.contains(&None) => None,
+            () => Some(true),
+        };
         let asked = items.iter().zip(targets).filter_map(|(item, target)| {
             Some(Restore {
                 session: self.session(&item.session)?.0,

@@ -50,7 +50,7 @@ impl Array {
         let pool = |name: &str, stores: &[StoreSpec]| PoolConfig {
             name: name.into(),
             stores: names(stores),
-            policy: policy.clone(),
+            policy,
         };
         let mut pools = vec![pool("pool", &plan.world.stores)];
         if !plan.world.far_stores.is_empty() {
