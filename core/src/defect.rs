@@ -73,7 +73,6 @@ defects! {
     StaleFrameTaken "stale-frame-taken" "link: what was sent on a link that another has replaced is carried out";
     StaleAnswerCounts "stale-answer-counts" "link: the answer to a copy of before a write counts for the copy after it";
     FrozenWrites "frozen-writes" "pairs: a frozen pair takes writes";
-    ThawsEarly "thaws-early" "pairs: a frozen pair takes writes before it is durable that it is not frozen any more";
     LeavesUndrained "leaves-undrained" "pairs: hosts use a deleted half into which the other array is still writing";
     ReleaseUndrained "release-undrained" "pairs: a volume is given up while writes to it are under way";
     SplitForgotten "split-forgotten" "F4: halves that have diverged are made the same without asking";
@@ -90,7 +89,6 @@ defects! {
     DecidedEarly "decided-early" "F3: the other array and the caller hear of a decision before it is durable";
     UntoldForgotten "untold-forgotten" "F3: after a restart the other array does not hear of what was decided before";
     ReturnInPart "return-in-part" "a half is said to be back at its safety copy before all of its tracks are";
-    ReturnNotOwed "return-not-owed" "the tracks of a half that were put back to its safety copy are not owed to the other array";
     FillKeepsNothing "fill-keeps-nothing" "D10: a restore does not keep what older sessions see of a track";
     FillServedHere "fill-served-here" "D10: a track that is still to come is shown as the target's own table has it";
     UnequalUnnoted "unequal-unnoted" "C3: a write to a track that was equal does not note that it is not any more";
@@ -128,7 +126,6 @@ impl Defect {
                 | Self::StaleFrameTaken
                 | Self::StaleAnswerCounts
                 | Self::FrozenWrites
-                | Self::ThawsEarly
                 | Self::LeavesUndrained
                 | Self::ReleaseUndrained
                 | Self::SplitForgotten
@@ -145,7 +142,6 @@ impl Defect {
                 | Self::DecidedEarly
                 | Self::UntoldForgotten
                 | Self::ReturnInPart
-                | Self::ReturnNotOwed
         )
     }
 

@@ -488,7 +488,7 @@ impl Tables {
             if pair.record.lineage.current() != generation {
                 pair.generation_unit = seq;
             }
-            if halt == Some(Halt::Frozen) && pair.record.halt != halt && !planted(Defect::ThawsEarly) {
+            if halt == Some(Halt::Frozen) && pair.record.halt != halt {
                 pair.thaw_unit = seq;
             }
         }
