@@ -89,7 +89,9 @@ async fn restored_in_place() {
     let latest = cluster.count().await;
     load.is_under_way(&cluster, latest + 100).await;
     drop(load);
+    cluster.is_quiet().await;
     cluster.ask("DROP TABLE pgbench_accounts; DELETE FROM ledger WHERE n > 10").await;
+    assert_eq!(cluster.count().await, 10);
     cluster.stop().await;
     volume.check().await;
 
@@ -161,6 +163,16 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         cluster
+    }
+
+    /// Waits until the database has carried out what clients asked that are gone now.
+    async fn is_quiet(&self) {
+        let others = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        let begun = Instant::now();
+        while self.ask(others).await.trim() != "0" {
+            assert!(begun.elapsed() < PATIENCE, "clients are still at work");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Rows of `ledger`, when everything in the database agrees: pgbench changes four tables in a transaction, and
