@@ -6,7 +6,7 @@ mod two;
 
 use std::time::Duration;
 
-use twintrack_controller::firmware::{AttachError, Effect, HostError};
+use twintrack_controller::firmware::{AttachError, Effect, HostError, HostOp};
 use twintrack_core::Stage;
 use twintrack_link::manage::{Command, NewDevice, PairHalf, PairMode, PairPolicy};
 use two::{A, B, TRACK, Two};
@@ -151,4 +151,31 @@ fn a_volume_that_was_made_for_a_pair_stays() {
     two.wait(Duration::from_secs(20));
     assert_eq!(pairs(&two), [0, 0]);
     assert_eq!(two.rigs[B].attach_error("e"), None);
+}
+
+/// By force the half that stood by ends alone; when the other array hears of that later, hosts have long been using the volume, and
+/// go on.
+#[test]
+fn a_half_that_ended_alone_is_its_hosts_for_good() {
+    let mut two = Two::synchronized(4);
+    two.cut();
+    delete(&mut two, B, "e", true).unwrap();
+    two.settle();
+    two.rigs[B].attach(2, "e");
+    two.write(B, 2, 0, 4096, 9);
+    two.heal();
+    let mut met = false;
+    for _ in 0..10_000 {
+        met |= pairs(&two) == [0, 0];
+        two.step_on();
+        let tag = two.rigs[B].host(2, HostOp::Read { offset: 0, length: 512 });
+        while !two.rigs[B].replies.contains_key(&tag) {
+            two.step_on();
+        }
+        assert!(two.rigs[B].replies[&tag].is_ok(), "{:?}", two.rigs[B].replies[&tag]);
+        if met && two.on_the_way(A) + two.on_the_way(B) == 0 {
+            return;
+        }
+    }
+    panic!("the arrays do not meet");
 }

@@ -54,8 +54,8 @@ struct Moving {
 impl Default for Moves {
     /// Those of before are to be taken up.
     fn default() -> Self {
-        let none = Duration::ZERO;
-        Self { copies: BTreeMap::new(), due: Some(none), recent: none, usual: none }
+        let due = Some(Duration::ZERO);
+        Self { copies: BTreeMap::new(), due, recent: Duration::ZERO, usual: Duration::ZERO }
     }
 }
 

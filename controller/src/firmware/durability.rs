@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{DeviceId, PairGeneration, PairId, StoreId, Tables, UnitSeq};
+use twintrack_core::{PairGeneration, PairId, StoreId, Tables, UnitSeq};
 use twintrack_link::manage::{Answer, Refusal};
 use twintrack_link::remote::Answer as PeerAnswer;
 
@@ -48,7 +48,7 @@ pub(super) enum Waiter {
     /// This half of a pair has ended.
     PairEnded(PairId),
     /// What the other array has written into a half that has ended.
-    Left(DeviceId),
+    Left(PairId),
     /// Both halves of a pair exist.
     PairReady(PairId),
     /// The peer may have all of a pair's present generation, as the copy with this number found.

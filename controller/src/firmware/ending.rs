@@ -8,7 +8,7 @@
 //! stood by once all that the other array had sent is written, durably, or refused.
 
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{DeviceId, Halt, Owner, PairId, Role, Stage};
+use twintrack_core::{DeviceId, Halt, Owner, PairId, PairRecord, Role, Stage};
 use twintrack_link::manage::{Answer, Refusal};
 use twintrack_link::remote::{Answer as PeerAnswer, PeerError, Request};
 
@@ -116,7 +116,9 @@ impl Firmware {
         }
         // Asked by a half that has not heard yet that the pair is made, and serves it: only it knows then what it lacks.
         if record.stage == Stage::Ready && record.role == Role::Standby {
-            return Err(peer_wrong_state(format!("{pair} has just been made: ask again")));
+            return Err(peer_wrong_state(format!(
+                "{pair} has just been made, or changes hands, and this array does not serve it: ask again"
+            )));
         }
         if let Some(reason) = self.keeps_alive(pair) {
             return Err(peer_wrong_state(reason));
@@ -166,29 +168,28 @@ impl Firmware {
         self.jobs.hurry();
     }
 
-    /// The volume of a half that stood by goes back to its hosts.
+    /// The volume of a half that stands by goes back to its hosts; that of a note that is left of one has done so before.
     fn leave(&mut self, pair: PairId) {
-        let device =
-            self.tables.pair(pair).filter(|record| record.role == Role::Standby).map(|record| record.device);
-        let device = device.filter(|_| !planted(Defect::LeavesUndrained));
-        self.pairs.leaving.extend(device.map(|device| (device, false)));
+        let stood_by = |record: &&PairRecord| record.role == Role::Standby && !record.stage.is_over();
+        let Some(record) = self.tables.pair(pair).filter(stood_by) else { return };
+        if !planted(Defect::LeavesUndrained) {
+            self.pairs.leaving.insert(pair, (record.device, false));
+        }
     }
 
-    /// What a volume that goes back to its hosts has got becomes durable, once nothing is being written into it any more;
-    /// `false`: there is none.
+    /// What such a volume has got becomes durable, once nothing is being written into it any more; `false`: there is none.
     pub(super) fn advance_leaving(&mut self) -> bool {
-        let drained = |(device, waits): &(&DeviceId, &mut bool)| {
-            !**waits && self.tracks.is_drained(Owner::Device(**device))
+        let drained = |(_, (device, waits)): &(&PairId, &mut (DeviceId, bool))| {
+            !*waits && self.tracks.is_drained(Owner::Device(*device))
         };
-        let Some((device, waits)) = self.pairs.leaving.iter_mut().find(drained) else { return false };
-        let device = *device;
-        *waits = self.durability.wait(&self.tables, Waiter::Left(device));
+        let Some((pair, (_, waits))) = self.pairs.leaving.iter_mut().find(drained) else { return false };
+        *waits = self.durability.wait(&self.tables, Waiter::Left(*pair));
         *waits
     }
 
     /// Hosts may use it again.
-    pub(super) fn left(&mut self, device: DeviceId) {
-        self.pairs.leaving.remove(&device);
+    pub(super) fn left(&mut self, pair: PairId) {
+        self.pairs.leaving.remove(&pair);
     }
 
     /// This half of an unfinished pair goes. `known`: the other array may have a half; it is asked to remove it, and until

@@ -37,12 +37,19 @@ pub(super) struct Pairs {
     /// New halves that stand by, and wait until what hosts had asked of their volumes before has ended: the other array may
     /// read them then. Who is told: the other array, or nobody, which is asked for its half.
     pub(super) entering: Vec<(PairId, Option<Served>)>,
-    /// Volumes of halves that stood by and are gone, into which something of the other array is still being written, or of which
-    /// that is not durable yet (`true`: it becomes so). No host uses them before, or what it reads would change by itself, or by
-    /// a crash.
-    pub(super) leaving: BTreeMap<DeviceId, bool>,
+    /// Halves that stood by and have ended, and their volumes, into which something of the other array is still being written,
+    /// or of which that is not durable yet (`true`: it becomes so). No host uses them before, or what it reads would change by
+    /// itself, or by a crash.
+    pub(super) leaving: BTreeMap<PairId, (DeviceId, bool)>,
     /// What this array is about to let go. At most one.
     pub(super) releases: Vec<Release>,
+}
+
+impl Pairs {
+    /// Whether a volume has still to go back to its hosts.
+    pub(super) fn is_leaving(&self, device: DeviceId) -> bool {
+        self.leaving.values().any(|(leaving, _)| *leaving == device)
+    }
 }
 
 impl Firmware {

@@ -205,7 +205,7 @@ impl Firmware {
         let found = self.tables.device_named(device).map(|(id, _)| id);
         let shown: String = device.chars().take(64).collect();
         let id: DeviceId = found.ok_or_else(|| refusal(CommandError::NoDevice { device: shown.clone() }))?;
-        if self.pairs.leaving.contains_key(&id) {
+        if self.pairs.is_leaving(id) {
             let reason = format!(
                 "the pair of device {shown} has ended, and what the other array had sent becomes durable: hosts use it then"
             );

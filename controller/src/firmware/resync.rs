@@ -114,7 +114,7 @@ impl Firmware {
     /// the other one does not, or to serve all the same.
     pub(super) fn serves(&self, device: DeviceId) -> bool {
         let Some(pair) = self.tables.pair_of_device(device) else {
-            return !self.pairs.leaving.contains_key(&device);
+            return !self.pairs.is_leaving(device);
         };
         let Some(record) = self.tables.pair(pair) else { return true };
         let vouched = record.stage != Stage::Ready || self.is_vouched(pair);

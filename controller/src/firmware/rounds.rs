@@ -228,7 +228,7 @@ impl Firmware {
             Waiter::Agreed(link, pairs) => self.agreed_here(link, pairs, fx),
             Waiter::PairMade(pair) => self.pair_made(pair, fx),
             Waiter::PairEnded(pair) => self.pair_ended(pair, fx),
-            Waiter::Left(device) => self.left(device),
+            Waiter::Left(pair) => self.left(pair),
             Waiter::PairReady(pair) => self.pair_ready(pair, fx),
             Waiter::Clean(pair) => self.clean_flushed(pair, true),
             Waiter::Complete(pair, generation, run) => self.complete_ready(pair, generation, run, fx),
