@@ -3,7 +3,9 @@
 mod rig;
 
 use rig::Rig;
-use twintrack_controller::firmware::{AttachError, HostError, HostOp, Reply, StatusOf};
+use twintrack_controller::firmware::{AttachError, Event, HostError, HostOp, Reply, StatusOf};
+use twintrack_core::geometry::DEVICE_BYTES_MAX;
+use twintrack_core::{SessionId, TrackNo};
 use twintrack_link::manage::{
     Activation, Answer, Command, DeviceInfo, GroupMode, RefusalCode, Restore, SessionInfo, TrackRange,
 };
@@ -192,4 +194,63 @@ fn a_part_is_deactivated() {
     };
     assert_eq!(changed.tracks, [3]);
     assert_eq!(rig.read(3, 0, 512), Err(HostError::Gone));
+}
+
+/// While a device is being restored, what is still to come to its other tracks is no change of a part.
+#[test]
+fn a_part_tells_only_of_its_own_tracks() {
+    let mut rig = rig();
+    let whole = rig.establish("w", 7);
+    rig.write(1, 0, 3 * TRACK as usize, 50);
+    rig.settle();
+    let [_, session] = established(&mut rig);
+    rig.write(1, 3 * TRACK, TRACK as usize, 51);
+    rig.settle();
+    let restore =
+        Restore { session: whole, to: None, keep: false, discard_before: true, name: None, offline: false };
+    rig.manage(Command::SessionRestore { restores: vec![restore] });
+    let mut looks = 0;
+    while rig.firmware.tables().copies().next().is_some() {
+        let (tracks, _) = rig.firmware.tables().changed(SessionId(session), TrackNo(0), usize::MAX).unwrap();
+        assert_eq!(tracks, [TrackNo(3)]);
+        looks += 1;
+        if !rig.carry_out() {
+            rig.step(Event::Timer);
+        }
+    }
+    assert!(looks > 0, "the restore was looked at");
+    assert_eq!(first(&mut rig, 2 * TRACK, TRACK), [4]);
+}
+
+/// D9: the parts of one device take one name.
+#[test]
+fn parts_are_named_together() {
+    for (names, code) in [
+        ([Some("x"), Some("x")], None),
+        ([None, Some("x")], None),
+        ([Some("x"), Some("y")], Some(RefusalCode::BadRequest)),
+    ] {
+        let mut rig = rig();
+        let sessions = names.map(|name| {
+            let session = register(&mut rig, "d", range(0, 0)).id;
+            relate(&mut rig, session).unwrap();
+            Activation { session, name: name.map(str::to_owned), offline: false }
+        });
+        let refused = rig.command(Command::SessionActivate { sessions: sessions.to_vec() }).err();
+        assert_eq!(refused.map(|refusal| refusal.code), code, "{names:?}");
+        assert_eq!(rig.attach_error("x"), code.map(|_| AttachError::Unknown), "{names:?}");
+    }
+}
+
+/// A virtual device is no larger than others. (It once could be, and then the metadata could not be loaded.)
+#[test]
+fn parts_are_no_more_than_a_device() {
+    let mut rig = Rig::with_device(64, DEVICE_BYTES_MAX);
+    rig.command(Command::DeviceCreateVirtual { name: "v".into() }).unwrap();
+    let last = (DEVICE_BYTES_MAX / TRACK) as u32 - 1;
+    let [all, more] = [range(0, last), range(0, 0)].map(|tracks| register(&mut rig, "d", tracks).id);
+    relate(&mut rig, all).unwrap();
+    assert_eq!(relate(&mut rig, more), Err(RefusalCode::BadRequest));
+    rig.restart();
+    assert_eq!(show(&mut rig).size_bytes, DEVICE_BYTES_MAX);
 }

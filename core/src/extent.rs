@@ -144,8 +144,9 @@ impl Tables {
         if end % u64::from(self.geometry.track_bytes()) != 0 {
             return Err(CommandError::PartialTrack { name: shows.name.clone() });
         }
-        let extent = Extent { at: TrackNo(self.geometry.tracks(end)), ..extent };
-        Ok((extent, end + extent.size_bytes))
+        let size_bytes = end + extent.size_bytes;
+        self.geometry.check_device_size(size_bytes)?;
+        Ok((Extent { at: TrackNo(self.geometry.tracks(end)), ..extent }, size_bytes))
     }
 
     /// All parts of a virtual device begin at one instant.

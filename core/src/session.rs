@@ -143,8 +143,17 @@ impl Tables {
             self.check_together(record, session, |part| list.iter().any(|item| item.session == part))?;
             if let Some(name) = &item.name {
                 self.check_new_name(name, record.virtual_device)?;
-                if list[..at].iter().any(|other| other.name.as_ref() == Some(name)) {
-                    return Err(CommandError::Exists { name: name.clone() });
+                for other in list[..at].iter().filter(|other| other.name.is_some()) {
+                    let shows = |item: &ActivateSession| self.session(item.session)?.virtual_device;
+                    match (shows(other) == shows(item), other.name.as_ref() == Some(name)) {
+                        (false, true) => return Err(CommandError::Exists { name: name.clone() }),
+                        (true, false) => {
+                            let shown = shows(item).and_then(|device| self.device(device));
+                            let name = shown.map_or_else(String::new, |device| device.name.clone());
+                            return Err(CommandError::TwiceInto { name });
+                        }
+                        _ => {}
+                    }
                 }
             }
             if self

@@ -295,13 +295,17 @@ impl<D: Dial> Attempt<'_, D> {
     /// Deletes the virtual devices that were created; the others get their old names back.
     async fn give_back_names(&self, renamed: &[bool], leftovers: &mut Vec<Leftover>) {
         for (n, pair) in self.pairs.iter().enumerate().rev() {
-            let name = match &pair.new_name {
-                Some(name) if renamed[n] => name,
-                _ => &pair.virtual_device,
-            };
+            let same = |other: &Pair| other.virtual_device == pair.virtual_device;
+            // Several parts have one.
+            if self.pairs[..n].iter().any(same) {
+                continue;
+            }
+            let now = self.pairs.iter().zip(renamed).filter(|(other, renamed)| **renamed && same(other));
+            let now = now.filter_map(|(other, _)| other.new_name.as_ref()).next();
+            let name = now.unwrap_or(&pair.virtual_device);
             let undone = if self.created.contains(&n) {
                 self.array.device_delete(name).await
-            } else if renamed[n] {
+            } else if now.is_some() {
                 self.array.device_rename(name, &pair.virtual_device).await.map(drop)
             } else {
                 continue;

@@ -84,7 +84,8 @@ impl Tables {
         self.next_filled_after(session, track) == Some(track) && {
             let standard = self.session(session).map(|record| record.standard);
             let own = self.entry(Place { owner: Owner::Session(session), track });
-            standard.and_then(|standard| self.present(standard, track)) != own
+            // A session of a part has nothing of the other tracks.
+            own.is_some() && standard.and_then(|standard| self.present(standard, track)) != own
         }
     }
 

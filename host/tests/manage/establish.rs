@@ -200,6 +200,12 @@ fn pairs() -> [Pair; 3] {
     ]
 }
 
+/// Two virtual devices, each of two parts (D19).
+fn parts() -> [Pair; 4] {
+    let part = |standard, shows, name| Pair::new(standard, shows).part(0, 1).renamed(name);
+    [part("db", "both", "b"), part("log", "both", "b"), part("log", "old", "o"), part("db", "old", "o")]
+}
+
 #[tokio::test]
 async fn pairs_are_established() {
     let (array, model) = start(Model::with(&DEVICES));
@@ -219,10 +225,13 @@ async fn pairs_are_established() {
 #[tokio::test]
 async fn a_failure_at_any_step_is_undone() {
     let mut steps = Vec::new();
-    for failure in [Failure::Refused, Failure::Cut, Failure::DoneAndCut] {
+    let failures = [Failure::Refused, Failure::Cut, Failure::DoneAndCut];
+    for (failure, pairs) in
+        failures.into_iter().flat_map(|it| [(it, pairs().to_vec()), (it, parts().to_vec())])
+    {
         for at in 0.. {
             let (array, model) = start(Model { planned: Some((at, failure)), ..Model::with(&DEVICES) });
-            let result = establish(&array, &pairs(), GroupMode::Synchronous).await;
+            let result = establish(&array, &pairs, GroupMode::Synchronous).await;
             let model = model.lock().unwrap();
             let Err(error) = result else {
                 assert!(model.commands <= at);

@@ -67,7 +67,8 @@ pub enum SessionCommand {
         /// is now
         #[arg(value_name = "STANDARD[:C/H-C/H]=VIRTUAL", required = true, value_parser = args::pair)]
         pairs: Vec<Pair>,
-        /// A new name for the virtual device; for several pairs once for each, in their order
+        /// A new name for the virtual device; for several pairs once for each, in their order, the same one for parts of one
+        /// device
         #[arg(long = "name", value_name = "NAME")]
         names: Vec<String>,
         /// Keeps hosts off the virtual devices
