@@ -73,6 +73,7 @@ defects! {
     StaleFrameTaken "stale-frame-taken" "link: what was sent on a link that another has replaced is carried out";
     StaleAnswerCounts "stale-answer-counts" "link: the answer to a copy of before a write counts for the copy after it";
     FrozenWrites "frozen-writes" "pairs: a frozen pair takes writes";
+    ThawsEarly "thaws-early" "pairs: a frozen pair takes writes before it is durable that it is not frozen any more";
     LeavesUndrained "leaves-undrained" "pairs: hosts use a deleted half into which the other array is still writing";
     ReleaseUndrained "release-undrained" "pairs: a volume is given up while writes to it are under way";
     SplitForgotten "split-forgotten" "F4: halves that have diverged are made the same without asking";
@@ -88,6 +89,7 @@ defects! {
     PreparedToldEarly "prepared-told-early" "F3: an array says that its part of a snapshot is prepared before that is durable";
     DecidedEarly "decided-early" "F3: the other array and the caller hear of a decision before it is durable";
     UntoldForgotten "untold-forgotten" "F3: after a restart the other array does not hear of what was decided before";
+    ReturnNotOwed "return-not-owed" "what a half is put back to at its safety copy is not owed to the other array";
     ReturnInPart "return-in-part" "a half is said to be back at its safety copy before all of its tracks are";
     FillKeepsNothing "fill-keeps-nothing" "D10: a restore does not keep what older sessions see of a track";
     FillServedHere "fill-served-here" "D10: a track that is still to come is shown as the target's own table has it";
@@ -142,6 +144,8 @@ impl Defect {
                 | Self::DecidedEarly
                 | Self::UntoldForgotten
                 | Self::ReturnInPart
+                | Self::ReturnNotOwed
+                | Self::ThawsEarly
         )
     }
 

@@ -174,7 +174,8 @@ impl Tables {
             let keep = self.devices.get(&device).is_some_and(|device| device.protects(self.geometry, *track));
             changes.extend(self.replace(place, *now, *then, keep));
         }
-        let owes: Vec<_> = back.iter().map(|(track, ..)| (id, *track)).collect();
+        let owes = back.iter().filter(|_| !planted(Defect::ReturnNotOwed));
+        let owes: Vec<_> = owes.map(|(track, ..)| (id, *track)).collect();
         changes.extend(self.owe_changes(&owes));
         if !changes.is_empty() {
             self.put(changes, &[]);

@@ -488,7 +488,7 @@ impl Tables {
             if pair.record.lineage.current() != generation {
                 pair.generation_unit = seq;
             }
-            if halt == Some(Halt::Frozen) && pair.record.halt != halt {
+            if halt == Some(Halt::Frozen) && pair.record.halt != halt && !planted(Defect::ThawsEarly) {
                 pair.thaw_unit = seq;
             }
         }

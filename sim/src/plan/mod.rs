@@ -14,6 +14,7 @@ mod remote_courses;
 mod remote_faults;
 mod remote_returns;
 mod remote_snapshots;
+mod remote_thaws;
 mod scenario;
 mod text;
 

@@ -5,6 +5,7 @@ use super::build::Draft;
 use super::remote::{add_looks, failover, op};
 use super::{
     Act, Fault, LinkTrouble, Op, PairAct, PairSpec, Scenario, Strike, Task, remote_returns, remote_snapshots,
+    remote_thaws,
 };
 use crate::dice::Dice;
 use crate::disk::Survival;
@@ -13,24 +14,16 @@ use crate::site::Site;
 /// How many plans of a scenario are courses, per mille.
 const COURSES: u32 = 300;
 /// After so long without a write a region is clean, ms.
-const CLEAN_MS: u64 = 11_000;
+pub(super) const CLEAN_MS: u64 = 11_000;
 /// When a link is cut for good, or nearly so, ms.
 pub(super) const CUT_MS: u64 = 260;
 
 /// Makes one of the scenario's courses of a plan, of some plans. Whether it did.
 pub(super) fn add(draft: &mut Draft, scenario: Scenario, seed: u64) -> bool {
-    if remote_snapshots::is_course(scenario, seed) {
-        remote_snapshots::add_course(draft);
-        return true;
-    }
-    if remote_returns::is_course(scenario, seed) {
-        remote_returns::add_course(draft);
-        return true;
-    }
     // Of dice of its own, so that other plans are what they were.
     let mut dice = Dice::new(seed, "course");
     if !dice.chance(COURSES) {
-        return false;
+        return add_later(draft, scenario, seed);
     }
     let courses: &[fn(&mut Draft)] = match scenario {
         Scenario::Pair => &[add_rest, add_late, add_behind],
@@ -40,6 +33,20 @@ pub(super) fn add(draft: &mut Draft, scenario: Scenario, seed: u64) -> bool {
         _ => return false,
     };
     dice.pick(courses)(draft);
+    true
+}
+
+/// The courses that came later take none of those before their seeds.
+fn add_later(draft: &mut Draft, scenario: Scenario, seed: u64) -> bool {
+    if remote_snapshots::is_course(scenario, seed) {
+        remote_snapshots::add_course(draft);
+    } else if remote_returns::is_course(scenario, seed) {
+        remote_returns::add_course(draft);
+    } else if remote_thaws::is_course(scenario, seed) {
+        remote_thaws::add_course(draft);
+    } else {
+        return false;
+    }
     true
 }
 
@@ -143,11 +150,7 @@ fn add_half_copied(draft: &mut Draft) {
         let track = tracks.swap_remove(dice.below(tracks.len() as u64) as usize);
         io.push(Op { at_ms: CUT_MS + 5, ..Op::now(part_of(&volume, &volume.r1(), track, dice)) });
     }
-    let by_ms = dice.between(60, 150);
-    let slow = LinkTrouble::Delay { for_ms: 5000, by_ms };
-    draft.faults.push(Fault::Link { at_ms: back_ms, trouble: slow }.into());
-    // Both arrays have agreed, the copy has begun, and its first frames have arrived.
-    let again_ms = back_ms + 40 + dice.between(280, 480) * by_ms / 100;
+    let again_ms = slow_copy(draft, back_ms);
     cut_off(draft, again_ms);
     draft.tasks.push(Task { host: 0, depth: 1, ops: io });
     serve_by_force(draft, &volume, again_ms + 100, Site::B);
@@ -238,13 +241,9 @@ fn add_let_go(draft: &mut Draft) {
     let (writes, take_ms) = (dice.between(4, 12), dice.between(100, 400));
     let slow = Fault::Slow { at_ms: MADE_MS + 5, disk: "store0".into(), writes, take_ms };
     draft.faults.push(Strike { array: Site::B, fault: slow });
-    let read = |n: u64| {
-        let length = volume.track.min(volume.size - n * volume.track) as u32;
-        Act::Read { device: volume.r2(), offset: n * volume.track, length }
-    };
-    let rounds =
-        (0..12).flat_map(|round| (0..volume.tracks()).map(move |n| (delete_ms + 10 + round * 40, n)));
-    let reads = rounds.map(|(at_ms, n)| Op { at_ms, ..Op::now(read(n)) }).collect();
+    let rounds = (0..12).map(|round| delete_ms + 10 + round * 40);
+    let reads = rounds.flat_map(|at_ms| volume.reads(volume.r2()).map(move |read| Op { at_ms, ..read }));
+    let reads = reads.collect();
     draft.tasks.push(Task { host: 0, depth: 4, ops: before });
     draft.tasks.push(Task { host: 0, depth: 1, ops: vec![create, delete] });
     draft.tasks.push(Task { host: 1, depth: 4, ops: reads });
@@ -356,7 +355,7 @@ pub(super) fn part_of(volume: &Volume, device: &str, track: u64, dice: &mut Dice
 }
 
 /// The link goes, for some seconds, and both arrays see it at once.
-pub(super) fn cut_off(draft: &mut Draft, at_ms: u64) {
+fn cut_off(draft: &mut Draft, at_ms: u64) {
     let for_ms = draft.dice.between(2000, 5000);
     partition(draft, at_ms, for_ms);
 }
@@ -365,6 +364,14 @@ pub(super) fn partition(draft: &mut Draft, at_ms: u64, for_ms: u64) {
     let trouble = LinkTrouble::Partition { for_ms };
     draft.faults.push(Fault::Link { at_ms, trouble }.into());
     draft.faults.push(Fault::Drop { at_ms, nth: None }.into());
+}
+
+/// The link is back, and slow. When both arrays have agreed, the copy has begun, and its first frames have arrived.
+pub(super) fn slow_copy(draft: &mut Draft, back_ms: u64) -> u64 {
+    let by_ms = draft.dice.between(60, 150);
+    let slow = LinkTrouble::Delay { for_ms: 5000, by_ms };
+    draft.faults.push(Fault::Link { at_ms: back_ms, trouble: slow }.into());
+    back_ms + 40 + draft.dice.between(280, 480) * by_ms / 100
 }
 
 /// A half is made to serve by force, and read a little later. Somebody looks at the pair all the time.

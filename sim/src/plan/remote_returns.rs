@@ -3,8 +3,8 @@
 
 use super::build::Draft;
 use super::remote::{add_looks, op};
-use super::remote_courses::{CUT_MS, add_nth_pair, cut_off, part, part_of, partition, whole};
-use super::{Act, Fault, LinkTrouble, Op, PairAct, Scenario, Strike, Task};
+use super::remote_courses::{CLEAN_MS, CUT_MS, add_nth_pair, part, part_of, partition, slow_copy, whole};
+use super::{Act, Fault, Op, PairAct, Scenario, Strike, Task};
 use crate::dice::Dice;
 use crate::disk::Survival;
 use crate::site::Site;
@@ -38,14 +38,14 @@ pub(super) fn add_course(draft: &mut Draft) {
         let (volume, track) = tracks.swap_remove(dice.below(tracks.len() as u64) as usize);
         io.push(Op { at_ms: CUT_MS + 5, ..Op::now(part_of(volume, &volume.r1(), track, dice)) });
     }
-    let by_ms = dice.between(60, 150);
-    let slow = LinkTrouble::Delay { for_ms: 5000, by_ms };
-    draft.faults.push(Fault::Link { at_ms: back_ms, trouble: slow }.into());
-    // Both arrays have agreed, the copy has begun, and its first frames have arrived.
-    let again_ms = back_ms + 40 + dice.between(280, 480) * by_ms / 100;
-    cut_off(draft, again_ms);
+    let again_ms = slow_copy(draft, back_ms);
+    let dice = &mut draft.dice;
+    // Marks of what was copied would hide that something is not owed.
+    let rest_ms = if dice.chance(500) { CLEAN_MS + dice.between(1000, 2500) } else { 0 };
+    let for_ms = rest_ms + dice.between(2000, 5000);
+    partition(draft, again_ms, for_ms);
     draft.tasks.push(Task { host: 0, depth: 1, ops: io });
-    let (at_ms, dice) = (again_ms + 100, &mut draft.dice);
+    let (at_ms, dice) = (again_ms + 100 + rest_ms, &mut draft.dice);
     let back = PairAct::Failover { pair: "p0".into(), force: true, to_safety_copy: true };
     let mut there = vec![Op { at_ms, ..op(Site::B, 0, back) }];
     there.extend(volumes.iter().flat_map(|volume| volume.reads(volume.r2())));
