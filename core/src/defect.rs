@@ -105,6 +105,7 @@ defects! {
     PairSecondaryOpen "pair-secondary-open" "C2: hosts use a secondary that is paired and not copied";
     MoveUnlanded "move-unlanded" "C7: the entry of a track that is moved to another pool changes before its data are there";
     MovedPointerAhead "moved-pointer-ahead" "C3: the copy pointer is noted ahead of tracks that are not moved";
+    SecondPartLost "second-part-lost" "D19: of several parts of a device only the first one keeps old tracks";
     TailNotZeroed "tail-not-zeroed" "what lies behind the end of a device is not zeros when it grows";
 }
 

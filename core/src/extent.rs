@@ -2,6 +2,7 @@
 //! sessions, activated together, make up one virtual device.
 
 use crate::command::CommandError;
+use crate::defect::{Defect, planted};
 use crate::geometry::Geometry;
 use crate::ids::{DeviceId, GroupId, Owner, SessionId, TrackNo, UnitSeq};
 use crate::records::{DeviceRecord, SessionRecord, SessionState};
@@ -62,7 +63,8 @@ impl Live {
     }
 
     pub(crate) fn covers(&self, geometry: Geometry, track: TrackNo) -> bool {
-        self.whole || self.extents.iter().any(|extent| extent.covers(geometry, track))
+        let count = if planted(Defect::SecondPartLost) { 1 } else { self.extents.len() };
+        self.whole || self.extents.iter().take(count).any(|extent| extent.covers(geometry, track))
     }
 }
 

@@ -29,6 +29,7 @@ timelines! {
     session_survives_cut "session-survives-cut" "D7: a power cut about *Activate*.";
     virtual_writes "virtual-writes" "D4, D5: two virtual devices of one instant, written to.";
     group_of_two "group-of-two" "D8: two devices at one instant, under load.";
+    parts_over_a_cut "parts-over-a-cut" "D19: one virtual device of three parts of two devices, over a power cut.";
     deactivate_and_read "deactivate-and-read" "D15: changed tracks told and read.";
     full_pool "full-pool" "A full pool fails the oldest session, not the write.";
     failed_sync "failed-sync" "Crash rule 9: a failed sync.";

@@ -140,11 +140,13 @@ impl Host {
 
     async fn read_device(&self, connections: &mut Connections, client: &NbdClient, name: &str) {
         let size = client.info().size_bytes;
-        let Some(volume) = self.shared.ledger().volume(name) else { return };
+        let Some(layout) = self.shared.ledger().layout(name) else { return };
         let mut ranges = vec![(0, size)];
         if size > WHOLE_BYTES {
             let track = self.shared.ledger().track_bytes;
-            ranges = self.shared.ledger().history.touched(volume);
+            // A device of parts is never so large.
+            ranges =
+                layout.volumes().flat_map(|volume| self.shared.ledger().history.touched(volume)).collect();
             ranges.extend((0..SAMPLES).map(|n| (size / SAMPLES * n / track * track, 4096)));
         }
         for (offset, length) in ranges {

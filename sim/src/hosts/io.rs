@@ -12,8 +12,9 @@ use twintrack_link::nbd::Errno;
 
 use super::operator::Told;
 use super::{Host, Phase};
+use crate::ledger::Layout;
 use crate::oracle::{
-    Content, Moment, Violation, VolumeId, WriteId, check_answered_in_time, refused_instead, served_by_another,
+    Content, Moment, Violation, WriteId, check_answered_in_time, refused_instead, served_by_another,
 };
 use crate::plan::{Act, Op};
 
@@ -38,7 +39,7 @@ struct Io {
     host: Host,
     client: NbdClient,
     device: String,
-    volume: VolumeId,
+    layout: Layout,
     give_up_ms: u64,
     since_ms: u64,
     call: Moment,
@@ -62,7 +63,7 @@ impl Connections {
         let site = self.host.shared.ledger().site_of(&device).unwrap_or(op.array);
         let client = self.connected(&device).await;
         let mut ledger = self.host.shared.ledger();
-        let (Some((client, attached)), Some(volume)) = (client, ledger.volume(&device)) else {
+        let (Some((client, attached)), Some(layout)) = (client, ledger.layout(&device)) else {
             ledger.counts.skipped += 1;
             return None;
         };
@@ -75,7 +76,7 @@ impl Connections {
             host: self.host.at(site),
             client,
             device,
-            volume,
+            layout,
             give_up_ms: op.give_up_ms,
             since_ms: 0,
             call: 0,
@@ -142,17 +143,20 @@ impl Io {
             Act::Status { offset, length, .. } => self.status(offset, length).await,
             Act::Flush { .. } => self.flush().await,
             Act::Write { offset, length, fua, .. } => {
-                let write = self.begin(offset, u64::from(length), Content::Data, fua, "write");
-                let data = Bytes::from(self.host.shared.ledger().history.payload(write));
+                let writes = self.begin(offset, u64::from(length), Content::Data, fua, "write");
+                let data: Vec<_> = {
+                    let ledger = self.host.shared.ledger();
+                    writes.iter().map(|write| ledger.history.payload(*write)).collect()
+                };
                 let client = self.client.clone();
-                let end = self.end(client.write(offset, data, fua)).await;
-                self.wrote(&[write], &end);
+                let end = self.end(client.write(offset, Bytes::from(data.concat()), fua)).await;
+                self.wrote(&writes, &end);
             }
             Act::Zero { offset, length, no_hole, fua, .. } => {
-                let write = self.begin(offset, u64::from(length), Content::Zeros, fua, "zero");
+                let writes = self.begin(offset, u64::from(length), Content::Zeros, fua, "zero");
                 let client = self.client.clone();
                 let end = self.end(client.write_zeroes(offset, length, no_hole, fua)).await;
-                self.wrote(&[write], &end);
+                self.wrote(&writes, &end);
             }
             Act::Trim { offset, length, fua, .. } => {
                 // Whole tracks become zeros; of the others nothing is promised.
@@ -162,8 +166,8 @@ impl Io {
                 let mut promised = Vec::new();
                 for (at, until, sure) in [(from, first, false), (first, last, true), (last, to, false)] {
                     if at < until {
-                        let write = self.begin(at, until - at, Content::Zeros, fua && sure, "trim");
-                        promised.extend(sure.then_some(write));
+                        let writes = self.begin(at, until - at, Content::Zeros, fua && sure, "trim");
+                        promised.extend(writes.into_iter().filter(|_| sure));
                     }
                 }
                 let client = self.client.clone();
@@ -174,12 +178,19 @@ impl Io {
         }
     }
 
-    fn begin(&mut self, offset: u64, length: u64, content: Content, fua: bool, what: &str) -> WriteId {
-        let write = self.host.shared.ledger().history.begin_write(self.volume, offset, length, content, fua);
+    /// To the oracles it is a write to each of the volumes that it is about.
+    fn begin(&mut self, offset: u64, length: u64, content: Content, fua: bool, what: &str) -> Vec<WriteId> {
+        let mut writes = Vec::new();
+        for piece in self.layout.pieces(offset, length) {
+            let history = &mut self.host.shared.ledger().history;
+            let write = history.begin_write(piece.volume, piece.there, piece.length, content, fua);
+            let fua = if fua { " fua" } else { "" };
+            let (offset, length) = (piece.offset, piece.length);
+            self.host.note(format_args!("#{} {what} {} {offset}+{length}{fua}", write.0, self.device));
+            writes.push(write);
+        }
         self.call = self.host.shared.ledger().history.tick();
-        let fua = if fua { " fua" } else { "" };
-        self.host.note(format_args!("#{} {what} {} {offset}+{length}{fua}", write.0, self.device));
-        write
+        writes
     }
 
     fn wrote(&self, writes: &[WriteId], end: &End<()>) {
@@ -202,14 +213,20 @@ impl Io {
             self.host.note(format_args!("read {} {offset}+{length}", self.device));
             self.check_owner("a read");
             let mut ledger = self.host.shared.ledger();
-            if ledger.volume(&self.device) == Some(self.volume) {
-                let checked = if bytes.len() == length as usize {
-                    ledger.history.end_read(self.volume, offset, &bytes, self.call)
-                } else {
-                    let what = format_args!("{} bytes were read instead of {length}", bytes.len());
-                    Err(Violation::new("history", what))
-                };
+            if ledger.layout(&self.device).as_ref() != Some(&self.layout) {
+                return;
+            }
+            if bytes.len() != length as usize {
+                let what = format_args!("{} bytes were read instead of {length}", bytes.len());
+                ledger.hold::<()>(Err(Violation::new("history", what)));
+                return;
+            }
+            let mut left = &bytes[..];
+            for piece in self.layout.pieces(offset, u64::from(length)) {
+                let (bytes, rest) = left.split_at(piece.length as usize);
+                let checked = ledger.history.end_read(piece.volume, piece.there, bytes, self.call);
                 ledger.hold(checked);
+                left = rest;
             }
         }
     }
@@ -232,13 +249,14 @@ impl Io {
         if let End::Done(extents) = self.end(client.block_status(offset, length)).await {
             let mut at = offset;
             let mut ledger = self.host.shared.ledger();
-            if ledger.volume(&self.device) != Some(self.volume) {
+            if ledger.layout(&self.device).as_ref() != Some(&self.layout) {
                 return;
             }
             for extent in extents {
                 let until = (at + u64::from(extent.length)).min(size);
-                if extent.is_zero() && at < until {
-                    let checked = ledger.history.end_hole(self.volume, at, until - at, self.call);
+                let holes = if extent.is_zero() { until.saturating_sub(at) } else { 0 };
+                for hole in self.layout.pieces(at, holes) {
+                    let checked = ledger.history.end_hole(hole.volume, hole.there, hole.length, self.call);
                     ledger.hold(checked);
                 }
                 at = until;
@@ -251,7 +269,10 @@ impl Io {
         let client = self.client.clone();
         if let End::Done(()) = self.end(client.flush()).await {
             self.host.note(format_args!("flushed {}", self.device));
-            self.host.shared.ledger().history.end_flush(self.volume, self.call);
+            let mut ledger = self.host.shared.ledger();
+            for volume in self.layout.volumes() {
+                ledger.history.end_flush(volume, self.call);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod choosing;
 mod closing;
+mod establish;
 mod handles;
 mod healing;
 mod io;

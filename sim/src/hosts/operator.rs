@@ -5,11 +5,11 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
+use twintrack_host::ArrayError;
 use twintrack_host::manage::{Activation, GroupMode, RefusalCode, SessionInfo};
-use twintrack_host::{ArrayClient, ArrayError, Pair, establish};
 
+use super::establish::Item;
 use super::{Host, Phase};
-use crate::endpoints::NotedDial;
 use crate::ledger::{Lent, Maybe, Session, Stage};
 use crate::oracle::{Moment, NEVER, Span, check_answered_in_time};
 use crate::plan::{Act, Op};
@@ -63,7 +63,10 @@ impl Host {
             }
             Act::Relate { session, device } => self.relate(session, device).await,
             Act::Activate { sessions, offline } => self.activate(sessions, *offline).await,
-            Act::Establish { pairs } => self.establish(pairs).await,
+            Act::Establish { pairs } => self.establish(&Item::of_pairs(pairs)).await,
+            Act::EstablishParts { shown_by, parts } => {
+                self.establish(&Item::of_parts(shown_by, parts)).await;
+            }
             Act::GroupBegin { group } => {
                 if let Told::Done(number) = self.ask(self.array.group_begin()).await {
                     self.shared.ledger().groups.insert(group.clone(), number);
@@ -390,72 +393,6 @@ impl Host {
         }
     }
 
-    async fn establish(&self, pairs: &[(String, String, String)]) {
-        let standards: BTreeSet<_> = pairs.iter().map(|(_, standard, _)| standard.clone()).collect();
-        let standards: Vec<_> = standards.into_iter().collect();
-        self.claim(&standards, &[]).await;
-        self.establish_claimed(pairs).await;
-        self.shared.ledger().unclaim(&standards, &[]);
-    }
-
-    async fn establish_claimed(&self, pairs: &[(String, String, String)]) {
-        let mut list = Vec::new();
-        for (label, standard, shown_by) in pairs {
-            let (standard_name, virtual_name) = (self.device(standard).0, self.device(shown_by).0);
-            list.push(Pair::new(&standard_name, &virtual_name));
-            let mut ledger = self.shared.ledger();
-            ledger.expect_session(self.site, label, standard, None);
-            for stage in [Stage::Registered, Stage::Related, Stage::Active] {
-                ledger.session_changes(label, Some(stage));
-            }
-            if let Some(session) = ledger.sessions.get_mut(label) {
-                session.busy -= 2;
-                session.shown_by.also(Some(shown_by.clone()));
-            }
-            ledger.device_changes(shown_by, |device| {
-                device.exists.also(true);
-                device.online.also(true);
-            });
-        }
-        let labels: Vec<String> = pairs.iter().map(|(label, ..)| label.clone()).collect();
-        self.shared.ledger().cut_begins(&labels, true);
-        let dial = NotedDial::new(self.shared.wires.clone(), self.site);
-        let array = ArrayClient::new(dial.clone(), self.array.endpoint().clone());
-        let call = establish(&array, &list, GroupMode::Synchronous);
-        let told = match timeout(Duration::from_millis(3 * self.shared.deadlines.answer_ms), call).await {
-            Ok(Ok(infos)) => Told::Done(infos),
-            Ok(Err(error)) => {
-                self.note(format_args!("{error}"));
-                Told::Unknown
-            }
-            Err(_) => Told::Unknown,
-        };
-        // Not always the epoch of the first call: the array may have crashed, and be back, between two of them.
-        self.asked_in[self.site.index()].set(dial.epoch());
-        self.shared.ledger().cut_asked_in(&labels, dial.epoch());
-        let counts = |ledger: &mut crate::ledger::Ledger, done| {
-            if done { ledger.counts.done += 1 } else { ledger.counts.unknown += 1 }
-        };
-        counts(&mut self.shared.ledger(), matches!(told, Told::Done(_)));
-        for (_, _, shown_by) in pairs {
-            self.shared.ledger().device_changed(shown_by, |device| {
-                if let Told::Done(_) = &told {
-                    (device.exists, device.online) = (Maybe::is(true), Maybe::is(true));
-                }
-            });
-        }
-        if let Told::Done(infos) = &told {
-            for (label, info) in labels.iter().zip(infos) {
-                self.shared.ledger().cut_happened(label);
-                let shown_by = pairs.iter().find(|(l, ..)| l == label).map(|(_, _, v)| v.clone());
-                if let Some(session) = self.shared.ledger().sessions.get_mut(label) {
-                    (session.id, session.shown_by) = (Some(info.id), Maybe::is(shown_by));
-                }
-            }
-        }
-        self.stage_after(&labels, &told, Stage::Active, |_, _| {}).await;
-    }
-
     async fn deactivate(&self, label: &str) {
         let Some((id, stage)) = self.session(label) else { return };
         let (allowed, call) = (stage.known().map(|stage| *stage == Stage::Active), self.begin_end(label));
@@ -514,7 +451,7 @@ impl Host {
     }
 
     /// Notes where sessions stand after a command, and finds out if that is not known.
-    async fn stage_after<T>(
+    pub(super) async fn stage_after<T>(
         &self,
         labels: &[String],
         told: &Told<T>,

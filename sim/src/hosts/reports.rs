@@ -34,12 +34,12 @@ impl Host {
             (Some(Stage::Deactivated), Some(span)) => span,
             _ => return None,
         };
-        let volume = session.volume?;
+        let (volume, tracks) = (session.volume?, session.tracks());
         self.note(format_args!("{label} changed {report:?}"));
         if !ledger.is_reported_whole(label) {
             return Some(report);
         }
-        let checked = check_report(&ledger.history, volume, ledger.track_bytes, &report, end);
+        let checked = check_report(&ledger.history, volume, ledger.track_bytes, &tracks, &report, end);
         ledger.hold(checked)?;
         Some(report)
     }

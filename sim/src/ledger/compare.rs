@@ -2,12 +2,13 @@
 //! and nothing else.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use twintrack_link::manage::{
-    DeviceInfo, DeviceInfoKind, PinnedKind, SessionInfo, SessionInfoState, WhenFull,
+    DeviceInfo, DeviceInfoKind, PinnedKind, SessionInfo, SessionInfoState, TrackRange, WhenFull,
 };
 
-use super::{Device, Ledger, Lent, Maybe, Session, Stage};
+use super::{Device, Ledger, Lent, Maybe, Part, Session, Stage};
 use crate::oracle::CutId;
 use crate::site::Site;
 
@@ -106,6 +107,7 @@ impl Ledger {
                     && session.id.is_none()
                     && session.busy == 0
                     && session.standard == standard
+                    && session.part.as_ref().map(Part::within) == info.tracks.map(within)
                     && session.is_before == is_before
                     && (session.stage.may_be(&stage(info.state))
                         || (stage(info.state) == Stage::Failed && session.stage.may_be(&Stage::Active)))
@@ -263,6 +265,10 @@ impl Ledger {
             device.changed = now;
         }
     }
+}
+
+fn within(tracks: TrackRange) -> Range<u64> {
+    u64::from(tracks.first)..u64::from(tracks.last) + 1
 }
 
 fn is_pinned(info: &SessionInfo, kind: PinnedKind) -> bool {

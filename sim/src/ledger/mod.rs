@@ -6,9 +6,11 @@ mod joint;
 mod local;
 mod looks;
 mod pairs;
+mod parts;
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use twintrack_link::manage::{RefusalCode, WhenFull};
 
@@ -21,6 +23,7 @@ pub use joint::{Joint, part};
 pub use local::{Birthplace, Claim, Coupling, LocalPair};
 pub use looks::is_same;
 pub use pairs::Pair;
+pub use parts::{Layout, Part};
 pub use restore::{Lent, Restoring};
 
 /// Something of which more than one value may be true.
@@ -147,6 +150,8 @@ pub struct Session {
     pub id: Option<u32>,
     /// Its standard device, as the plan calls it.
     pub standard: String,
+    /// The tracks that it is of; `None`: all.
+    pub part: Option<Part>,
     /// Its virtual device, as the plan calls it.
     pub shown_by: Maybe<Option<String>>,
     /// Where it stands.
@@ -169,6 +174,13 @@ pub struct Session {
     pub busy: u32,
     /// The epoch in which the last such command was called.
     pub asked: u32,
+}
+
+impl Session {
+    /// The tracks of its standard device that it is of.
+    pub fn tracks(&self) -> Range<u64> {
+        self.part.as_ref().map_or(0..u64::MAX, Part::within)
+    }
 }
 
 /// What a run did.
@@ -332,6 +344,7 @@ impl Ledger {
             site,
             id: None,
             standard: standard.into(),
+            part: None,
             shown_by: Maybe::is(None),
             stage: Maybe::is(Stage::Gone),
             volume: None,
@@ -422,7 +435,7 @@ impl Ledger {
             if self.is_used_up(&name) {
                 // Which of both it shows is known when the command has ended.
                 self.turning.insert(name);
-            } else if !self.is_used_by_others(&name, label)
+            } else if !self.is_used_by_others(&name, &self.shown_with(label))
                 && let Some(device) = self.devices.get_mut(&name)
             {
                 // A virtual device that shows another session goes on doing so.
@@ -467,8 +480,8 @@ impl Ledger {
         cuts.into_iter().for_each(|cut| self.history.cut_asked_in(cut, epoch));
     }
 
-    /// What I/O on a device goes to, now; `None`: it would go nowhere.
-    pub fn volume(&self, device: &str) -> Option<VolumeId> {
+    /// What a device is or shows, now, or the last one of its parts; `None`: nothing that hosts could use.
+    fn volume(&self, device: &str) -> Option<VolumeId> {
         // Whether it is its own or the other half's is not known.
         let open = |pair: &Pair| pair.exists.known().is_none() && pair.spec.device(pair.spec.from) != device;
         if self.pair_of(device).is_some_and(open) || self.handled.contains(device) || self.may_be_held(device)
@@ -493,10 +506,12 @@ impl Ledger {
         let shown = match (&device.standard, &device.shows) {
             (Some(_), _) => true,
             (None, Some(label)) => {
-                let stage = self.sessions.get(label).map(|session| (&session.stage, session.busy));
-                !self.excuses.full
-                    && stage.is_some_and(|(stage, busy)| busy == 0 && stage.surely(&Stage::Active))
-                    && self.sessions.get(label).is_some_and(|session| session.lent == Lent::No)
+                let is_active = |label: &String| {
+                    self.sessions.get(label).is_some_and(|session| {
+                        session.busy == 0 && session.stage.surely(&Stage::Active) && session.lent == Lent::No
+                    })
+                };
+                !self.excuses.full && self.shown_with(label).iter().all(is_active)
             }
             (None, None) => false,
         };
@@ -523,7 +538,8 @@ impl Ledger {
         let site = self.devices.get(device).map(|device| device.site);
         let sessions = self.sessions.iter().filter(|(_, s)| sure(s) && Some(s.site) == site);
         let kept = sessions.filter_map(|(label, session)| {
-            let track = kept_track(&self.history, session.volume?, self.track_bytes, call)?;
+            let track =
+                kept_track(&self.history, session.volume?, self.track_bytes, &session.tracks(), call)?;
             Some((session.id?, label.clone(), track))
         });
         kept.collect()
@@ -532,7 +548,7 @@ impl Ledger {
     /// A virtual device that no session uses, as far as is known.
     pub fn is_free_virtual(&self, name: &str) -> bool {
         self.devices.get(name).is_some_and(|device| device.standard.is_none() && device.exists.surely(&true))
-            && !self.is_used_by_others(name, "")
+            && !self.is_used_by_others(name, &[])
     }
 
     /// The array of a device, if it is known.
@@ -540,10 +556,10 @@ impl Ledger {
         self.devices.get(device).map(|device| device.site)
     }
 
-    /// Whether a virtual device may show a session other than that.
-    fn is_used_by_others(&self, name: &str, label: &str) -> bool {
+    /// Whether a virtual device may show a session other than those.
+    fn is_used_by_others(&self, name: &str, labels: &[String]) -> bool {
         self.sessions.iter().any(|(other, session)| {
-            other != label
+            !labels.contains(other)
                 && !session.stage.surely(&Stage::Gone)
                 && session.shown_by.all().iter().any(|shown_by| shown_by.as_deref() == Some(name))
         })

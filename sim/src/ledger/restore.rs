@@ -81,7 +81,7 @@ impl Ledger {
                 if let Some(session) = self.sessions.get_mut(label) {
                     session.shown_by.also(Some(target.clone()));
                 }
-                if !self.is_used_by_others(&target, label)
+                if !self.is_used_by_others(&target, std::slice::from_ref(label))
                     && let Some(device) = self.devices.get_mut(&target)
                 {
                     device.shows = Some(label.clone());

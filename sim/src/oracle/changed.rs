@@ -3,16 +3,19 @@
 //! device. A write that was never answered, or in flight at either end, may count or not; a write that a crash may have
 //! taken back may count or not. Any other track of a deactivated session is refused.
 
+use std::ops::Range;
+
 use super::history::{Content, History, Origin, VolumeId};
 use super::register::{Moment, Span};
 use super::{NEVER, Violation};
 
 /// Checks a report (track numbers, ascending, all of them) of a session: its standard device and its activation are those of
-/// the volume's origin. `end` is the span of its deactivation or, if it is active, of the report.
+/// the volume's origin, and it is of the tracks `within`. `end` is the span of its deactivation or, if it is active, of the report.
 pub fn check_report(
     history: &History,
     session: VolumeId,
     track_bytes: u64,
+    within: &Range<u64>,
     report: &[u32],
     end: Span,
 ) -> Result<(), Violation> {
@@ -25,7 +28,7 @@ pub fn check_report(
     for (volume, from) in [(of, begin), (session, begin)] {
         for write in history.writes_of(volume) {
             let tracks = write.offset / track_bytes..(write.offset + write.length).div_ceil(track_bytes);
-            let tracks = tracks.map(|track| track as u32);
+            let tracks = tracks.filter(|track| within.contains(track)).map(|track| track as u32);
             if write.span.answer > from.call && write.span.call < end.answer {
                 may.extend(tracks.clone());
             }
@@ -73,6 +76,8 @@ mod tests {
     use super::*;
     use crate::site::Site;
 
+    const ALL: Range<u64> = 0..100;
+
     #[test]
     fn reports_are_complete_and_tight() {
         let mut history = History::default();
@@ -91,11 +96,13 @@ mod tests {
         let call = history.tick();
         let end = Span { call, answer: history.tick() };
         write(&mut history, d, 4);
-        let check = |report: &[u32]| check_report(&history, s, 16384, report, end).is_ok();
+        let check = |report: &[u32]| check_report(&history, s, 16384, &ALL, report, end).is_ok();
         assert!(check(&[1, 2]) && check(&[1, 2, 3]), "the unanswered write may count");
         assert!(!check(&[1]) && !check(&[2]), "not complete");
         assert!(!check(&[1, 2, 9]) && !check(&[1, 2, 4]), "not tight");
         assert!(!check(&[2, 1]));
+        let of_part = |report: &[u32]| check_report(&history, s, 16384, &(1..2), report, end).is_ok();
+        assert!(of_part(&[1]) && !of_part(&[1, 2]) && !of_part(&[]), "a part tells of its own tracks");
         assert!(check_refused_track(false, 5, &[1, 2]).is_err());
         assert!(check_refused_track(true, 5, &[1, 2]).is_ok());
     }
@@ -114,8 +121,8 @@ mod tests {
         let call = history.tick();
         history.crash(Site::A, crate::oracle::Ending::Reloaded);
         let end = Span { call, answer: history.tick() };
-        assert!(check_report(&history, s, 16384, &[], end).is_ok());
-        assert!(check_report(&history, s, 16384, &[0], end).is_ok());
+        assert!(check_report(&history, s, 16384, &ALL, &[], end).is_ok());
+        assert!(check_report(&history, s, 16384, &ALL, &[0], end).is_ok());
     }
 
     #[test]
@@ -130,7 +137,7 @@ mod tests {
         history.crash(Site::A, crate::oracle::Ending::PowerCut);
         let call = history.tick();
         let end = Span { call, answer: history.tick() };
-        assert!(check_report(&history, s, 16384, &[], end).is_ok());
-        assert!(check_report(&history, s, 16384, &[0], end).is_ok());
+        assert!(check_report(&history, s, 16384, &ALL, &[], end).is_ok());
+        assert!(check_report(&history, s, 16384, &ALL, &[0], end).is_ok());
     }
 }

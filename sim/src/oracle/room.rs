@@ -4,14 +4,21 @@
 //! session has surely no empty track of its own.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::Violation;
 use super::history::{Content, History, Origin, VolumeId, WriteRecord};
 use super::register::Moment;
 
-/// A session that keeps a track, as far as answers before `call` show: which. What happened before the last crash
+/// A session of these tracks that keeps one, as far as answers before `call` show: which. What happened before the last crash
 /// does not count, for it may be undone.
-pub fn kept_track(history: &History, session: VolumeId, track_bytes: u64, call: Moment) -> Option<u64> {
+pub fn kept_track(
+    history: &History,
+    session: VolumeId,
+    track_bytes: u64,
+    within: &Range<u64>,
+    call: Moment,
+) -> Option<u64> {
     let Origin::Snapshot(of, cut) = history.origin(session) else { return None };
     if history.site(of) != history.site(session) {
         // Of what hosts did on the other array: this one may not have heard of it yet (F3).
@@ -45,7 +52,8 @@ pub fn kept_track(history: &History, session: VolumeId, track_bytes: u64, call: 
         .flat_map(|write| tracks(write, track_bytes))
         .collect();
     let since = of_epoch().filter(|write| write.span.call > cut.answer && write.span.answer < call);
-    since.flat_map(|write| tracks(write, track_bytes)).find(|track| !emptied.contains(track) && had(*track))
+    let mut since = since.flat_map(|write| tracks(write, track_bytes));
+    since.find(|track| within.contains(track) && !emptied.contains(track) && had(*track))
 }
 
 /// A write to a standard device was refused, and a session that keeps a track is active all the same.
@@ -58,7 +66,7 @@ pub fn refused_instead(device: &str, session: &str, track: u64) -> Violation {
     )
 }
 
-fn tracks(write: &WriteRecord, track_bytes: u64) -> std::ops::Range<u64> {
+fn tracks(write: &WriteRecord, track_bytes: u64) -> Range<u64> {
     write.offset / track_bytes..(write.offset + write.length).div_ceil(track_bytes)
 }
 
@@ -89,7 +97,7 @@ mod tests {
         let s = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
         let look = |history: &mut History| {
             let call = history.tick();
-            kept_track(history, s, T, call)
+            kept_track(history, s, T, &(0..9), call)
         };
         write(&mut history, d, 0, Content::Data);
         assert_eq!(look(&mut history), None, "it may have been empty");

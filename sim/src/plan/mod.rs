@@ -9,6 +9,7 @@ mod local;
 mod local_courses;
 mod operators;
 mod pairs;
+mod parts;
 mod remote;
 mod remote_courses;
 mod remote_faults;
@@ -213,6 +214,8 @@ pub enum Act {
     },
     /// Register, relate and activate in one call of the host library: session, standard device, virtual device.
     Establish { pairs: Vec<(String, String, String)> },
+    /// The same for one virtual device that shows parts of standard devices, one after the other (D19).
+    EstablishParts { shown_by: String, parts: Vec<PartSpec> },
     /// Begins a group.
     GroupBegin { group: String },
     /// Processes a group.
@@ -235,6 +238,16 @@ pub enum Act {
     Pair(PairAct),
     /// Of a copy within the array.
     Local(LocalAct),
+}
+
+/// Some tracks of a standard device, from a first to a last one, and the session of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PartSpec {
+    pub session: String,
+    pub device: String,
+    pub first: u32,
+    pub last: u32,
 }
 
 impl Op {
@@ -350,6 +363,7 @@ impl Act {
             | Self::Online { device, .. }
             | Self::Register { device, .. } => Some(device),
             Self::Establish { pairs } => pairs.first().map(|(_, standard, _)| standard.as_str()),
+            Self::EstablishParts { parts, .. } => parts.first().map(|part| part.device.as_str()),
             _ => None,
         }
     }
@@ -372,6 +386,7 @@ impl Act {
         match self {
             Self::Activate { sessions, .. } => Some(format!("activate {}", sessions.first()?)),
             Self::Establish { pairs } => Some(format!("establish {}", pairs.first()?.0)),
+            Self::EstablishParts { parts, .. } => Some(format!("establish {}", parts.first()?.session)),
             Self::GroupProcess { group, .. } => Some(format!("process {group}")),
             Self::Deactivate { session } => Some(format!("deactivate {session}")),
             Self::Remove { session } => Some(format!("remove {session}")),

@@ -4,7 +4,7 @@ use twintrack_link::manage::WhenFull;
 
 use super::build::{Draft, Mix};
 use super::faults::{self, Swarm};
-use super::{Plan, local, local_courses, operators, remote};
+use super::{Plan, local, local_courses, operators, parts, remote};
 use crate::dice::Dice;
 use crate::trace::Trace;
 
@@ -136,6 +136,7 @@ pub fn generate(scenario: Scenario, seed: u64) -> Plan {
     if scenario == Scenario::Local {
         local::add_pool(&mut draft, seed);
     }
+    parts::add(&mut draft, seed);
     let mut plan = draft.finish();
     // Of dice of its own, so that both policies meet the same plans.
     if scenario == Scenario::Full && Dice::new(seed, "when full").chance(500) {
