@@ -377,14 +377,19 @@ impl Firmware {
         if let Some(peer) = link.peer
             && let Some(way) = self.links.ways.get_mut(&peer)
         {
-            if way.up == Some(id) {
+            let was_up = way.up == Some(id);
+            if was_up {
                 way.up = None;
             }
-            if way.up.is_none() && !others {
+            // Of two that are being made the last one tells why there is none.
+            if was_up || way.up.is_none() && !others {
                 way.why = why;
-                if let Some(redial) = way.redial.as_mut().filter(|redial| redial.due().is_none()) {
-                    redial.ended(now);
-                }
+            }
+            if way.up.is_none()
+                && !others
+                && let Some(redial) = way.redial.as_mut().filter(|redial| redial.due().is_none())
+            {
+                redial.ended(now);
             }
         }
         for asked in link.asked.into_values() {
