@@ -79,7 +79,9 @@ impl Host {
         let made = ledger.joints.get("last").and_then(|joint| joint.there);
         let synchronous =
             !has(|act| matches!(act, PairAct::Mode { .. })) && plan.pairs.iter().all(|spec| !spec.adaptive);
-        let allowed = Some(true).filter(|_| synchronous && !ledger.excuses.disks);
+        // After a split brain those of one group may be served by different arrays.
+        let together = ledger.pairs.values().all(|pair| pair.serves.surely(&owner));
+        let allowed = Some(true).filter(|_| synchronous && together && !ledger.excuses.disks);
         if made == Some(false) {
             ledger.judge("the snapshot", allowed, Some(RefusalCode::WrongState));
         }

@@ -8,7 +8,7 @@ use twintrack_host::manage::{Command, NewDevice, PairHalf, PairMode, PairPolicy}
 use super::operator::Told;
 use super::{Host, Phase};
 use crate::endpoints::LINK_PORT;
-use crate::ledger::Maybe;
+use crate::ledger::{Maybe, Takeover};
 use crate::plan::{PairAct, PairSpec};
 use crate::site::Site;
 
@@ -181,7 +181,12 @@ impl Host {
             self.shared.ledger().force_begins(name);
         }
         if away {
-            self.shared.ledger().failover_begins(&names, self.site, force);
+            let takeover = match command {
+                Command::RemoteGoBack { .. } => Takeover::ToSafetyCopy,
+                _ if force => Takeover::Forced,
+                _ => Takeover::Planned,
+            };
+            self.shared.ledger().failover_begins(&names, self.site, takeover);
         }
         let told = self.ask(self.array.call(command)).await;
         if !away {

@@ -22,7 +22,7 @@ use crate::timeline::Timeline;
 pub use joint::{Joint, part};
 pub use local::{Birthplace, Claim, Coupling, LocalPair};
 pub use looks::is_same;
-pub use pairs::Pair;
+pub use pairs::{Pair, Takeover};
 pub use parts::{Layout, Part};
 pub use restore::{Lent, Restoring};
 

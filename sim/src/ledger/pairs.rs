@@ -55,6 +55,17 @@ pub struct Pair {
     pub spoiled: BTreeSet<u32>,
 }
 
+/// How halves come to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// Both arrays take part.
+    Planned,
+    /// The other one is not asked.
+    Forced,
+    /// The same, with what was before a copy.
+    ToSafetyCopy,
+}
+
 impl Ledger {
     /// The creation of a pair is called.
     pub fn pair_begins(&mut self, spec: &PairSpec) {
@@ -157,11 +168,16 @@ impl Ledger {
 
     /// A failover of a pair and its group is called. By force: what it takes along is what was there when the pair was
     /// last seen synchronized, or later.
-    pub fn failover_begins(&mut self, names: &[String], to: Site, force: bool) {
+    pub fn failover_begins(&mut self, names: &[String], to: Site, takeover: Takeover) {
+        let force = takeover != Takeover::Planned;
         let now = self.history.tick();
         let floors = names.iter().map(|name| self.pairs.get(name).and_then(|pair| pair.floor));
-        // Of a group, when the last of them was.
-        let floor = floors.collect::<Option<Vec<_>>>().and_then(|floors| floors.into_iter().max());
+        let floors = floors.collect::<Option<Vec<_>>>();
+        // Of a group, when the last of them was; but its safety copies are of before the copy that has made one of them whole.
+        let floor = floors.and_then(|floors| {
+            let floors = floors.into_iter();
+            if takeover == Takeover::ToSafetyCopy { floors.min() } else { floors.max() }
+        });
         let cut = self.begin_move(names, to, if force { floor.unwrap_or(now) } else { now });
         if let (Some(cut), true, None) = (cut, force, floor) {
             self.history.blur_cut(cut);
@@ -351,7 +367,7 @@ mod tests {
         for (to, device) in [(Site::B, "e0"), (Site::A, "d0"), (Site::B, "e0")] {
             let since = ledger.history.tick();
             assert!(ledger.stands_by(device, since).is_some());
-            ledger.failover_begins(&names, to, false);
+            ledger.failover_begins(&names, to, Takeover::Planned);
             ledger.failover_ended(&names, to, false, true, false);
             assert!(read(&mut ledger, device, &[0; 512]).is_err());
             read(&mut ledger, device, &last).unwrap();
@@ -379,7 +395,7 @@ mod tests {
             }
             let call = ledger.history.tick();
             ledger.pair_seen("p0", call, true);
-            ledger.failover_begins(&names, Site::B, true);
+            ledger.failover_begins(&names, Site::B, Takeover::Forced);
             ledger.failover_ended(&names, Site::B, true, true, false);
             assert_eq!(read(&mut ledger, "e0", &[0; 512]).is_err(), flushed || linked_again);
             if flushed || linked_again {
@@ -396,13 +412,13 @@ mod tests {
         let call = ledger.history.tick();
         ledger.pair_seen("p0", call, true);
         let alone = write(&mut ledger, "d0");
-        ledger.failover_begins(&names, Site::B, true);
+        ledger.failover_begins(&names, Site::B, Takeover::Forced);
         ledger.failover_ended(&names, Site::B, true, true, false);
         read(&mut ledger, "e0", &first).unwrap();
         read(&mut ledger, "d0", &alone).unwrap();
         let other = write(&mut ledger, "e0");
         ledger.reunited("p0", Site::B);
-        ledger.failover_begins(&names, Site::A, false);
+        ledger.failover_begins(&names, Site::A, Takeover::Planned);
         ledger.failover_ended(&names, Site::A, false, true, false);
         assert!(read(&mut ledger, "d0", &alone).is_err());
         read(&mut ledger, "d0", &other).unwrap();
