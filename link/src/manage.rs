@@ -577,8 +577,8 @@ pub enum DeviceInfoKind {
     },
     /// Has pointers.
     Virtual {
-        /// The session that it shows.
-        session: Option<u32>,
+        /// The sessions that it shows: none, one, or that of each part, in the order of its bytes.
+        shows: Vec<u32>,
     },
 }
 

@@ -359,7 +359,8 @@ impl Firmware {
                 sessions: self.tables.sessions_of(id).count() as u32,
             },
             DeviceKind::Virtual => {
-                DeviceInfoKind::Virtual { session: self.tables.session_shown_by(id).map(|session| session.0) }
+                let shows = self.tables.sessions_shown_by(id).iter().map(|session| session.0).collect();
+                DeviceInfoKind::Virtual { shows }
             }
         };
         DeviceInfo {

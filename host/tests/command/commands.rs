@@ -13,7 +13,7 @@ pub fn device(name: &str) -> DeviceInfo {
 }
 
 fn virtual_device(name: &str) -> DeviceInfo {
-    let kind = DeviceInfoKind::Virtual { session: None };
+    let kind = DeviceInfoKind::Virtual { shows: Vec::new() };
     DeviceInfo { id: 2, name: name.to_owned(), size_bytes: 0, kind, online: true, reserved: false }
 }
 
@@ -238,7 +238,7 @@ fn json_is_that_of_the_library() {
         (
             "device list --json",
             Answer::Devices(vec![device("db"), virtual_device("v")]),
-            r#"[{"id":1,"name":"db","size_bytes":10737418240,"kind":{"kind":"standard","pool":"main","sessions":1},"online":true},{"id":2,"name":"v","size_bytes":0,"kind":{"kind":"virtual","session":null},"online":true}]"#,
+            r#"[{"id":1,"name":"db","size_bytes":10737418240,"kind":{"kind":"standard","pool":"main","sessions":1},"online":true},{"id":2,"name":"v","size_bytes":0,"kind":{"kind":"virtual","shows":[]},"online":true}]"#,
         ),
         (
             "--json session register db",

@@ -95,7 +95,7 @@ fn an_establish_that_fails_says_where_and_what_is_left() {
                         id: 2,
                         name,
                         size_bytes: 0,
-                        kind: twintrack_host::manage::DeviceInfoKind::Virtual { session: None },
+                        kind: twintrack_host::manage::DeviceInfoKind::Virtual { shows: Vec::new() },
                         online: true,
                         reserved: false,
                     }))

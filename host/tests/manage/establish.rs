@@ -150,7 +150,7 @@ impl Model {
     fn device(&self, name: &str) -> Result<Answer, RefusalCode> {
         let &is_virtual = self.devices.get(name).ok_or(RefusalCode::NotFound)?;
         let kind = if is_virtual {
-            DeviceInfoKind::Virtual { session: None }
+            DeviceInfoKind::Virtual { shows: Vec::new() }
         } else {
             DeviceInfoKind::Standard { pool: "main".to_owned(), sessions: 0 }
         };

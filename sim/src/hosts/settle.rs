@@ -62,8 +62,11 @@ impl Host {
         for device in devices {
             let kind = match &device.kind {
                 DeviceInfoKind::Standard { sessions, .. } => format!("standard, {sessions} sessions"),
-                DeviceInfoKind::Virtual { session: Some(session) } => format!("virtual, shows {session}"),
-                DeviceInfoKind::Virtual { session: None } => "virtual".to_owned(),
+                DeviceInfoKind::Virtual { shows } if shows.is_empty() => "virtual".to_owned(),
+                DeviceInfoKind::Virtual { shows } => {
+                    let shows: Vec<_> = shows.iter().map(u32::to_string).collect();
+                    format!("virtual, shows {}", shows.join(", "))
+                }
             };
             let state = if device.online { "online" } else { "offline" };
             note!(timeline, "table", "device {} {} bytes, {kind}, {state}", device.name, device.size_bytes);

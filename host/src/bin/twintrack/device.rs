@@ -10,6 +10,9 @@ use crate::failure::Failure;
 use crate::table::{Side, Table};
 use twintrack_link::size;
 
+/// Sessions that a row of the table names.
+const SHOWN_MAX: usize = 3;
+
 /// Commands on devices.
 #[derive(Debug, Subcommand)]
 pub enum DeviceCommand {
@@ -141,7 +144,7 @@ pub fn table(devices: &[DeviceInfo]) -> Table<6> {
     for device in devices {
         let (kind, pool, sessions) = match &device.kind {
             DeviceInfoKind::Standard { pool, sessions } => ("standard", pool.as_str(), sessions.to_string()),
-            DeviceInfoKind::Virtual { session } => ("virtual", "-", shown(*session)),
+            DeviceInfoKind::Virtual { shows } => ("virtual", "-", shown(shows, SHOWN_MAX)),
         };
         table.row([
             device.name.clone(),
@@ -165,9 +168,9 @@ fn facts(device: &DeviceInfo, nbd_uri: Option<String>) -> Table<2> {
             facts.fact("pool", pool);
             facts.fact("sessions", sessions.to_string());
         }
-        DeviceInfoKind::Virtual { session } => {
+        DeviceInfoKind::Virtual { shows } => {
             facts.fact("kind", "virtual");
-            facts.fact("session", shown(*session));
+            facts.fact("shows", shown(shows, usize::MAX));
         }
     }
     facts.fact("size", format!("{} ({} bytes)", size_of(device), device.size_bytes));
@@ -178,8 +181,16 @@ fn facts(device: &DeviceInfo, nbd_uri: Option<String>) -> Table<2> {
     facts
 }
 
-fn shown(session: Option<u32>) -> String {
-    session.map_or_else(|| "-".to_owned(), |id| SessionId(id).to_string())
+/// The sessions of a virtual device, so many at most by name.
+fn shown(sessions: &[u32], most: usize) -> String {
+    if sessions.is_empty() {
+        return "-".to_owned();
+    }
+    let named: Vec<_> = sessions.iter().take(most).map(|id| SessionId(*id).to_string()).collect();
+    match sessions.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }
 
 /// A virtual device that was never related has none.
@@ -199,7 +210,7 @@ fn hosts(device: &DeviceInfo) -> &'static str {
 mod tests {
     use super::*;
 
-    fn devices() -> [DeviceInfo; 3] {
+    fn devices() -> [DeviceInfo; 4] {
         let device = |id, name: &str, size_bytes, kind, online| DeviceInfo {
             id,
             name: name.to_owned(),
@@ -211,24 +222,26 @@ mod tests {
         let standard = DeviceInfoKind::Standard { pool: "main".to_owned(), sessions: 2 };
         [
             device(1, "db", 10 << 30, standard, true),
-            device(2, "db-monday", 10 << 30, DeviceInfoKind::Virtual { session: Some(4) }, false),
-            device(3, "spare", 0, DeviceInfoKind::Virtual { session: None }, true),
+            device(2, "db-monday", 10 << 30, DeviceInfoKind::Virtual { shows: vec![4] }, false),
+            device(3, "spare", 0, DeviceInfoKind::Virtual { shows: Vec::new() }, true),
+            device(4, "parts", 5 << 20, DeviceInfoKind::Virtual { shows: (5..10).collect() }, true),
         ]
     }
 
     #[test]
     fn devices_are_shown_in_a_table() {
         insta::assert_snapshot!(table(&devices()), @r#"
-        NAME       KIND        SIZE  POOL  SESSIONS  HOSTS
-        db         standard  10 GiB  main  2         online
-        db-monday  virtual   10 GiB  -     ses-4     offline
-        spare      virtual        -  -     -         online
+        NAME       KIND        SIZE  POOL  SESSIONS                        HOSTS
+        db         standard  10 GiB  main  2                               online
+        db-monday  virtual   10 GiB  -     ses-4                           offline
+        spare      virtual        -  -     -                               online
+        parts      virtual    5 MiB  -     ses-5, ses-6, ses-7 and 2 more  online
         "#);
     }
 
     #[test]
     fn one_device_is_shown_exactly() {
-        let [db, monday, spare] = devices();
+        let [db, monday, spare, parts] = devices();
         let uri = "nbd+unix:///db?socket=/srv/a/nbd.sock".to_owned();
         insta::assert_snapshot!(facts(&db, Some(uri)), @r#"
         name      db
@@ -241,20 +254,28 @@ mod tests {
         nbd       nbd+unix:///db?socket=/srv/a/nbd.sock
         "#);
         insta::assert_snapshot!(facts(&monday, None), @r#"
-        name     db-monday
-        id       dev-2
-        kind     virtual
-        session  ses-4
-        size     10 GiB (10737418240 bytes)
-        hosts    offline
+        name   db-monday
+        id     dev-2
+        kind   virtual
+        shows  ses-4
+        size   10 GiB (10737418240 bytes)
+        hosts  offline
         "#);
         insta::assert_snapshot!(facts(&spare, None), @r#"
-        name     spare
-        id       dev-3
-        kind     virtual
-        session  -
-        size     - (0 bytes)
-        hosts    online
+        name   spare
+        id     dev-3
+        kind   virtual
+        shows  -
+        size   - (0 bytes)
+        hosts  online
+        "#);
+        insta::assert_snapshot!(facts(&parts, None), @r#"
+        name   parts
+        id     dev-4
+        kind   virtual
+        shows  ses-5, ses-6, ses-7, ses-8, ses-9
+        size   5 MiB (5242880 bytes)
+        hosts  online
         "#);
     }
 }
