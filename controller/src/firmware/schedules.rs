@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{CommandError, ScheduleId, ScheduleRecord};
 use twintrack_link::manage::{Answer, ScheduleInfo};
 
@@ -116,6 +117,9 @@ impl Firmware {
     /// When a schedule is due, in the time of `now`; `None`: the wall time is not known yet.
     fn due_at(&self, record: &ScheduleRecord) -> Option<Duration> {
         let wall_ms = self.wall_ms();
+        if planted(Defect::MissedRunForgotten) && record.next_ms + 2 < wall_ms {
+            return None;
+        }
         (wall_ms > 0).then(|| self.now + Duration::from_millis(record.next_ms.saturating_sub(wall_ms)))
     }
 }

@@ -5,6 +5,7 @@
 
 use super::{CopyStatus, PairCommand};
 use crate::command::CommandError;
+use crate::defect::{Defect, planted};
 use crate::ids::{CopyId, DeviceId, ScheduleId, UnitSeq};
 use crate::records::Change;
 use crate::tables::Tables;
@@ -109,7 +110,9 @@ impl Tables {
         let pair = self.pair_of_run(id)?;
         let next = self.schedules.get(&id).cloned().and_then(|record| record.after(wall_ms));
         let mut changes = self.copy_changes(pair, PairCommand::Copy, false, wall_ms)?;
-        changes.push(Change::Schedule(id, next));
+        if !planted(Defect::RunRepeated) {
+            changes.push(Change::Schedule(id, next));
+        }
         Ok(self.put(changes, &[]))
     }
 

@@ -17,6 +17,7 @@ impl Host {
     pub(super) async fn local_act(&self, act: &LocalAct) {
         let (LocalAct::Create { primary, secondary, .. }
         | LocalAct::Copy { primary, secondary }
+        | LocalAct::CopyAt { primary, secondary, .. }
         | LocalAct::Resync { primary, secondary }
         | LocalAct::Pace { primary, secondary, .. }
         | LocalAct::CopyBack { primary, secondary, .. }
@@ -45,6 +46,7 @@ impl Host {
                 self.local_command(secondary, Coupling::Gone, Coupling::Paired, call).await;
             }
             LocalAct::Copy { .. } => self.local_copy(primary, secondary).await,
+            LocalAct::CopyAt { in_ms, .. } => self.copy_at(primary, secondary, *in_ms).await,
             LocalAct::CopyBack { before, .. } => self.copy_back(primary, secondary, before.as_deref()).await,
             LocalAct::Resync { .. } => {
                 let call = self.array.pair_resync(&first, &second);
@@ -162,7 +164,7 @@ impl Host {
         }
     }
 
-    fn local_told<T>(&self, secondary: &str, told: &Told<T>, to: Coupling) {
+    pub(super) fn local_told<T>(&self, secondary: &str, told: &Told<T>, to: Coupling) {
         let mut ledger = self.shared.ledger();
         let Some(pair) = ledger.locals.get_mut(secondary) else { return };
         match told {

@@ -13,6 +13,7 @@ mod operator;
 mod pairs;
 mod reports;
 mod restore;
+mod scheduled;
 mod settle;
 
 use std::cell::{Cell, RefCell, RefMut};

@@ -31,6 +31,8 @@ pub(super) struct Draft {
     pub(super) far_tracks: u64,
     /// How many tracks the first pool has, if that does not follow from the devices.
     pub(super) store_tracks: Option<u64>,
+    /// Whether that is less than may be written.
+    pub(super) is_tight: bool,
     /// Pairs that are there from the beginning.
     pub(super) pairs: Vec<PairSpec>,
     /// Virtual devices.
@@ -144,6 +146,7 @@ impl Draft {
             far: Vec::new(),
             far_tracks: 0,
             store_tracks: None,
+            is_tight: scenario == Scenario::Full,
             pairs: Vec::new(),
             virtuals: Vec::new(),
             tasks: Vec::new(),
@@ -170,6 +173,7 @@ impl Draft {
             far: Vec::new(),
             far_tracks: 0,
             store_tracks: None,
+            is_tight: false,
             pairs: Vec::new(),
             virtuals: Vec::new(),
             tasks: Vec::new(),
@@ -339,6 +343,7 @@ impl Draft {
             arrays: 1 + u8::from(self.scenario.is_some_and(Scenario::is_remote)),
             stores,
             far_stores,
+            may_fill: self.is_tight,
             when_full: WhenFull::default(),
             disk,
             tears: dice.chance(600),
@@ -378,7 +383,7 @@ impl Draft {
         let dice = &mut self.dice;
         let (tracks, count) = match self.scenario {
             _ if self.store_tracks.is_some() => (self.store_tracks.unwrap_or(0), 1),
-            Some(Scenario::Full) => (tracks * dice.between(5, 14) / 10 + 3, dice.between(1, 2)),
+            Some(_) if self.is_tight => (tracks * dice.between(5, 14) / 10 + 3, dice.between(1, 2)),
             None => (tracks + 64, dice.between(1, 2)),
             // Room is used again soon.
             Some(_) if self.temper == Temper::Relay => (tracks * 3 + 6, 1),

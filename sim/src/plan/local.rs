@@ -17,6 +17,8 @@ pub enum LocalAct {
     Create { primary: String, secondary: String, pace: PairPace },
     /// *Copy* (C4).
     Copy { primary: String, secondary: String },
+    /// A schedule has it copied in so many ms, once (C8).
+    CopyAt { primary: String, secondary: String, in_ms: u64 },
     /// *Re-synchronize* (C5).
     Resync { primary: String, secondary: String },
     /// Another pace (C6).
@@ -70,7 +72,9 @@ impl LocalAct {
     pub fn title(&self) -> Option<String> {
         match self {
             Self::Create { secondary, .. } => Some(format!("pair {secondary}")),
-            Self::Copy { secondary, .. } => Some(format!("copy {secondary}")),
+            Self::Copy { secondary, .. } | Self::CopyAt { secondary, .. } => {
+                Some(format!("copy {secondary}"))
+            }
             Self::Resync { secondary, .. } => Some(format!("resync {secondary}")),
             Self::Delete { secondary, .. } => Some(format!("unpair {secondary}")),
             Self::CopyBack { secondary, .. } => Some(format!("copy back {secondary}")),
@@ -109,6 +113,28 @@ pub(super) fn add_pool(draft: &mut Draft, seed: u64) {
             draft.faults.push(Fault::Disk { at_ms, disk: "far0".into(), fault }.into());
         }
     }
+}
+
+/// In some plans the clock has some of the copies made.
+pub(super) fn schedule(draft: &mut Draft, seed: u64) {
+    let mut dice = Dice::new(seed, "schedules");
+    if !dice.chance(350) {
+        return;
+    }
+    for op in draft.tasks.iter_mut().flat_map(|task| &mut task.ops) {
+        if let Act::Local(LocalAct::Copy { primary, secondary }) = &op.act
+            && dice.chance(350)
+        {
+            let (primary, secondary) = (primary.clone(), secondary.clone());
+            let in_ms = dice.between(2, 150);
+            op.act = Act::Local(LocalAct::CopyAt { primary, secondary, in_ms });
+        }
+    }
+}
+
+/// In some plans with one pool there is not room for all: copies by reference end there all the same.
+pub(super) fn make_tight(draft: &mut Draft, seed: u64) {
+    draft.is_tight = draft.far_tracks == 0 && Dice::new(seed, "room").chance(250);
 }
 
 /// Devices of the sizes of those there are, and a task for each that pairs it with one, again and again.

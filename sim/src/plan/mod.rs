@@ -70,6 +70,9 @@ pub struct WorldSpec {
     /// Those of its second pool; none: there is one pool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub far_stores: Vec<StoreSpec>,
+    /// Whether a pool may run full: room for less than hosts may write.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub may_fill: bool,
     /// What the pool does when it runs full.
     #[serde(default, skip_serializing_if = "is_default")]
     pub when_full: WhenFull,

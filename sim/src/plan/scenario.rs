@@ -135,11 +135,13 @@ pub fn generate(scenario: Scenario, seed: u64) -> Plan {
     faults::add(&mut draft, &swarm);
     if scenario == Scenario::Local {
         local::add_pool(&mut draft, seed);
+        local::make_tight(&mut draft, seed);
+        local::schedule(&mut draft, seed);
     }
     parts::add(&mut draft, seed);
     let mut plan = draft.finish();
     // Of dice of its own, so that both policies meet the same plans.
-    if scenario == Scenario::Full && Dice::new(seed, "when full").chance(500) {
+    if plan.world.may_fill && Dice::new(seed, "when full").chance(500) {
         plan.world.when_full = WhenFull::RefuseWrites;
     }
     plan

@@ -98,7 +98,7 @@ impl World {
         let wires = Wires::new(powers, world.chop_bytes, plan.seed, timeline.clone());
         let excuses = Excuses {
             disks: plan.has_disk_faults(),
-            full: plan.scenario == "full" || plan.has_disk_faults(),
+            full: world.may_fill || plan.has_disk_faults(),
             connections: !plan.faults.is_empty(),
             when_full: world.when_full,
         };
