@@ -106,7 +106,7 @@ defects! {
     MoveUnlanded "move-unlanded" "C7: the entry of a track that is moved to another pool changes before its data are there";
     MovedPointerAhead "moved-pointer-ahead" "C3: the copy pointer is noted ahead of tracks that are not moved";
     MissedRunForgotten "missed-run-forgotten" "C8: a copy that was due while the array was down is not made up for";
-    RunRepeated "run-repeated" "C8: a copy that a schedule has made stays due";
+    RunRepeated "run-repeated" "C8: a copy that a schedule has made is made again";
     SecondPartLost "second-part-lost" "D19: of several parts of a device only the first one keeps old tracks";
     TailNotZeroed "tail-not-zeroed" "what lies behind the end of a device is not zeros when it grows";
 }

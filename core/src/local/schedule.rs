@@ -108,11 +108,15 @@ impl Tables {
     pub fn run_schedule(&mut self, id: ScheduleId, wall_ms: u64) -> Result<UnitSeq, CommandError> {
         self.check_run(id)?;
         let pair = self.pair_of_run(id)?;
-        let next = self.schedules.get(&id).cloned().and_then(|record| record.after(wall_ms));
+        let record = self.schedules.get(&id).cloned();
+        let next = match record {
+            Some(record) if planted(Defect::RunRepeated) => {
+                Some(ScheduleRecord { next_ms: wall_ms + 40, ..record })
+            }
+            record => record.and_then(|record| record.after(wall_ms)),
+        };
         let mut changes = self.copy_changes(pair, PairCommand::Copy, false, wall_ms)?;
-        if !planted(Defect::RunRepeated) {
-            changes.push(Change::Schedule(id, next));
-        }
+        changes.push(Change::Schedule(id, next));
         Ok(self.put(changes, &[]))
     }
 
