@@ -33,6 +33,16 @@ fn a_plan_makes_one_run() {
     }
 }
 
+/// A planned failover of a group whose pairs were made on the link that is up, while hosts write: all of them go on, and
+/// nobody is told that the other array has no such pair (failover 4925).
+#[test]
+fn a_group_that_changes_hands_goes_on_as_one() {
+    let timeline = common::timeline("pair-group-takeover");
+    assert!(!timeline.contains("was removed there"), "{timeline}");
+    let (_, after) = timeline.split_once("RemoteFailover { device: \"d0\"").expect("it is taken back");
+    assert!(after.contains("p0 at a: Synchronized"), "{after}");
+}
+
 /// F3: snapshots of a group on both arrays, while hosts write. When the other array loses its power before it has its part,
 /// there is none, and who asks again hears the same (F2).
 #[test]

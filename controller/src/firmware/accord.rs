@@ -28,6 +28,8 @@ pub(super) struct Accord {
     /// It has been told. What follows from both is said after it: the other side would not know what to make of it before.
     said: bool,
     theirs: BTreeMap<PairId, PairState>,
+    /// Pairs whose other half has ended since.
+    ended: BTreeSet<PairId>,
     /// All their states are in.
     told: bool,
     /// Sets of tracks that are still to come.
@@ -159,14 +161,18 @@ impl Firmware {
         accord.is_some_and(|accord| accord.said && accord.told)
     }
 
-    /// Whether a peer has told its states, and knows nothing of a pair that is ready here.
+    /// Whether a peer has told its states, and knows nothing of a pair that is ready here, or no more.
     pub(super) fn is_lost(&self, pair: PairId) -> bool {
         let Some(record) = self.tables.pair(pair).filter(|record| record.stage == Stage::Ready) else {
             return false;
         };
         let accord = self.links.up(record.peer).and_then(|link| self.accords.get(&link));
-        !self.is_agreed(pair)
-            && accord.is_some_and(|accord| accord.told && !accord.theirs.contains_key(&pair))
+        // One that was made since, on this link, was told by neither.
+        let is_missing = |accord: &Accord| {
+            let ready = accord.ours.get(&pair).is_some_and(|ours| ours.stage == Stage::Ready);
+            accord.ended.contains(&pair) || ready && !accord.theirs.contains_key(&pair)
+        };
+        !self.is_agreed(pair) && accord.is_some_and(|accord| accord.told && is_missing(accord))
     }
 
     /// The other side's states.
@@ -352,6 +358,7 @@ impl Firmware {
     pub(super) fn forget_state(&mut self, link: LinkId, pair: PairId) {
         if let Some(accord) = self.accords.get_mut(&link) {
             accord.theirs.remove(&pair);
+            accord.ended.insert(pair);
         }
     }
 
@@ -414,6 +421,9 @@ impl Firmware {
         // What the arrays have noticed themselves before they had agreed no longer holds it up. The other side hears of that
         // when a copy begins.
         let healed = role == Role::Owner && self.tables.agreed(pair).is_some();
+        if healed {
+            self.heal_group(link, pair);
+        }
         let current = self.tables.pair(pair).map(|record| record.lineage.current());
         let standing = self.standing(pair);
         standing.stop_copying();
@@ -424,6 +434,17 @@ impl Firmware {
         standing.vouched = role == Role::Owner;
         self.look_at_copy(pair);
         self.crowd_again();
+    }
+
+    /// Who takes over agrees pair by pair, and a write to one of a group that is not agreed yet holds up those that are:
+    /// they go on with it.
+    fn heal_group(&mut self, link: LinkId, pair: PairId) {
+        for mate in self.tables.group_of(pair) {
+            let serves = self.tables.pair(mate).is_some_and(|record| record.role == Role::Owner);
+            if serves && self.agreed_link(mate) == Some(link) && self.tables.agreed(mate).is_some() {
+                self.look_at_copy(mate);
+            }
+        }
     }
 
     /// A link is gone: so is what was agreed on it.

@@ -155,8 +155,12 @@ impl Host {
             return;
         }
         let device = {
-            let ledger = self.shared.ledger();
-            let Some(pair) = ledger.pairs.get(name).filter(|pair| pair.exists.surely(&true)) else { return };
+            let mut ledger = self.shared.ledger();
+            let Some(pair) = ledger.pairs.get_mut(name).filter(|pair| pair.exists.surely(&true)) else {
+                return;
+            };
+            // Its policy may be that the flush fails then.
+            pair.calm &= !pair.spec.freeze;
             pair.spec.device(*pair.serves.latest()).to_string()
         };
         self.finish_one(Act::Flush { device }).await;
