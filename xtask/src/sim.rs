@@ -21,7 +21,7 @@ const TRACE_SEEDS: u64 = 40;
 const DEFECT_SEEDS: u64 = 200;
 /// Runs that shrinking a plan may take.
 const SHRINK_RUNS: u64 = 600;
-/// Failures that are told one by one.
+/// Failures that are told with what was found; of others only what replays them.
 const FAILURES_TOLD: usize = 20;
 
 /// What `cargo xtask sim` takes.
@@ -142,11 +142,15 @@ fn runs(simulator: &Path, known: &Value, options: &Options) -> Result<bool, Stri
             time(wall_ms),
             totals.simulated_ms() / wall_ms
         );
-        for ran in failed.iter().take(FAILURES_TOLD) {
+        let (first, more) = failed.split_at(failed.len().min(FAILURES_TOLD));
+        for ran in first {
             tell(ran, options);
         }
-        if failed.len() > FAILURES_TOLD {
-            println!("\n… and {} more", failed.len() - FAILURES_TOLD);
+        if !more.is_empty() {
+            println!("\n… and {} more:", more.len());
+        }
+        for ran in more {
+            println!("{}", replay(ran));
         }
     }
     if options.shrink {

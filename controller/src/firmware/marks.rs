@@ -22,9 +22,12 @@ use super::{Firmware, Work};
 const CLEAN_EVERY: Duration = Duration::from_secs(5);
 /// Marks that one unit cleans.
 const CLEANED_MAX: usize = 1024;
-/// Regions ahead of a copy into the half here whose marks are made in one unit: so many at most are sent again after a
-/// crash that need not be.
-const AHEAD: u32 = 32;
+/// Regions ahead of a copy into the half here that are marked: so far it can go while what it has written is synced and the
+/// marks are committed. So many at most are sent again after a crash that need not be.
+const AHEAD: u32 = 64;
+/// How many of them are marked in one unit. With each, what was copied since the one before becomes durable, which keeps the
+/// disk busy while the copy goes on, and leaves it little to do in the end.
+const AT_A_TIME: u32 = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -76,11 +79,11 @@ impl Firmware {
     }
 
     /// A region is about to be written by what comes from the peer. A copy into the half here goes up through the device:
-    /// the marks of the regions that come next are made together, and before it is there, else it would stand still at
-    /// each of them for a sync and a commit.
+    /// the marks of regions that come next are made together, and well before it is there, else it would stand still for
+    /// their sync and commit.
     pub(super) fn mark_ahead(&mut self, pair: PairId, region: RegionNo) {
         let is_copied = self.tables.pair(pair).is_some_and(|record| !record.complete);
-        let near = RegionNo(region.0.saturating_add(AHEAD / 2));
+        let near = RegionNo(region.0.saturating_add(AHEAD - AT_A_TIME));
         let is_due = self.tables.regions(pair).is_some_and(|regions| regions.unit_of(near).is_none());
         if is_copied && is_due && self.tables.mark_run(pair, region, AHEAD).is_some() {
             self.marks.note(self.now);

@@ -130,6 +130,9 @@ pub struct Binaries {
     pub command: PathBuf,
 }
 
+/// Its store, in its folder.
+const STORE: &str = "store";
+
 /// A daemon on a folder of its own.
 pub struct Array {
     folder: PathBuf,
@@ -154,7 +157,7 @@ impl Array {
             Mode::Direct => "io = \"direct\"\n",
         };
         let settings = format!(
-            "log.level = \"warn\"\n{tables}[[pool]]\nname = \"bench\"\n{io}[[pool.store]]\npath = \"store\"\nsize = \"{} MiB\"\n",
+            "log.level = \"warn\"\n{tables}[[pool]]\nname = \"bench\"\n{io}[[pool.store]]\npath = \"{STORE}\"\nsize = \"{} MiB\"\n",
             store_bytes >> 20
         );
         fs::write(array.join("twintrack.toml"), settings).map_err(|error| error.to_string())?;
@@ -183,6 +186,11 @@ impl Array {
         let mut command = Command::new(&self.command);
         command.arg("-a").arg(&self.folder).args(args);
         command
+    }
+
+    /// The file of its store.
+    pub fn store(&self) -> PathBuf {
+        self.folder.join(STORE)
     }
 
     /// Where it has its files.
