@@ -104,9 +104,12 @@ defects! {
     RestoredSessionShown "restored-session-shown" "D10: a session that a restore has used up goes on";
     PairSecondaryOpen "pair-secondary-open" "C2: hosts use a secondary that is paired and not copied";
     MoveUnlanded "move-unlanded" "C7: the entry of a track that is moved to another pool changes before its data are there";
+    MoveUntaken "move-untaken" "C7: a track is moved to another pool though another one is still to come in its place";
     MovedPointerAhead "moved-pointer-ahead" "C3: the copy pointer is noted ahead of tracks that are not moved";
     MissedRunForgotten "missed-run-forgotten" "C8: a copy that was due while the array was down is not made up for";
     RunRepeated "run-repeated" "C8: a copy that a schedule has made is made again";
+    TurnKept "turn-kept" "C8: a schedule copies to the same secondary again, though it has others";
+    MissedMadeEach "missed-made-each" "C8: each copy that was missed is made up for, one after the other";
     SecondPartLost "second-part-lost" "D19: of several parts of a device only the first one keeps old tracks";
     TailNotZeroed "tail-not-zeroed" "what lies behind the end of a device is not zeros when it grows";
 }
@@ -169,9 +172,12 @@ impl Defect {
                 | Self::RestoredSessionShown
                 | Self::PairSecondaryOpen
                 | Self::MoveUnlanded
+                | Self::MoveUntaken
                 | Self::MovedPointerAhead
                 | Self::MissedRunForgotten
                 | Self::RunRepeated
+                | Self::TurnKept
+                | Self::MissedMadeEach
         )
     }
 

@@ -76,12 +76,12 @@ impl Tables {
         Ok(self.put(vec![Change::Device(id, Some(record))], &[]))
     }
 
-    /// Removes a device that no session uses. A standard device's tracks are given back by [`Self::reclaim`]; its
+    /// Removes a device that no session uses, and the copies that end with it. A standard device's tracks are given back by [`Self::reclaim`]; its
     /// name is free at once.
     pub fn delete_device(&mut self, id: DeviceId) -> Result<UnitSeq, CommandError> {
         let mut record = self.live_device(id)?.clone();
         self.check_unpaired(id)?;
-        self.check_uncopied(id)?;
+        let copies = self.copies_that_end(id)?;
         if let Some(session) = self.session_shown_by(id) {
             return Err(CommandError::Shown { name: record.name, session });
         }
@@ -96,7 +96,9 @@ impl Tables {
             }
             DeviceKind::Virtual => Change::Device(id, None),
         };
-        let seq = self.put(vec![change], &[]);
+        let mut changes: Vec<_> = copies.into_iter().map(|copy| Change::Copy(copy, None)).collect();
+        changes.push(change);
+        let seq = self.put(changes, &[]);
         // A session that ended may have left versions behind that were kept after they were last looked at.
         self.collect_anew(id);
         Ok(seq)

@@ -130,9 +130,13 @@ impl Tables {
     }
 
     /// A track of a standard device that lies in another pool, to be copied into one of its own: the plan's blocks are those to
-    /// copy. `None`: it does not. The track must be the operation's alone.
+    /// copy. `None`: it does not. The track must be the operation's alone. If it is still to come by a later copy, its entry is
+    /// taken over first: else that could come while it is moved, and what is moved would go over it.
     pub fn plan_relocate(&mut self, place: Place) -> Result<Option<WritePlan>, WriteError> {
         let Owner::Device(id) = place.owner else { return Ok(None) };
+        if !planted(Defect::MoveUntaken) {
+            self.take_over(id, place.track);
+        }
         let Some((old, pool)) = self.devices.get(&id).map(|it| (it.table.entry(place.track), it.pool()))
         else {
             return Err(WriteError::Gone);

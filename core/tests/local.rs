@@ -10,8 +10,8 @@ mod world;
 
 use common::{Failure, Rng, campaign, cases};
 use twintrack_core::{
-    ActivateSession, CommandError, CopyStatus, DeviceId, Geometry, Owner, Pace, PairCommand, Place, PoolId,
-    RestoreItem, Tables, TrackNo,
+    ActivateSession, Change, CommandError, CopyStatus, DeviceId, Geometry, Owner, Pace, PairCommand, Place,
+    PoolId, PoolRecord, RestoreItem, StoreId, StoreRecord, Tables, TrackNo,
 };
 use world::World;
 
@@ -213,6 +213,68 @@ fn what_a_restore_must_not_break() {
     t.audit().unwrap();
 }
 
+/// An array with a second pool, and of two devices one in each.
+fn two_pools() -> (Tables, [DeviceId; 2]) {
+    let mut durable = common::formatted(&[64]);
+    let (pool, store) = (PoolId(1), StoreId(7));
+    let record = StoreRecord { name: "far".into(), pool, first: 100, tracks: 64 };
+    durable.apply(vec![Change::Pool(pool, PoolRecord { name: "far".into() }), Change::Store(store, record)]);
+    let mut t = Tables::load(Geometry::new(1 << 14).unwrap(), durable.changes()).unwrap();
+    let devices =
+        [("p", PoolId(0)), ("s", pool)].map(|(name, pool)| t.create_standard(name, pool, 1 << 20).unwrap().0);
+    (t, devices)
+}
+
+fn write_whole(t: &mut Tables, device: DeviceId, track: u32) {
+    let (place, full) = (Place { owner: Owner::Device(device), track: TrackNo(track) }, t.geometry().full());
+    let plan = t.plan_write(place, full).unwrap();
+    t.land_write(plan).unwrap();
+}
+
+/// A volume in another pool was copied to, and restored to what a session showed while its tracks were still moved there. What
+/// was to come took over a track amid its move, and the move then put back what the copy had brought. Found by `local` 338.
+#[test]
+fn a_move_does_not_go_over_what_is_still_to_come() {
+    let (mut t, [p, s]) = two_pools();
+    write_whole(&mut t, p, 3);
+    let (session, shows) = (t.register(p, None).unwrap().0, t.create_virtual("v").unwrap().0);
+    t.relate(session, shows).unwrap();
+    t.activate(&[ActivateSession { session, name: None, online: true }], None, 1).unwrap();
+    write_whole(&mut t, p, 3);
+    let place = Place { owner: Owner::Device(s), track: TrackNo(3) };
+    let wanted = t.entry(Place { owner: Owner::Session(session), track: TrackNo(3) });
+    let (id, _) = t.create_local_pair(p, s, Pace::Fast).unwrap();
+    t.begin_local_copy(id, PairCommand::Copy, true, 2).unwrap();
+    assert!(t.fill_step(id));
+    let item = RestoreItem { session, to: s, keep: false, keep_before: false, name: None, online: true };
+    t.restore(&[item], 3).unwrap();
+    let filling = t.next_filling().unwrap();
+    let plan = t.plan_relocate(place).unwrap().expect("it lies in the other pool");
+    assert!(t.fill_step(filling));
+    assert_eq!(plan.old(), wanted.unwrap(), "what is moved is what has come");
+    t.land_write(plan).unwrap();
+    t.audit().unwrap();
+}
+
+/// For what a copy has to move there may never be room. Who does not want it any more deletes the volume (F5).
+#[test]
+fn a_copy_that_only_moves_ends_with_its_target() {
+    let (mut t, [p, s]) = two_pools();
+    write_whole(&mut t, p, 0);
+    let (id, _) = t.create_local_pair(p, s, Pace::Fast).unwrap();
+    t.begin_local_copy(id, PairCommand::Copy, true, 2).unwrap();
+    let held = |t: &mut Tables, device| matches!(t.delete_device(device), Err(CommandError::InCopy { .. }));
+    assert!(held(&mut t, p) && held(&mut t, s));
+    t.delete_local_pair(id).unwrap();
+    assert!(held(&mut t, s), "entries are still to come");
+    assert!(t.fill_step(id));
+    assert!(held(&mut t, p));
+    t.delete_device(s).unwrap();
+    assert_eq!(t.copies().count(), 0);
+    t.delete_device(p).unwrap();
+    t.audit().unwrap();
+}
+
 fn array() -> (Tables, [DeviceId; 2]) {
     let durable = common::formatted(&[64]);
     let mut t = Tables::load(Geometry::new(1 << 14).unwrap(), durable.changes()).unwrap();
@@ -238,5 +300,6 @@ mod planted {
         resync_forgets ResyncForgets 50;
         other_session_restored OtherSessionRestored 50;
         restore_unnoted RestoreUnnoted 50;
+        move_untaken MoveUntaken 1000;
     }
 }

@@ -297,7 +297,23 @@ impl Tables {
         Ok(())
     }
 
-    /// Refuses what a device must not suffer while copies know it: to be deleted, or to change its size.
+    /// The copies that end with a device that is deleted: those into it that are no pair's any more and have only tracks to move
+    /// into its own pool, for which there may never be room. Refused while others know it.
+    pub(crate) fn copies_that_end(&self, device: DeviceId) -> Result<Vec<CopyId>, CommandError> {
+        let copies = self.copies_of.get(&device).into_iter().flatten().copied();
+        let ends =
+            |record: &CopyRecord| record.fill.is_none() && !record.is_pair() && record.target() == device;
+        let end = |copy| match self.copy(copy).filter(|record| ends(record)) {
+            Some(_) => Ok(copy),
+            None => {
+                let name = self.device(device).map_or_else(String::new, |device| device.name.clone());
+                Err(CommandError::InCopy { name, copy })
+            }
+        };
+        copies.map(end).collect()
+    }
+
+    /// Refuses what a device must not suffer while copies know it: to change its size.
     pub(crate) fn check_uncopied(&self, device: DeviceId) -> Result<(), CommandError> {
         match self.copies_of.get(&device).and_then(|copies| copies.first().copied()) {
             Some(copy) => {

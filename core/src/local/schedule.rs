@@ -41,9 +41,12 @@ impl ScheduleRecord {
     /// After a run at a time; `None`: there is no other.
     fn after(mut self, wall_ms: u64) -> Option<Self> {
         let every_ms = self.every_ms?;
-        let missed = wall_ms.saturating_sub(self.next_ms) / every_ms;
+        let missed =
+            if planted(Defect::MissedMadeEach) { 0 } else { wall_ms.saturating_sub(self.next_ms) / every_ms };
         self.next_ms = self.next_ms.saturating_add(every_ms.saturating_mul(missed.saturating_add(1)));
-        self.turn = (self.turn + 1) % (self.secondaries.len().max(1) as u32);
+        if !planted(Defect::TurnKept) {
+            self.turn = (self.turn + 1) % (self.secondaries.len().max(1) as u32);
+        }
         Some(self)
     }
 }

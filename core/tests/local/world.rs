@@ -112,7 +112,7 @@ impl World {
             }
             80..=84 => {
                 if let Some(id) = rng.pick(&copies) {
-                    self.relocate(id);
+                    self.relocate(id, rng.chance(50));
                 }
             }
             85..=88 => self.merge(device, track),
@@ -290,7 +290,8 @@ impl World {
         ended.iter().for_each(|id| drop(self.model.sessions.remove(id)));
     }
 
-    fn relocate(&mut self, id: CopyId) {
+    /// A move of a track, at times with a step of a fill in the midst of it.
+    fn relocate(&mut self, id: CopyId, fills: bool) {
         if !self.t.relocating().any(|it| it == id) {
             return;
         }
@@ -302,9 +303,16 @@ impl World {
                     Ok(Some(plan)) => {
                         self.copy_blocks(&plan, plan.blocks());
                         self.say(format!("{place} is moved"));
+                        let by =
+                            self.t.copies().find(|(_, copy)| copy.target() == target && copy.fill.is_some());
+                        if let Some(filling) = by.map(|(id, _)| id).filter(|_| fills) {
+                            self.t.fill_step(filling);
+                            self.say(format!("{filling} filled meanwhile"));
+                        }
                         self.t.land_write(plan).expect("it is there");
                     }
-                    Ok(None) => panic!("{place} lies in its pool"),
+                    // It was still to come, and what has come lies in its pool.
+                    Ok(None) => {}
                     Err(_) => self.commit(self.t.last_unit()),
                 }
             }
@@ -493,7 +501,7 @@ impl World {
             }
             let copies: Vec<_> = self.t.copies().map(|(id, copy)| (id, copy.is_pair())).collect();
             for (id, pair) in copies {
-                if pair { drop(self.t.delete_local_pair(id)) } else { self.relocate(id) }
+                if pair { drop(self.t.delete_local_pair(id)) } else { self.relocate(id, false) }
             }
             self.commit(self.t.last_unit());
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use twintrack_host::manage::{PairPace, PairStage};
+use twintrack_host::manage::{PairInfo, PairPace, PairStage};
 
 use super::Host;
 use super::operator::Told;
@@ -23,8 +23,10 @@ impl Host {
         | LocalAct::CopyBack { primary, secondary, .. }
         | LocalAct::Delete { primary, secondary }) = act
         else {
-            if let LocalAct::Restore { items } = act {
-                self.restore(items).await;
+            match act {
+                LocalAct::Restore { items } => self.restore(items).await,
+                LocalAct::CopyByTurns(turns) => self.rotate(turns).await,
+                _ => {}
             }
             return;
         };
@@ -65,14 +67,14 @@ impl Host {
                     pair.deleted = true;
                 }
             }
-            LocalAct::Restore { .. } => {}
+            LocalAct::Restore { .. } | LocalAct::CopyByTurns(_) => {}
         }
         self.local_settle(secondary).await;
         self.look_at_pair(primary, secondary).await;
     }
 
     /// What a pair tells to be unequal is held against what hosts wrote.
-    async fn look_at_pair(&self, primary: &str, secondary: &str) {
+    pub(super) async fn look_at_pair(&self, primary: &str, secondary: &str) {
         if self.is_paired(secondary) != Some(true) {
             return;
         }
@@ -92,7 +94,7 @@ impl Host {
     }
 
     /// What hosts have under way on the secondary ends first, and nothing new begins.
-    async fn local_begins(&self, primary: &str, secondary: &str) {
+    pub(super) async fn local_begins(&self, primary: &str, secondary: &str) {
         {
             let mut ledger = self.shared.ledger();
             ledger.changes += 1;
@@ -109,7 +111,7 @@ impl Host {
         }
     }
 
-    fn is_paired(&self, secondary: &str) -> Option<bool> {
+    pub(super) fn is_paired(&self, secondary: &str) -> Option<bool> {
         let ledger = self.shared.ledger();
         let stage = ledger.locals.get(secondary)?.stage.known().copied()?;
         Some(stage != Coupling::Gone)
@@ -175,7 +177,7 @@ impl Host {
     }
 
     /// Finds out what became of a command that was cut off, and that for good: another one is answered after it.
-    async fn local_settle(&self, secondary: &str) {
+    pub(super) async fn local_settle(&self, secondary: &str) {
         let open = self.shared.ledger().locals[secondary].stage.known().is_none();
         if open {
             self.settle().await;
@@ -240,13 +242,16 @@ impl Host {
         }
     }
 
-    /// Every copy within the array comes to its end.
+    /// Every copy within the array comes to its end, if there is room for it.
     pub(super) async fn copies_end(&self) {
         let since_ms = self.shared.timeline.now_ms();
         while self.shared.ledger().violations.is_empty() {
             self.wait_until_up().await;
             let Told::Done(pairs) = self.ask(self.array.pair_list()).await else { continue };
-            let Some(copy) = pairs.iter().find(|info| info.status == PairStage::Copying) else { return };
+            // One that finds no room says so, and goes on when there is some.
+            let stuck = |info: &PairInfo| self.shared.plan.world.may_fill && info.trouble.is_some();
+            let copying = |info: &&PairInfo| info.status == PairStage::Copying && !stuck(info);
+            let Some(copy) = pairs.iter().find(copying) else { return };
             let (now_ms, bound_ms) = (self.shared.timeline.now_ms(), self.shared.deadlines.background_ms);
             let what = format!("the copy from {} to {} ({:?})", copy.primary, copy.secondary, copy.trouble);
             let checked = check_answered_in_time(&what, since_ms, now_ms, bound_ms);

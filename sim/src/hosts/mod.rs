@@ -13,6 +13,7 @@ mod operator;
 mod pairs;
 mod reports;
 mod restore;
+mod rotation;
 mod scheduled;
 mod settle;
 

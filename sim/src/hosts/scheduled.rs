@@ -12,7 +12,7 @@ use crate::ledger::Coupling;
 use crate::oracle::Violation;
 
 /// How late a copy may be while the array is up, and says of no trouble, ms.
-const LATE_MS: u64 = 3000;
+pub(super) const LATE_MS: u64 = 3000;
 const POLL: Duration = Duration::from_millis(5);
 
 /// What an array tells of a copy that was asked for.
@@ -71,6 +71,10 @@ impl Host {
         };
         let mut ledger = self.shared.ledger();
         let Some(epoch) = made_in else {
+            if let Told::Done(_) = told {
+                let what = format_args!("the schedule of {secondary} is gone, and has not copied to it");
+                ledger.hold::<()>(Err(Violation::new("local", what)));
+            }
             if let Some(device) = ledger.devices.get_mut(secondary) {
                 device.standard = Some(before);
             }

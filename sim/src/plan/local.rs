@@ -19,6 +19,8 @@ pub enum LocalAct {
     Copy { primary: String, secondary: String },
     /// A schedule has it copied in so many ms, once (C8).
     CopyAt { primary: String, secondary: String, in_ms: u64 },
+    /// A schedule has several copied to by turns (C8).
+    CopyByTurns(Turns),
     /// *Re-synchronize* (C5).
     Resync { primary: String, secondary: String },
     /// Another pace (C6).
@@ -34,6 +36,21 @@ pub enum LocalAct {
     },
     /// *Restore* (D10 to D13), all at one instant (D8).
     Restore { items: Vec<RestoreItem> },
+}
+
+/// What a schedule with a period is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turns {
+    /// What is copied.
+    pub primary: String,
+    /// Where to, by turns.
+    pub secondaries: Vec<String>,
+    /// How long until the first copy.
+    pub in_ms: u64,
+    /// Between two of them.
+    pub every_ms: u64,
+    /// After so many the schedule is removed.
+    pub runs: u32,
 }
 
 /// One session to restore.
@@ -79,7 +96,7 @@ impl LocalAct {
             Self::Delete { secondary, .. } => Some(format!("unpair {secondary}")),
             Self::CopyBack { secondary, .. } => Some(format!("copy back {secondary}")),
             Self::Restore { items } => Some(format!("restore {}", items.first()?.session)),
-            Self::Pace { .. } => None,
+            Self::Pace { .. } | Self::CopyByTurns(_) => None,
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::build::Draft;
 use super::hot::Temper;
 use super::local::RestoreItem;
-use super::{Act, Fault, LocalAct, Op, Plan, Scenario, Task};
+use super::{Act, Fault, LocalAct, Op, Plan, Scenario, Task, Turns};
 use crate::dice::Dice;
 use crate::disk::Survival;
 use twintrack_link::manage::PairPace;
@@ -20,14 +20,17 @@ pub(super) enum Course {
     Bits,
     /// A pair is deleted while both sides are written, and the program dies before that is durable.
     Unpaired,
-    /// Copies to another pool, read, written and cut off while their tracks are moved.
+    /// Copies to another pool, read, written and cut off while their tracks are moved. That pool may be too small.
     Moves,
+    /// A schedule copies to one secondary after the other, whatever it misses (C8).
+    Turns,
 }
 
 /// The course of a seed, if its plan is one: of dice of its own, so that the other plans stay as they are.
 pub(super) fn draw(seed: u64) -> Option<Course> {
     let courses = [
-        (66, None),
+        (6, Some(Course::Turns)),
+        (60, None),
         (10, Some(Course::Vast)),
         (8, Some(Course::Bits)),
         (8, Some(Course::Unpaired)),
@@ -46,7 +49,12 @@ pub(super) fn generate(course: Course, seed: u64) -> Plan {
         Course::Vast => vast(&mut draft),
         Course::Bits => bits(&mut draft),
         Course::Unpaired => unpaired(&mut draft),
-        Course::Moves => moves(&mut draft),
+        Course::Moves => {
+            moves(&mut draft);
+            hasten(&mut draft, seed);
+            shrink_pool(&mut draft, seed);
+        }
+        Course::Turns => turns(&mut draft),
     }
     draft.finish()
 }
@@ -311,4 +319,90 @@ fn moves(draft: &mut Draft) {
         draft.faults.push(Fault::Crash { at_ms, down_ms: dice.between(1, 20), survival }.into());
     }
     draft.tasks.push(Task { host: 0, depth: 4, ops });
+}
+
+/// In some plans the restore comes while the tracks of the copy before are still moved, all of them.
+fn hasten(draft: &mut Draft, seed: u64) {
+    let mut dice = Dice::new(seed, "haste");
+    if !dice.chance(600) {
+        return;
+    }
+    let tracks = draft.standard.first().map_or(0, |(_, size)| size.div_ceil(TRACK));
+    for ops in draft.tasks.iter_mut().map(|task| &mut task.ops) {
+        let is_restore = |op: &Op| matches!(op.act, Act::Local(LocalAct::Restore { .. }));
+        let is_resync = |op: &Op| matches!(op.act, Act::Local(LocalAct::Resync { .. }));
+        let (Some(resync), Some(restore)) = (ops.iter().position(is_resync), ops.iter().position(is_restore))
+        else {
+            continue;
+        };
+        let at_once = Op { after_ms: dice.below(8), ..ops.remove(restore) };
+        // Behind the copy, which comes next.
+        ops.insert(resync + 2, at_once);
+        ops.splice(resync..resync, (0..tracks).map(|n| whole("d0", n)));
+    }
+}
+
+/// In some plans the second pool has not room for all: the copies wait there, say so, and are right all the same.
+fn shrink_pool(draft: &mut Draft, seed: u64) {
+    let mut dice = Dice::new(seed, "far room");
+    if !dice.chance(400) {
+        return;
+    }
+    let far = draft.standard.iter().filter(|(name, _)| draft.far.contains(name));
+    let tracks: u64 = far.map(|(_, size)| size.div_ceil(TRACK)).sum();
+    draft.far_tracks = tracks * dice.between(5, 20) / 10 + 2;
+    draft.is_tight = true;
+    let first: u64 = draft.standard.iter().map(|(_, size)| size.div_ceil(TRACK)).sum();
+    draft.store_tracks = Some(first * 8 + 64);
+}
+
+/// A volume is written all the time, and a schedule copies it to one of several after the other. Some runs are missed.
+fn turns(draft: &mut Draft) {
+    const EVERY_MS: u64 = 1000;
+    let (tracks, count) = (draft.dice.between(3, 8), draft.dice.between(2, 3));
+    let names: Vec<String> = (0..count).map(|n| format!("c{n}")).collect();
+    draft.standard = ["d0"]
+        .into_iter()
+        .chain(names.iter().map(String::as_str))
+        .map(|n| (n.to_owned(), tracks * TRACK))
+        .collect();
+    let dice = &mut draft.dice;
+    if dice.chance(400) {
+        draft.far = names.iter().filter(|_| dice.chance(600)).cloned().collect();
+        draft.far_tracks = draft.far.len() as u64 * tracks * 8 + 16;
+    }
+    let runs = dice.between(3, 6);
+    draft.horizon_ms = runs * EVERY_MS + 500;
+    let pace = *dice.pick(&[PairPace::Slow, PairPace::Fast]);
+    let mut ops: Vec<Op> = (0..tracks).map(|n| whole("d0", n)).collect();
+    ops.extend(names.iter().map(|name| Pair::new("d0", name).create(pace)));
+    let (in_ms, runs_made) = (dice.between(1, 300), runs as u32);
+    let by_turns = Turns {
+        primary: "d0".into(),
+        secondaries: names.clone(),
+        in_ms,
+        every_ms: EVERY_MS,
+        runs: runs_made,
+    };
+    ops.push(local(LocalAct::CopyByTurns(by_turns)));
+    for name in &names {
+        ops.extend((0..tracks).map(|n| read(name, n)));
+        ops.push(part(name, 0, dice));
+    }
+    let writes = runs * 30;
+    let io = (0..writes).map(|_| {
+        let track = dice.below(tracks);
+        let op = if dice.chance(300) { whole("d0", track) } else { part("d0", track, dice) };
+        after(dice.below(EVERY_MS / 15), op)
+    });
+    let io = io.collect();
+    for _ in 0..dice.between(0, 3) {
+        let survival = *dice.pick(&[Survival::Nothing, Survival::Mixed, Survival::Everything]);
+        let at_ms = dice.between(100, draft.horizon_ms);
+        // So long that several are missed, at times.
+        let down_ms = if dice.chance(500) { dice.between(1, 20) } else { dice.between(500, 2600) };
+        draft.faults.push(Fault::Crash { at_ms, down_ms, survival }.into());
+    }
+    draft.tasks.push(Task { host: 0, depth: 1, ops });
+    draft.tasks.push(Task { host: 1, depth: 4, ops: io });
 }

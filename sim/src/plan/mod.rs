@@ -27,7 +27,7 @@ use crate::disk::{DiskFault, Latency, Survival};
 use crate::net::{Trouble, Wires};
 use crate::site::Site;
 
-pub use local::{LocalAct, RestoreItem};
+pub use local::{LocalAct, RestoreItem, Turns};
 pub use pairs::{PairAct, PairSpec};
 pub use scenario::{Scenario, generate, generate_from_trace};
 pub use text::PlanError;
