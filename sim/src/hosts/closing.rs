@@ -179,8 +179,8 @@ impl Host {
             let stage = {
                 let ledger = self.shared.ledger();
                 let session = &ledger.sessions[&label];
-                // A copy changes a secondary, and a half that stands by, too, and the report is held against what hosts wrote.
-                if ledger.locals.contains_key(&session.standard) || ledger.is_joint(&label) {
+                // A copy changes a half that stands by, too, and the report is held against what hosts wrote.
+                if ledger.is_joint(&label) {
                     continue;
                 }
                 session.stage.clone()

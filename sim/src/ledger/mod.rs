@@ -2,9 +2,11 @@
 //! share one ledger. What they cannot know, because an answer was lost, it holds open until a listing tells.
 
 mod compare;
+mod cuts;
 mod joint;
 mod local;
 mod looks;
+mod maybe;
 mod pairs;
 mod parts;
 mod restore;
@@ -22,80 +24,10 @@ use crate::timeline::Timeline;
 pub use joint::{Joint, part};
 pub use local::{Birthplace, Claim, Coupling, LocalPair};
 pub use looks::is_same;
+pub use maybe::Maybe;
 pub use pairs::{Pair, Takeover};
 pub use parts::{Layout, Part};
 pub use restore::{Lent, Restoring};
-
-/// Something of which more than one value may be true.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Maybe<T> {
-    values: Vec<T>,
-    /// What it may be again after a crash: an array lists what it has not yet committed.
-    after_crash: Vec<T>,
-}
-
-impl<T: PartialEq> Maybe<T> {
-    /// Known, for good.
-    pub fn is(value: T) -> Self {
-        Self { values: vec![value], after_crash: Vec::new() }
-    }
-
-    /// What it is, if that is known.
-    pub fn known(&self) -> Option<&T> {
-        if let [value] = &self.values[..] { Some(value) } else { None }
-    }
-
-    /// Whether it is known to be that.
-    pub fn surely(&self, value: &T) -> bool {
-        self.known() == Some(value)
-    }
-
-    /// Whether it can be that.
-    pub fn may_be(&self, value: &T) -> bool {
-        self.values.contains(value)
-    }
-
-    /// It may be that, too.
-    pub fn also(&mut self, value: T) {
-        if !self.may_be(&value) {
-            self.values.push(value);
-        }
-    }
-
-    /// It may be that, too, if it is anything.
-    fn also_if(&mut self, value: Option<T>) {
-        if let Some(value) = value {
-            self.also(value);
-        }
-    }
-
-    /// What it was changed to last.
-    pub fn latest(&self) -> &T {
-        &self.values[self.values.len() - 1]
-    }
-
-    /// All that it may be.
-    pub fn all(&self) -> &[T] {
-        &self.values
-    }
-
-    /// A listing shows it to be that: for good, or until the array crashes at least.
-    pub fn shown(&mut self, value: T, for_good: bool) {
-        if for_good {
-            self.after_crash.clear();
-        } else if self.values.len() > 1 {
-            self.after_crash.append(&mut self.values);
-        }
-        self.values = vec![value];
-    }
-
-    /// The array crashed.
-    pub fn crashed(&mut self) {
-        for value in std::mem::take(&mut self.after_crash) {
-            self.also(value);
-        }
-    }
-}
 
 /// Where a session may stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -414,72 +346,6 @@ impl Ledger {
         }
     }
 
-    /// The activation of sessions begins: at one instant, or each at its own. From now on their virtual devices may show it.
-    pub fn cut_begins(&mut self, labels: &[String], one_instant: bool) {
-        let mut cut = None;
-        for label in labels {
-            let Some(session) = self.sessions.get(label) else { continue };
-            let Some(of) = self.devices.get(&session.standard).and_then(|device| device.standard) else {
-                continue;
-            };
-            let (site, shown_by) = (session.site, session.shown_by.latest().clone());
-            let cut = match (one_instant, cut) {
-                (true, Some(cut)) => cut,
-                _ => *cut.insert(self.history.begin_cut(site)),
-            };
-            let volume = self.history.add_volume(site, label, Origin::Snapshot(of, cut));
-            if let Some(session) = self.sessions.get_mut(label) {
-                (session.volume, session.cut) = (Some(volume), Some(cut));
-            }
-            let Some(name) = shown_by else { continue };
-            if self.is_used_up(&name) {
-                // Which of both it shows is known when the command has ended.
-                self.turning.insert(name);
-            } else if !self.is_used_by_others(&name, &self.shown_with(label))
-                && let Some(device) = self.devices.get_mut(&name)
-            {
-                // A virtual device that shows another session goes on doing so.
-                device.shows = Some(label.clone());
-            }
-        }
-    }
-
-    /// It is known what became of an activation.
-    pub fn cut_ended(&mut self, labels: &[String]) {
-        for label in labels {
-            let shown_by = self.sessions.get(label).and_then(|session| session.shown_by.latest().clone());
-            if let Some(name) = shown_by {
-                self.turning.remove(&name);
-            }
-        }
-    }
-
-    /// Whether a restore has used up a session of a virtual device, which may be gone by now.
-    fn is_used_up(&self, name: &str) -> bool {
-        self.sessions.values().any(|session| {
-            session.lent == Lent::UsedUp
-                && session.shown_by.all().iter().any(|shown_by| shown_by.as_deref() == Some(name))
-        })
-    }
-
-    /// The activation of a session is known to have happened.
-    pub fn cut_happened(&mut self, label: &str) {
-        let Some(session) = self.sessions.get(label) else { return };
-        let shown_by = session.shown_by.latest().clone();
-        if let Some(cut) = session.cut {
-            self.history.end_cut(cut);
-        }
-        if let Some(device) = shown_by.and_then(|name| self.devices.get_mut(&name)) {
-            device.shows = Some(label.into());
-        }
-    }
-
-    /// An establishment, of many calls, has ended; its last one was asked in this epoch.
-    pub fn cut_asked_in(&mut self, labels: &[String], epoch: u32) {
-        let cuts: Vec<_> = labels.iter().filter_map(|label| self.sessions.get(label)?.cut).collect();
-        cuts.into_iter().for_each(|cut| self.history.cut_asked_in(cut, epoch));
-    }
-
     /// What a device is or shows, now, or the last one of its parts; `None`: nothing that hosts could use.
     fn volume(&self, device: &str) -> Option<VolumeId> {
         // Whether it is its own or the other half's is not known.
@@ -581,23 +447,5 @@ impl Ledger {
             }
             _ => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_known_is_held_open() {
-        let mut stage = Maybe::is(Stage::Related);
-        assert!(stage.surely(&Stage::Related));
-        stage.also(Stage::Active);
-        stage.also(Stage::Active);
-        assert_eq!((stage.known(), stage.latest(), stage.all().len()), (None, &Stage::Active, 2));
-        stage.shown(Stage::Active, false);
-        assert!(stage.surely(&Stage::Active));
-        stage.crashed();
-        assert!(stage.may_be(&Stage::Related), "it was not committed");
     }
 }

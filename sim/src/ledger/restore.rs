@@ -268,7 +268,8 @@ impl Ledger {
     pub fn is_reported_whole(&self, label: &str) -> bool {
         let Some(session) = self.sessions.get(label) else { return false };
         let standard = self.devices.get(&session.standard).and_then(|device| device.standard);
-        !self.restored.contains(&session.standard)
-            || session.volume.is_some_and(|volume| self.history.source(volume) == standard)
+        let replaced =
+            self.restored.contains(&session.standard) || self.locals.contains_key(&session.standard);
+        !replaced || session.volume.is_some_and(|volume| self.history.source(volume) == standard)
     }
 }
