@@ -165,6 +165,10 @@ impl Tables {
     fn audit_copies(&self) -> Result<(), AuditError> {
         for (id, copy) in &self.copies {
             let (record, wrong) = (&copy.record, |what| Err(AuditError::Copy { copy: *id, what }));
+            let there = |device| self.standard(device).is_ok();
+            if !there(record.primary) || !there(record.secondary) {
+                return wrong("a device of it is not there");
+            }
             if !copy.to_copy.is_consistent(record.to_copy_from) {
                 return wrong("what is to copy is not what is noted");
             }

@@ -461,10 +461,12 @@ impl Tables {
         Ok(())
     }
 
-    /// Deletes the device that was made for a pair which never got ready, if nobody has made a session on it.
+    /// Deletes the device that was made for a pair which never got ready, if nobody has made a session on it, or a copy of it.
     fn delete_made(&self, record: &PairRecord) -> (Vec<Change>, Option<DeviceId>) {
         let made = record.made_device && record.stage == Stage::Creating;
-        let device = self.devices.get(&record.device).filter(|device| made && device.sessions.is_empty());
+        let copied = self.copies_of.get(&record.device).is_some_and(|copies| !copies.is_empty());
+        let device = self.devices.get(&record.device);
+        let device = device.filter(|device| made && !copied && device.sessions.is_empty());
         let Some(mut gone) = device.map(|device| device.record.clone()) else { return (Vec::new(), None) };
         if let DeviceKind::Standard { deleting, .. } = &mut gone.kind {
             *deleting = true;

@@ -8,7 +8,7 @@ use halves::{HERE, POOL, THERE, TRACK_BYTES, array, commit, generation, load, pa
 use twintrack_core::remote::{
     Half, Halt, Kinship, Mode, PAIRS_MAX, PEERS_MAX, PairRecord, Policy, Role, SAGAS_MAX, SagaResult, Stage,
 };
-use twintrack_core::{CommandError, DeviceId, PairDevice, PairId, RegionNo, Tables, TrackNo, UnitSeq};
+use twintrack_core::{CommandError, DeviceId, Pace, PairDevice, PairId, RegionNo, Tables, TrackNo, UnitSeq};
 
 fn said<T: std::fmt::Debug>(result: Result<T, CommandError>) -> String {
     result.expect_err("it is refused").to_string()
@@ -181,6 +181,22 @@ fn undoing_takes_no_more_than_was_made() {
     t.undo_pair(id).unwrap();
     assert!(!t.device(made).unwrap().is_deleting());
     t.audit().unwrap();
+}
+
+/// So does one that is the primary of a pair within the array. Once it was deleted, and at the next start the metadata counted as
+/// damaged, for a copy had a device that was not there.
+#[test]
+fn undoing_leaves_what_is_copied_from() {
+    let (mut t, mut durable, there) = array();
+    let id = t.next_pair_id();
+    let made = PairDevice::New { name: "made".into(), pool: POOL, size_bytes: 512 };
+    let (made, _) = t.create_pair(id, record(there), made).unwrap();
+    let (secondary, _) = t.create_standard("copy", POOL, 512).unwrap();
+    t.create_local_pair(made, secondary, Pace::Fast).unwrap();
+    t.undo_pair(id).unwrap();
+    assert!(!t.device(made).unwrap().is_deleting());
+    commit(&mut t, &mut durable);
+    load(&durable).audit().unwrap();
 }
 
 #[test]

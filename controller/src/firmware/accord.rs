@@ -394,6 +394,8 @@ impl Firmware {
         let both: Vec<PairId> = pairs
             .iter()
             .filter(|pair| accord.mine.contains(pair) && accord.agreed.contains(pair))
+            // While it was made durable here the other half may have ended.
+            .filter(|pair| !accord.ended.contains(pair))
             .copied()
             .collect();
         for pair in both {

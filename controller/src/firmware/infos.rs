@@ -127,6 +127,8 @@ impl Firmware {
             let why = "a person chose its safety copy: each track that changed since is put back".into();
             return (why, "hosts are let in when that has ended".into());
         }
+        let dialled =
+            format!("{}, and what changed is copied then", self.links.next_attempt(record.peer, self.now));
         let owner = record.role == Role::Owner;
         if owner && !self.is_vouched(pair) {
             return (
@@ -171,12 +173,11 @@ impl Firmware {
                 format!("a copy into this half was cut off; {}", link()),
                 "it goes on when the link is back; if the other array is out of order: `remote failover --force` says what there is to go back to",
             ),
-            (PairStatus::FailedOver, _) if record.forced => (
-                format!("a person forced it: {}; {}", self.what_may_be_lost(pair), link()),
-                "it is dialled again, and what changed is copied then",
-            ),
-            _ => (link(), "it is dialled again, and what changed is copied then"),
+            _ => (link(), &dialled),
         };
+        if owner && status == PairStatus::FailedOver && record.forced {
+            return (format!("a person forced it: {}; {why}", self.what_may_be_lost(pair)), next.into());
+        }
         (why, next.into())
     }
 }

@@ -123,6 +123,17 @@ impl Links {
         self.ways.get(&peer).map_or("it was not tried yet", |way| way.why.as_str())
     }
 
+    /// Who makes the next attempt at one, and when, in words.
+    pub(super) fn next_attempt(&self, peer: PeerId, now: Duration) -> String {
+        let Some(redial) = self.ways.get(&peer).and_then(|way| way.redial.as_ref()) else {
+            return "the other array dials".into();
+        };
+        match redial.due().map(|due| due.saturating_sub(now).as_millis().div_ceil(1000)) {
+            None | Some(0) => "it is dialled now".into(),
+            Some(seconds) => format!("it is dialled again within {seconds} s"),
+        }
+    }
+
     /// How it stands with a peer to which no link is up.
     pub(super) fn state(&self, peer: PeerId) -> LinkInfoState {
         if self.links.values().any(|link| link.peer == Some(peer)) {

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use twintrack_core::{FlushNo, PairId, PeerId, RegionNo, Role};
+use twintrack_core::{FlushNo, PairId, PeerId, RegionNo, Regions, Role};
 use twintrack_link::remote::Request;
 
 use super::durability::Waiter;
@@ -84,7 +84,12 @@ impl Firmware {
     pub(super) fn mark_ahead(&mut self, pair: PairId, region: RegionNo) {
         let is_copied = self.tables.pair(pair).is_some_and(|record| !record.complete);
         let near = RegionNo(region.0.saturating_add(AHEAD - AT_A_TIME));
-        let is_due = self.tables.regions(pair).is_some_and(|regions| regions.unit_of(near).is_none());
+        // It goes on from a region before. What is scattered is marked one by one, else many would be marked for nothing.
+        let goes_on = |regions: &Regions| {
+            region.0.checked_sub(1).is_none_or(|before| regions.unit_of(RegionNo(before)).is_some())
+        };
+        let is_due = |regions: &Regions| goes_on(regions) && regions.unit_of(near).is_none();
+        let is_due = self.tables.regions(pair).is_some_and(is_due);
         if is_copied && is_due && self.tables.mark_run(pair, region, AHEAD).is_some() {
             self.marks.note(self.now);
             // Nobody waits for it yet; who comes before it is durable waits for himself.

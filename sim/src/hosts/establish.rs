@@ -52,9 +52,12 @@ impl Host {
     pub(super) async fn establish(&self, items: &[Item]) {
         let standards: BTreeSet<_> = items.iter().map(|item| item.standard.clone()).collect();
         let standards: Vec<_> = standards.into_iter().collect();
-        self.claim(&standards, &[]).await;
+        // Of two at a time of the same parts nobody could tell which of them a listing shows.
+        let is_of_parts = items.iter().any(|item| item.part.is_some());
+        let (shared, alone) = if is_of_parts { (&[][..], &standards[..]) } else { (&standards[..], &[][..]) };
+        self.claim(shared, alone).await;
         self.establish_claimed(items).await;
-        self.shared.ledger().unclaim(&standards, &[]);
+        self.shared.ledger().unclaim(shared, alone);
     }
 
     async fn establish_claimed(&self, items: &[Item]) {

@@ -16,6 +16,7 @@ use crate::advice::Advice;
 use crate::args;
 use crate::failure::Failure;
 use crate::output::Waiting;
+use crate::table::printable;
 
 use create::CreateArgs;
 use snapshot::SnapshotArgs;
@@ -190,7 +191,10 @@ async fn fail_over(context: &Context, device: &str, force: bool) -> Result<(), F
     let waiting = Waiting::new(format!("waiting until the last writes of {device} have landed"));
     let pairs = context.array.remote_failover(device, force).await?;
     drop(waiting);
-    show_all(context, &pairs)
+    // What was lost by it.
+    let whys = || pairs.iter().map(|pair| format!("{}: {}\n", printable(&pair.device), printable(&pair.why)));
+    let said = if force { whys().collect() } else { String::new() };
+    context.output.show(&pairs[..], || format!("{}{said}", show::table(&pairs)))
 }
 
 async fn go_back(context: &Context, device: &str) -> Result<(), Failure> {
