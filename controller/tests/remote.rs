@@ -250,6 +250,22 @@ fn what_is_written_all_the_time_stays_marked() {
     assert_eq!([A, B].map(|array| dirty(&mut two, array)), [0, 0]);
 }
 
+/// What is copied here and there is marked here and there: only a copy that goes up through the device is marked ahead of.
+#[test]
+fn scattered_tracks_mark_their_regions_alone() {
+    let mut two = Two::synchronized(200 * 64);
+    two.command(A, Command::RemoteSuspend { device: "d".into(), whole_group: false, split: false }).unwrap();
+    for region in [10, 80, 150] {
+        two.write(A, 1, region * 64 * TRACK, TRACK as usize, 1);
+    }
+    two.command(A, Command::RemoteResume { device: "d".into(), whole_group: false }).unwrap();
+    two.settle();
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    let tables = two.rigs[B].firmware.tables();
+    let (pair, _) = tables.pairs().next().unwrap();
+    assert_eq!(tables.regions(pair).unwrap().count(), 3);
+}
+
 /// Planned failover and back: nothing is lost, the old side serves no more.
 #[test]
 fn failover_and_failback() {
@@ -309,8 +325,13 @@ fn a_forced_failover() {
     assert!(refused.reason.contains("--force"), "{}", refused.reason);
     two.command(B, Command::RemoteFailover { device: "e".into(), force: true }).unwrap();
     two.rigs[B].attach(2, "e");
+    let told = two.show(B, "e");
+    assert!(told.why.starts_with("a person forced it: nothing is lost"), "{}", told.why);
+    assert!(told.next.starts_with("it is dialled"), "{}", told.next);
     two.write(B, 2, TRACK, 4096, 4);
     two.flush(B, 2);
+    let told = two.show(B, "e");
+    assert!(told.why.starts_with("a person forced it: "), "{}", told.why);
     two.start(A);
     assert!(two.rigs[A].attach_error("d").is_some());
     two.wait(Duration::from_secs(20));

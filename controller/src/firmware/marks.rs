@@ -26,7 +26,7 @@ const CLEANED_MAX: usize = 1024;
 /// marks are committed. So many at most are sent again after a crash that need not be.
 const AHEAD: u32 = 64;
 /// How many of them are marked in one unit. With each, what was copied since the one before becomes durable, which keeps the
-/// disk busy while the copy goes on, and leaves it little to do in the end.
+/// disk busy while the copy goes on; what comes behind the last of them is left for the end.
 const AT_A_TIME: u32 = 16;
 
 #[derive(Debug, Default)]

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use twintrack_core::{Halt, Mode, PairId, TrackSet};
 use twintrack_link::manage::DivergedInfo;
-use twintrack_link::time::utc;
 
 use super::Firmware;
 
@@ -68,20 +67,14 @@ impl Firmware {
     }
 
     /// What a failover without the other array may have cost.
-    pub(super) fn what_may_be_lost(&self, pair: PairId) -> String {
-        let Some(record) = self.tables.pair(pair) else { return String::new() };
-        match (record.mode, record.halt) {
-            (_, Some(_)) => {
-                format!("what the other array took since {} is not here", utc(record.halted_ms))
-            }
-            (Mode::Synchronous, None) => {
+    pub(super) fn what_may_be_lost(&self, pair: PairId) -> &'static str {
+        match self.tables.pair(pair).map(|record| (record.mode, record.halt)) {
+            Some((Mode::Synchronous, None)) => {
                 "nothing is lost that hosts were told of before the link broke; what the other array took alone since then is \
                  not here"
-                    .into()
             }
-            (Mode::Adaptive, None) => {
-                "what the other array had not sent when the link broke, and took since then, is not here".into()
-            }
+            // What halts it may be of after the failover, so when it was halted says nothing of what is lost.
+            _ => "what the other array has and this one did not get is not here",
         }
     }
 }

@@ -299,20 +299,21 @@ impl World {
         match self.t.next_foreign(id, TrackNo(0)) {
             Ok(track) => {
                 let place = Place { owner: Owner::Device(target), track };
+                let fills_it =
+                    |copy: &twintrack_core::CopyRecord| copy.target() == target && copy.fill.is_some();
+                let by = self.t.copies().find(|(_, copy)| fills_it(copy)).map(|(id, _)| id);
                 match self.t.plan_relocate(place) {
                     Ok(Some(plan)) => {
                         self.copy_blocks(&plan, plan.blocks());
                         self.say(format!("{place} is moved"));
-                        let by =
-                            self.t.copies().find(|(_, copy)| copy.target() == target && copy.fill.is_some());
-                        if let Some(filling) = by.map(|(id, _)| id).filter(|_| fills) {
+                        if let Some(filling) = by.filter(|_| fills) {
                             self.t.fill_step(filling);
                             self.say(format!("{filling} filled meanwhile"));
                         }
                         self.t.land_write(plan).expect("it is there");
                     }
                     // It was still to come, and what has come lies in its pool.
-                    Ok(None) => {}
+                    Ok(None) => assert!(by.is_some(), "{place} lies in its pool"),
                     Err(_) => self.commit(self.t.last_unit()),
                 }
             }

@@ -186,6 +186,20 @@ fn commands_on_pairs_are_sent() {
     );
 }
 
+/// What a failover without the other array may have cost is told with it; a planned one costs nothing.
+#[test]
+fn a_forced_failover_says_what_it_cost() {
+    let mut forced = pair(PairStatusInfo::FailedOver);
+    forced.why = "a person forced it: what is lost".to_owned();
+    let answers = [Answer::Remotes(vec![forced])];
+    let array = Array::answers(answers.clone());
+    let said = array.run("remote failover db --force").stdout;
+    assert!(said.ends_with("\ndb: a person forced it: what is lost\n"), "{said}");
+    let array = Array::answers(answers);
+    let said = array.run("remote failover db").stdout;
+    assert!(!said.contains("what is lost"), "{said}");
+}
+
 /// The state of before the copy is chosen by one word more, and never without force.
 #[test]
 fn a_failover_to_the_safety_copy_is_sent() {
