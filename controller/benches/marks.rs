@@ -168,6 +168,7 @@ fn changes(size_bytes: u64, owed_from: TrackNo, dirty: &[u32]) -> impl Iterator<
         complete: true,
         halt: None,
         halted_ms: 0,
+        had_all_ms: 0,
         peer_boot: 1,
         owed_from,
         lacked_from: TrackNo(tracks),

@@ -424,4 +424,9 @@ pub enum CommandError {
         /// Which pair.
         pair: PairId,
     },
+    /// A way to mirror that is not there yet.
+    #[error(
+        "pairs are not mirrored asynchronously yet: choose `synchronous`, or `adaptive`, which copies in the background"
+    )]
+    NoAsynchronous,
 }

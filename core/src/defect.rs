@@ -66,6 +66,7 @@ defects! {
     FlushHereOnly "flush-here-only" "pairs: a flush of a synchronous pair does not reach the peer";
     ServesAfterRelease "serves-after-release" "pairs: who gives a volume up goes on serving it";
     ForcedUnnoted "forced-unnoted" "F4: a forced failover begins no generation, so the halves look alike";
+    LossUntold "loss-untold" "F5: who fails over by force is told that nothing is lost that was answered before that";
     CreationLeft "creation-left" "A7: half a creation that the other array does not know is left as it is";
     LackedServedHere "lacked-served-here" "A9: a track that is still to come from the peer is read as it is here";
     HaltsOneByOne "halts-one-by-one" "pairs: what the arrays notice of one pair of a group holds up that one only";
@@ -127,6 +128,7 @@ impl Defect {
                 | Self::FlushHereOnly
                 | Self::ServesAfterRelease
                 | Self::ForcedUnnoted
+                | Self::LossUntold
                 | Self::CreationLeft
                 | Self::LackedServedHere
                 | Self::HaltsOneByOne

@@ -136,6 +136,8 @@ impl Tables {
             let generation = unit.new_generation(self)?;
             let record = unit.record(self, *id);
             (record.role, record.forced) = (Role::Owner, true);
+            // What was kept is of before the copy; since when it lacks something was not noted with it.
+            record.had_all_ms = 0;
             if record.halt.is_none() {
                 // The peer has what this half is about to lose.
                 (record.halt, record.halted_ms) = (Some(Halt::Link), wall_ms);

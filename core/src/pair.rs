@@ -104,6 +104,7 @@ impl Tables {
         device: PairDevice,
     ) -> Result<(DeviceId, UnitSeq), CommandError> {
         self.known_peer(record.peer)?;
+        check_mode(record.mode)?;
         let own = id.serial == self.serial;
         if self.pairs.contains_key(&id) || (own && id != self.next_pair_id()) {
             return Err(CommandError::PairExists { pair: id });
@@ -379,6 +380,7 @@ impl Tables {
     /// When the peer gets a write. An owner begins a generation before it leaves the peer behind.
     pub fn set_mode(&mut self, id: PairId, mode: Mode) -> Result<UnitSeq, CommandError> {
         self.known_pair(id)?;
+        check_mode(mode)?;
         let mut unit = Records::new(self);
         let record = unit.record(self, id);
         record.mode = mode;
@@ -409,6 +411,11 @@ impl Tables {
     /// The peer's boot at the agreement that was just made.
     pub fn set_peer_boot(&mut self, id: PairId, boot: u32) -> Result<UnitSeq, CommandError> {
         self.change_pair(id, |record| record.peer_boot = boot)
+    }
+
+    /// Until when a half surely has what the other one had answered hosts: see [`PairRecord::had_all_ms`].
+    pub fn note_had_all(&mut self, id: PairId, wall_ms: u64) -> Result<UnitSeq, CommandError> {
+        self.change_pair(id, |record| record.had_all_ms = wall_ms)
     }
 
     /// Whoever was forced has been obeyed: the peer stopped serving.
@@ -508,6 +515,10 @@ fn event_of(halt: Halt) -> CauseEvent {
         Halt::Frozen => CauseEvent::Freeze,
         Halt::Diverged => CauseEvent::Diverge,
     }
+}
+
+fn check_mode(mode: Mode) -> Result<(), CommandError> {
+    if mode == Mode::Asynchronous { Err(CommandError::NoAsynchronous) } else { Ok(()) }
 }
 
 pub(crate) fn too_many_ids() -> CommandError {

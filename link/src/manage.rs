@@ -32,9 +32,9 @@ use thiserror::Error;
 
 pub use local::{PairCalled, PairInfo, PairPace, PairStage, Restore, ScheduleInfo};
 pub use remote::{
-    DivergedInfo, LINK_TEST_BYTES_MAX, LinkInfo, LinkInfoState, LinkTestInfo, NewDevice, PairCause, PairData,
-    PairHalf, PairLink, PairMode, PairPolicy, PairRole, PairStatusInfo, PinnedKind, RemoteInfo,
-    RemoteSnapshotInfo, SafetyCopyInfo, VerifyInfo, parse_serial, show_serial,
+    DivergedInfo, ForcedInfo, LINK_TEST_BYTES_MAX, LinkInfo, LinkInfoState, LinkTestInfo, NewDevice,
+    PairCause, PairData, PairHalf, PairLink, PairMode, PairPolicy, PairRole, PairStatusInfo, PinnedKind,
+    RemoteInfo, RemoteSnapshotInfo, SafetyCopyInfo, VerifyInfo, parse_serial, show_serial,
 };
 
 /// The path that takes commands.

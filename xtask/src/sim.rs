@@ -14,9 +14,9 @@ use crate::process;
 use crate::table::{Totals, time};
 
 /// Seeds of each scenario that a run without options takes.
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 75;
 /// Seeds of each recorded trace that a run without options takes.
-const TRACE_SEEDS: u64 = 40;
+const TRACE_SEEDS: u64 = 25;
 /// Seeds that a planted defect may need.
 const DEFECT_SEEDS: u64 = 200;
 /// Runs that shrinking a plan may take.

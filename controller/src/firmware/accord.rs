@@ -13,7 +13,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{Half, Halt, Kinship, Lineage, PairId, PeerId, RegionNo, Role, Stage, TrackNo};
+use twintrack_core::{
+    Half, Halt, Kinship, Lineage, PairId, PeerId, RegionNo, Role, Stage, TrackNo, TrackSet,
+};
 use twintrack_link::remote::{MARKS_MAX, MarkSet, Marks, Message, PairState, STATES_MAX};
 
 use super::Firmware;
@@ -152,6 +154,7 @@ impl Firmware {
             shared: record.shared,
             peer_boot: record.peer_boot,
             size_bytes: self.tables.device(record.device).map_or(0, |device| device.size_bytes),
+            owed_tracks: self.tables.owed(pair).map_or(0, TrackSet::count),
         })
     }
 
@@ -354,6 +357,12 @@ impl Firmware {
         Some(self.accords.get(&link)?.theirs.get(&pair)?.lineage.clone())
     }
 
+    /// Tracks that the other half had and this one may lack, as it was told when the link came up.
+    pub(super) fn owed_there(&self, pair: PairId) -> Option<u32> {
+        let link = self.links.up(self.tables.pair(pair)?.peer)?;
+        Some(self.accords.get(&link)?.theirs.get(&pair)?.owed_tracks)
+    }
+
     /// The other half is no more.
     pub(super) fn forget_state(&mut self, link: LinkId, pair: PairId) {
         if let Some(accord) = self.accords.get_mut(&link) {
@@ -412,7 +421,7 @@ impl Firmware {
             let _ = self.tables.set_roles(&[pair], Role::Standby, false);
         }
         let Some(record) = self.tables.pair(pair) else { return };
-        let (role, halt) = (record.role, record.halt);
+        let (role, halt, forced) = (record.role, record.halt, record.forced);
         // Of a group each half is completed once: until all are, the other array keeps what it had of all of them.
         let whole = whole && record.group.is_empty();
         if role == Role::Standby && halt != Some(Halt::Diverged) {
@@ -420,17 +429,28 @@ impl Firmware {
             self.tables.forget_owed(pair);
             self.marks_are_told(pair);
         }
+        if role == Role::Owner && forced && halt != Some(Halt::Diverged) {
+            // The other side has stopped serving, durably: from now on nobody has to be made to.
+            let _ = self.tables.clear_forced(pair);
+        }
         // What the arrays have noticed themselves before they had agreed no longer holds it up. The other side hears of that
         // when a copy begins.
         let healed = role == Role::Owner && self.tables.agreed(pair).is_some();
         if healed {
             self.heal_group(link, pair);
         }
-        let current = self.tables.pair(pair).map(|record| record.lineage.current());
+        let record = self.tables.pair(pair);
+        let current = record.map(|record| record.lineage.current());
+        let follows = whole && record.is_some_and(|record| record.role == Role::Standby && record.complete);
+        let now = self.now;
         let standing = self.standing(pair);
-        standing.stop_copying();
+        standing.stop_copying(now);
         standing.agreed = Some(link);
+        (standing.agreed_at, standing.follows) = (now, follows);
         standing.whole = current.filter(|_| whole && !healed);
+        if standing.whole.is_some() {
+            standing.behind_since = None;
+        }
         standing.copied_bytes = 0;
         // Who has given it up does not serve again before the other side says so anew.
         standing.vouched = role == Role::Owner;
@@ -452,9 +472,10 @@ impl Firmware {
     /// A link is gone: so is what was agreed on it.
     pub(super) fn end_accord(&mut self, link: LinkId) {
         self.accords.remove(&link);
+        let now = self.now;
         for standing in self.standings.values_mut().filter(|standing| standing.agreed == Some(link)) {
             standing.agreed = None;
-            standing.stop_copying();
+            standing.stop_copying(now);
         }
     }
 

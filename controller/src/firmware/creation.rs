@@ -237,6 +237,7 @@ fn record_of(peer: PeerId, create: &CreateHalf) -> PairRecord {
         complete: has,
         halt: None,
         halted_ms: 0,
+        had_all_ms: 0,
         peer_boot: 0,
         owed_from: all(serves && has),
         lacked_from: all(serves && !has),

@@ -74,8 +74,12 @@ impl Firmware {
             self.tables.pair(*pair).is_some_and(|record| record.role == Role::Owner) && self.is_vouched(*pair)
         };
         let forced: Vec<PairId> = pairs.iter().filter(|pair| !serves(pair)).copied().collect();
+        let had_all = forced.iter().map(|pair| (*pair, self.had_all_ms(*pair))).collect::<Vec<_>>();
         self.tables.set_roles(&forced, Role::Owner, true).map_err(refusal)?;
-        for pair in &forced {
+        let now = self.now;
+        for (pair, had_all_ms) in &had_all {
+            self.tables.note_had_all(*pair, *had_all_ms).map_err(refusal)?;
+            self.standing(*pair).behind_since = Some(now);
             // What this half may have or not have of the last writes goes to the other one, whatever that has.
             let dirty = self.dirty_words(*pair);
             self.tables.owe_words(*pair, &dirty);

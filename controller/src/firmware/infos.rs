@@ -96,6 +96,8 @@ impl Firmware {
             left_s,
             // Of what moves it is not known.
             since_ms: record.halt.map_or(0, |_| record.halted_ms),
+            lag_ms: self.lag_ms(pair),
+            forced: self.forced_info(pair),
             diverged: self.diverged_info(pair),
             safety_copy: self.safety_copy(pair),
         })

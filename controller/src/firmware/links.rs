@@ -143,6 +143,11 @@ impl Links {
         }
     }
 
+    /// When the last ping of a link was sent that was answered.
+    pub(super) fn ponged(&self, link: LinkId) -> Option<Duration> {
+        self.links.get(&link)?.connection.ponged()
+    }
+
     pub(super) fn round_trip(&self, peer: PeerId) -> Option<Duration> {
         self.links.get(&self.up(peer)?)?.connection.round_trip()
     }
@@ -263,6 +268,7 @@ impl Firmware {
                     self.crowd_on();
                 }
                 Happening::Note(note) => self.noted(id, note),
+                Happening::Pong { pinged } => self.ponged(id, pinged),
                 Happening::Refused(refused) => {
                     let peer = self.links.links.get(&id).and_then(|link| link.peer);
                     if let Some(peer) = peer

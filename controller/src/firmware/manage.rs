@@ -543,6 +543,7 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::CopyState { .. }
         | CommandError::InUse { .. }
         | CommandError::Filling { .. } => RefusalCode::WrongState,
+        CommandError::NoAsynchronous => RefusalCode::BadRequest,
     };
     Refusal { code, reason: error.to_string() }
 }

@@ -366,8 +366,9 @@ impl Firmware {
         let owes: Vec<_> = owes.map(|(_, pair, track)| (*pair, *track)).collect();
         let wall_ms = self.wall_ms();
         let _ = self.tables.halt_group(group, cause, wall_ms, &owes);
+        let now = self.now;
         for id in group {
-            self.standing(*id).stop_copying();
+            self.standing(*id).stop_copying(now);
             if !matches!(cause, Halt::Operator | Halt::Split | Halt::Diverged) {
                 self.heal_later(*id);
             }

@@ -374,6 +374,11 @@ impl Firmware {
         if wall_ms == 0 { 0 } else { wall_ms + (self.now - then).as_millis() as u64 }
     }
 
+    /// The wall time of a moment before now; 0: it is not known.
+    fn wall_ms_at(&self, at: Duration) -> u64 {
+        self.wall_ms().saturating_sub(self.now.saturating_sub(at).as_millis() as u64)
+    }
+
     fn next_number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers

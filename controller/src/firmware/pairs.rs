@@ -88,7 +88,8 @@ impl Firmware {
             Request::Begin { pair } => self.serve_begin(served, pair),
             Request::Complete { pair, lineage } => self.serve_complete(served, pair, &lineage),
             Request::SetMode { pair, mode } => {
-                self.for_pair(served, pair, |tables| tables.set_mode(pair, mode))
+                let done = self.tables.set_mode(pair, mode).map_err(|error| refused(&error));
+                done.and_then(|_| self.answer_durable(served, PeerAnswer::Done))
             }
             Request::Halt { pairs, halt } => {
                 for pair in pairs {
@@ -121,19 +122,6 @@ impl Firmware {
             return Ok(());
         }
         Err(unavailable())
-    }
-
-    fn for_pair<T>(
-        &mut self,
-        served: Served,
-        pair: PairId,
-        change: impl FnOnce(&mut twintrack_core::Tables) -> T,
-    ) -> Result<(), PeerError> {
-        if self.tables.pair(pair).is_none() {
-            return Err(not_found(pair));
-        }
-        change(&mut self.tables);
-        self.answer_durable(served, PeerAnswer::Done)
     }
 
     /// A2: the other half. Asked again, it is there already.

@@ -182,6 +182,7 @@ impl Firmware {
                     if ours && self.tables.pair(pair).is_some_and(|record| record.role == Role::Standby) {
                         let wall_ms = self.wall_ms();
                         let _ = self.tables.halt_group(&[pair], halt, wall_ms, &[]);
+                        self.standing(pair).follows = false;
                     }
                 }
             }

@@ -57,6 +57,16 @@ pub(super) struct Standing {
     completing: bool,
     /// The generation of which the peer has said that its half has it whole.
     pub(super) whole: Option<PairGeneration>,
+    /// Of a half that does not serve: it is what the other one is, as far as that has said.
+    pub(super) follows: bool,
+    /// When both agreed last, and when the last copy into the half here began.
+    pub(super) agreed_at: Duration,
+    pub(super) begun_at: Duration,
+    /// Up to when the half here surely has all that the other one had answered hosts. `None`: see
+    /// [`PairRecord::had_all_ms`](twintrack_core::PairRecord::had_all_ms).
+    pub(super) had_all_at: Option<Duration>,
+    /// Of a half that serves: since when the other one is behind, if that is known.
+    pub(super) behind_since: Option<Duration>,
     /// A copy into the half here was completed since both have agreed.
     pub(super) settled: bool,
     /// The peer has been told of all of the group since then.
@@ -92,15 +102,23 @@ pub(super) enum Begun {
 
 impl Standing {
     /// What is on its way counts no more: answers to it pay nothing.
-    pub(super) fn stop_copying(&mut self) {
+    pub(super) fn stop_copying(&mut self, now: Duration) {
+        self.leave_behind(now);
         self.run += 1;
         self.copying.clear();
         self.begun = Begun::No;
         self.completing = false;
-        self.whole = None;
+        self.follows = false;
         self.settled = false;
         self.group_told = false;
         self.retry_at = None;
+    }
+
+    /// The peer's half is no longer known to be whole.
+    fn leave_behind(&mut self, now: Duration) {
+        if self.whole.take().is_some() {
+            self.behind_since = Some(now);
+        }
     }
 }
 
@@ -177,21 +195,21 @@ impl Firmware {
         let owes = self.tables.next_owed(pair, TrackNo(0)).is_some_and(|track| track.0 < tracks);
         let (now, is_whole) = (self.now, self.is_whole(pair));
         let standing = self.standing(pair);
-        if standing.retry_at.is_some_and(|at| at > now) {
+        let begun = standing.begun;
+        if begun == Begun::No && (owes || !is_whole) {
+            // At once, whatever else has to wait: the peer takes it that it is what this half is, until it hears that.
+            standing.leave_behind(now);
+            standing.begun = Begun::Asked;
+            let run = standing.run;
+            self.ask(peer, Request::Begin { pair }, Asked::Begin(pair, run), fx);
+            return;
+        }
+        if begun == Begun::Asked || standing.retry_at.is_some_and(|at| at > now) {
             return;
         }
         standing.retry_at = None;
-        match standing.begun {
-            Begun::Asked => return,
-            Begun::No if owes || !is_whole => {
-                standing.whole = None;
-                standing.begun = Begun::Asked;
-                let run = standing.run;
-                self.ask(peer, Request::Begin { pair }, Asked::Begin(pair, run), fx);
-                return;
-            }
-            Begun::No => return self.fetch_some(pair),
-            Begun::Yes => {}
+        if begun == Begun::No {
+            return self.fetch_some(pair);
         }
         if !owes && standing.copying.is_empty() {
             if standing.completing || is_whole {
@@ -435,7 +453,7 @@ impl Firmware {
         standing.completing = false;
         match result {
             Ok(_) => {
-                standing.whole = Some(generation);
+                (standing.whole, standing.behind_since) = (Some(generation), None);
                 standing.begun = Begun::No;
                 self.look_at_copy(pair);
             }

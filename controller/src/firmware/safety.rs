@@ -77,6 +77,9 @@ impl Firmware {
     /// before the sender hears of it.
     pub(super) fn serve_begin(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
         self.check_standby(served, pair)?;
+        let now = self.now;
+        let standing = self.standing(pair);
+        (standing.follows, standing.begun_at) = (false, now);
         // Who copies is not halted.
         self.resume_here(pair);
         if self.tables.pair(pair).is_some_and(|record| !record.complete) {
@@ -145,6 +148,7 @@ impl Firmware {
         };
         let left = self.tables.end_copy(pair, lineage, &forget).map_err(|error| refused(&error))?;
         self.remove_safety_copies(left);
+        self.has_all(pair, served.link);
         self.answer_durable(served, PeerAnswer::Done)
     }
 

@@ -240,8 +240,14 @@ impl Rig {
 
     pub fn manage(&mut self, command: Command) -> u64 {
         self.next += 1;
-        self.step(Event::Manage { call: CallId(self.next), wall_ms: 1_000, command });
+        let wall_ms = self.wall_ms();
+        self.step(Event::Manage { call: CallId(self.next), wall_ms, command });
         self.next
+    }
+
+    /// The time of day.
+    pub fn wall_ms(&self) -> u64 {
+        1_000 + self.now.as_millis() as u64
     }
 
     /// A command, carried out whole.

@@ -102,6 +102,9 @@ pub struct PairRecord {
     pub halt: Option<Halt>,
     /// Wall time of the halt, in ms since 1970; 0: never.
     pub halted_ms: u64,
+    /// Of a half that became owner by force: wall time, by this array's clock, up to which it surely has all that the other one
+    /// had answered hosts; 0: not known. What came later may be lost.
+    pub had_all_ms: u64,
     /// The number of the peer's boot at the last agreement; 0: never. Another one later: the peer may have lost what
     /// it had not flushed.
     pub peer_boot: u32,
@@ -202,6 +205,9 @@ pub enum Mode {
     Synchronous,
     /// In the background: the track is owed.
     Adaptive,
+    /// In numbered sets, each of which it takes as a whole, in order: it is behind, and never in between. It has its place here,
+    /// in the link's protocol and in the metadata; no pair has it yet, [`Tables`](crate::Tables) refuses it.
+    Asynchronous,
 }
 
 /// What the owner does when a write of the group cannot reach the peer.
@@ -295,6 +301,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::Synchronous => "synchronous",
             Self::Adaptive => "adaptive",
+            Self::Asynchronous => "asynchronous",
         })
     }
 }

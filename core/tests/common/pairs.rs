@@ -59,6 +59,7 @@ pub fn record(peer: PeerId) -> PairRecord {
         complete: true,
         halt: None,
         halted_ms: 0,
+        had_all_ms: 0,
         peer_boot: 1,
         owed_from: TrackNo(u32::MAX),
         lacked_from: TrackNo(u32::MAX),

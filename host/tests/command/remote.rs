@@ -46,6 +46,8 @@ fn pair(status: PairStatusInfo) -> RemoteInfo {
         copied_bytes_per_s: 0,
         left_s: None,
         since_ms: 0,
+        lag_ms: Some(0),
+        forced: None,
         diverged: None,
         safety_copy: None,
     }

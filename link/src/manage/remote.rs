@@ -124,6 +124,13 @@ pub struct RemoteInfo {
     pub left_s: Option<u64>,
     /// Since when nothing moves: wall time in ms since 1970; 0: it moves.
     pub since_ms: u64,
+    /// How far the half that does not serve is behind: for how long both were not the same, in ms; 0: they are, but for writes
+    /// under way. `None`: it is not known here.
+    #[serde(default)]
+    pub lag_ms: Option<u64>,
+    /// What a failover without the other array may have cost, while that array does not know of it.
+    #[serde(default)]
+    pub forced: Option<ForcedInfo>,
     /// What a split brain is about, if there is one.
     pub diverged: Option<DivergedInfo>,
     /// What the half here can go back to while a copy into it is under way.
@@ -142,14 +149,22 @@ pub struct SafetyCopyInfo {
     pub since_ms: u64,
 }
 
+/// What a failover by force may have cost (F5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForcedInfo {
+    /// Wall time by this array's clock, in ms since 1970, up to which all is here that the other array had answered hosts: only
+    /// later writes may be lost. `None`: it is not known.
+    pub had_all_ms: Option<u64>,
+}
+
 /// What a split brain is about (F4).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DivergedInfo {
     /// Tracks that were written here since the sides parted.
     pub here_tracks: u64,
-    /// Tracks that were written there; `None`: the other array tells.
+    /// Tracks that were written there, as it said when the link came up last; `None`: it has not been up since.
     pub there_tracks: Option<u64>,
-    /// All tracks that are known here to differ, in bytes.
+    /// The most that differs, in bytes, as far as it is known here: the tracks of both.
     pub bytes: u64,
     /// When the sides parted, as far as it is known here: wall time in ms since 1970.
     pub since_ms: u64,
@@ -201,6 +216,8 @@ named! {
         Synchronous = "synchronous",
         /// In the background.
         Adaptive = "adaptive",
+        /// In numbered sets. Refused yet.
+        Asynchronous = "asynchronous",
     }
     /// What a consistency group does when a write cannot reach the other side.
     PairPolicy {
@@ -305,7 +322,7 @@ macro_rules! the_same {
 
 the_same! {
     PairHalf, Half: R1, R2;
-    PairMode, Mode: Synchronous, Adaptive;
+    PairMode, Mode: Synchronous, Adaptive, Asynchronous;
     PairPolicy, Policy: Continue, Freeze;
     PairRole, Role: Owner, Standby, Released;
     PairCause, Halt: Operator, Link, Peer, Space, Split, Frozen, Diverged;
@@ -329,6 +346,7 @@ impl From<PairMode> for Mode {
         match mode {
             PairMode::Synchronous => Self::Synchronous,
             PairMode::Adaptive => Self::Adaptive,
+            PairMode::Asynchronous => Self::Asynchronous,
         }
     }
 }

@@ -43,6 +43,11 @@ pub enum Happening {
     Told(RequestNo, Result<Answer, PeerError>),
     /// Something to know.
     Note(Note),
+    /// The peer has answered a ping.
+    Pong {
+        /// When that was sent: whatever the peer says from now on it says later.
+        pinged: Duration,
+    },
     /// The peer wants no link. It is over: close it.
     Refused(Refused),
     /// It is over: close it, once what was to be sent before is sent or cannot be.
@@ -109,9 +114,13 @@ pub struct Connection {
     /// When something was last heard and sent.
     heard: Duration,
     sent: Duration,
-    /// Of the last ping, which may not be answered.
+    /// Of the last ping, while it is not answered.
     ping: Option<(u64, Duration)>,
+    /// When that was sent, or the link began.
+    pinged: Duration,
     pings: u64,
+    /// When the last ping that was answered was sent, and how long that took.
+    ponged: Option<Duration>,
     round_trip: Option<Duration>,
     ours: Ours,
     theirs: Theirs,
@@ -150,7 +159,9 @@ impl Connection {
             heard: now,
             sent: now,
             ping: None,
+            pinged: now,
             pings: 0,
+            ponged: None,
             round_trip: None,
             ours: Ours::default(),
             theirs: Theirs::default(),
@@ -207,9 +218,8 @@ impl Connection {
             Stage::Ended => None,
             Stage::Hello { .. } | Stage::Introduced(_) => Some(silent),
             Stage::Up => {
-                let ping = self.sent + self.timing.ping_after;
                 let unanswered = self.ours.due(&self.timing);
-                Some(silent.min(ping).min(unanswered.unwrap_or(silent)))
+                Some(silent.min(self.ping_due()).min(unanswered.unwrap_or(silent)))
             }
         }
     }
@@ -228,13 +238,18 @@ impl Connection {
             let waited_ms = self.ours.oldest().map_or(0, |oldest| millis(now, oldest));
             return self.end(Reset::Unanswered { waited_ms });
         }
-        if up && self.sent + self.timing.ping_after <= now {
+        if up && self.ping_due() <= now {
             self.pings += 1;
             self.ping = Some((self.pings, now));
-            self.sent = now;
+            (self.pinged, self.sent) = (now, now);
             return vec![Happening::Send(Message::Ping { n: self.pings })];
         }
         Vec::new()
+    }
+
+    /// A link on which nothing is sent needs one to stay; a busy one needs one now and then, to be measured.
+    fn ping_due(&self) -> Duration {
+        (self.sent + self.timing.ping_after).min(self.pinged + self.timing.silence_max)
     }
 
     /// Whether it is up.
@@ -259,7 +274,12 @@ impl Connection {
         self.ours.under_way()
     }
 
-    /// How long the last ping took. `None`: none was answered yet; a busy link needs none.
+    /// When the last ping was sent that was answered.
+    pub fn ponged(&self) -> Option<Duration> {
+        self.ponged
+    }
+
+    /// How long the last ping took. `None`: none was answered yet.
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip
     }
@@ -358,11 +378,12 @@ impl Connection {
                 Happening::Send(Message::Pong { n })
             }
             Message::Pong { n } => {
-                let Some((_, since)) = self.ping.take_if(|(ping, _)| *ping == n) else {
+                let Some((_, pinged)) = self.ping.take_if(|(ping, _)| *ping == n) else {
                     return if n <= self.pings { Ok(None) } else { Err("a pong without a ping") };
                 };
-                self.round_trip = Some(now.saturating_sub(since));
-                return Ok(None);
+                self.ponged = Some(pinged);
+                self.round_trip = Some(now.saturating_sub(pinged));
+                Happening::Pong { pinged }
             }
             Message::States { pairs, last } => {
                 self.theirs.states(last)?;

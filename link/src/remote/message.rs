@@ -19,7 +19,8 @@ use twintrack_core::{PairGeneration, PairId, RegionNo, TrackNo};
 ///   [`PairState`] will tell the last one.
 /// - 2: points in time on both arrays ([`Request::Prepare`], [`Request::Settle`]); [`Request::End`]. Before [`Request::Begin`] is answered
 ///   nothing of the pair is sent, for the receiver keeps what it has first.
-pub const VERSION: u16 = 2;
+/// - 3: [`PairState::owed_tracks`]; the code of [`Mode::Asynchronous`], which every array refuses yet.
+pub const VERSION: u16 = 3;
 
 /// The largest payload of a message in bytes: the largest track.
 pub const PAYLOAD_BYTES_MAX: u32 = 1 << 20;
@@ -179,6 +180,8 @@ pub struct PairState {
     pub peer_boot: u32,
     /// Bytes of the sender's device.
     pub size_bytes: u64,
+    /// Tracks that the sender has and the receiver may lack.
+    pub owed_tracks: u32,
 }
 
 /// Part of a set of tracks of one pair.

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// How long things may take. Data, so that a simulation can have it shorter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// With nothing sent for so long, a ping is sent.
+    /// With nothing sent for so long, a ping is sent; on a busy link one each [`Self::silence_max`].
     pub ping_after: Duration,
     /// With nothing heard for so long, the link is reset; also the time for the peer's hello.
     pub silence_max: Duration,

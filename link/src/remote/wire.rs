@@ -133,7 +133,7 @@ records! {
     PairState {
         pair: PairId, half: Half, stage: Stage, role: Role, forced: bool, mode: Mode, policy: Policy,
         halt: Option<Halt>, complete: bool, lineage: Lineage, shared: Option<PairGeneration>, peer_boot: u32,
-        size_bytes: u64
+        size_bytes: u64, owed_tracks: u32
     }
     CreateHalf {
         pair: PairId, request: u64, half: Half, device: String, peer_device: String,
@@ -168,7 +168,7 @@ codes! {
     Half { 1 R1, 2 R2 }
     Stage { 1 Creating, 2 Ready, 3 Undoing, 4 Ended }
     Role { 1 Owner, 2 Standby, 3 Released }
-    Mode { 1 Synchronous, 2 Adaptive }
+    Mode { 1 Synchronous, 2 Adaptive, 3 Asynchronous }
     Policy { 1 Continue, 2 Freeze }
     Halt { 1 Operator, 2 Link, 3 Peer, 4 Space, 5 Split, 6 Frozen, 7 Diverged }
     MarkSet { 1 Dirty, 2 Owed, 3 Lacked }

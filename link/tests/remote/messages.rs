@@ -115,7 +115,8 @@ fn error() -> impl Strategy<Value = PeerError> {
 fn pair_state() -> impl Strategy<Value = PairState> {
     let axes = (half(), stage(), role(), mode(), policy(), option::of(halt()));
     let data = (any::<bool>(), any::<bool>(), lineage(), option::of(generation()));
-    (pair(), axes, data, any::<u32>(), any::<u64>()).prop_map(|(pair, axes, data, peer_boot, size_bytes)| {
+    (pair(), axes, data, any::<(u32, u64, u32)>()).prop_map(|(pair, axes, data, numbers)| {
+        let (peer_boot, size_bytes, owed_tracks) = numbers;
         let (half, stage, role, mode, policy, halt) = axes;
         let (forced, complete, lineage, shared) = data;
         PairState {
@@ -132,6 +133,7 @@ fn pair_state() -> impl Strategy<Value = PairState> {
             shared,
             peer_boot,
             size_bytes,
+            owed_tracks,
         }
     })
 }
@@ -224,7 +226,7 @@ fn role() -> impl Strategy<Value = Role> {
 }
 
 fn mode() -> impl Strategy<Value = Mode> {
-    prop_oneof![Just(Mode::Synchronous), Just(Mode::Adaptive)]
+    prop_oneof![Just(Mode::Synchronous), Just(Mode::Adaptive), Just(Mode::Asynchronous)]
 }
 
 fn policy() -> impl Strategy<Value = Policy> {

@@ -113,7 +113,9 @@ impl Shared {
 
     /// The ledger. Never held while waiting.
     pub fn ledger(&self) -> RefMut<'_, Ledger> {
-        self.ledger.borrow_mut()
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.tell_time();
+        ledger
     }
 
     fn in_phase(&self, phase: Phase) -> bool {

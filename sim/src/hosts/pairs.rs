@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use twintrack_host::manage::{Command, NewDevice, PairHalf, PairMode, PairPolicy};
+use twintrack_host::manage::{Answer, Command, NewDevice, PairHalf, PairMode, PairPolicy};
 
 use super::operator::Told;
 use super::{Host, Phase};
+use crate::cabinet::EPOCH_MS;
 use crate::endpoints::LINK_PORT;
 use crate::ledger::{Maybe, Takeover};
 use crate::plan::{PairAct, PairSpec};
@@ -193,7 +194,10 @@ impl Host {
             return;
         }
         match told {
-            Told::Done(_) => {
+            Told::Done(answer) => {
+                if force {
+                    self.note_had_all(&names, &answer);
+                }
                 self.end_failover(&names, force, true);
                 if force {
                     self.shared.ledger().force_answered(&names);
@@ -203,6 +207,17 @@ impl Host {
                 self.settle_failover(&names, force, matches!(told, Told::Unasked)).await;
             }
         }
+    }
+
+    /// Up to when the array has all that the other one had answered, as it says who forced it.
+    fn note_had_all(&self, names: &[String], answer: &Answer) {
+        let Answer::Remotes(infos) = answer else { return };
+        let told = |name: &String| {
+            let info = infos.iter().find(|info| info.device == self.pair_device(name))?;
+            info.forced.as_ref()?.had_all_ms?.checked_sub(EPOCH_MS)
+        };
+        let told: Vec<_> = names.iter().map(told).collect();
+        self.shared.ledger().failover_told(names, &told);
     }
 
     fn end_failover(&self, names: &[String], force: bool, happened: bool) {

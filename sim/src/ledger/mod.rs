@@ -215,6 +215,11 @@ impl Ledger {
         }
     }
 
+    /// Somebody is about to note something: it is so late.
+    pub fn tell_time(&mut self) {
+        self.history.tell_time(self.timeline.now_ms());
+    }
+
     /// Notes a violation, if it is one.
     pub fn hold<T>(&mut self, checked: Result<T, Violation>) -> Option<T> {
         match checked {

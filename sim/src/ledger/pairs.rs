@@ -237,6 +237,15 @@ impl Ledger {
         self.pair_changed(name, |pair| pair.split.choice_ended(done));
     }
 
+    /// A forced failover was answered: up to when the array says to have all that the other one had answered, of each pair.
+    pub fn failover_told(&mut self, names: &[String], had_all_ms: &[Option<u64>]) {
+        let moved = names.iter().find_map(|name| self.pairs.get(name)?.moving);
+        let all = had_all_ms.iter().copied().collect::<Option<Vec<_>>>().unwrap_or_default();
+        if let (Some((_, cut)), Some(ms)) = (moved, all.into_iter().min()) {
+            self.history.promise_move(cut, ms);
+        }
+    }
+
     /// The failover has happened, or not and will not. `down`: the other array is, since its last crash.
     pub fn failover_ended(&mut self, names: &[String], to: Site, force: bool, happened: bool, down: bool) {
         let moved = names.iter().find_map(|name| self.pairs.get(name)?.moving);

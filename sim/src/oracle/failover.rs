@@ -7,6 +7,8 @@
 //! Until the owner notices that its link has ended, what it tells is of the other half as it was before: a crash of that
 //! half counts unless it was seen linked since.
 //!
+//! Who forces is told up to when all is there that was answered: from that time on, too, nothing is missing.
+//!
 //! A write that is under way on both arrays may be read on the one that serves before the other one has it. So that it was
 //! read says nothing of what the other half has: only its answer does.
 
@@ -52,6 +54,13 @@ impl History {
         let at = &mut self.cuts[cut.0 as usize];
         at.vague |= vague;
         at.span.answer = at.span.answer.min(answer);
+    }
+
+    /// The heirs are said to have all that was answered by a time, in ms.
+    pub fn promise_move(&mut self, cut: CutId, ms: u64) {
+        let floor = self.moment_by(ms);
+        let cut = &mut self.cuts[cut.0 as usize];
+        cut.span.call = cut.span.call.max(floor);
     }
 
     /// The owner, when it was last heard of, may not have known of crashes of the other array since `linked`.
@@ -156,6 +165,25 @@ mod tests {
         assert!(read(&mut history, heir, None).is_err());
         read(&mut history, heir, Some(first)).unwrap();
         assert!(read(&mut history, heir, Some(second)).is_err(), "it stays what it was");
+    }
+
+    #[test]
+    fn what_was_answered_by_the_time_that_is_told_is_there() {
+        for told_ms in [None, Some(9), Some(12)] {
+            let (mut history, volume, heir) = pair();
+            let floor = history.tick();
+            let first = write(&mut history, volume, 0);
+            history.tell_time(10);
+            let second = write(&mut history, volume, 0);
+            let cut = history.begin_move(&[heir], floor).unwrap();
+            if let Some(told_ms) = told_ms {
+                history.promise_move(cut, told_ms);
+            }
+            history.end_move(cut, false);
+            assert_eq!(read(&mut history, heir, None).is_err(), told_ms == Some(12));
+            read(&mut history, heir, Some(second)).unwrap();
+            assert!(read(&mut history, heir, Some(first)).is_err(), "it stays what it was");
+        }
     }
 
     /// R1 showed a write to a reader that R2 had not yet, nor ever got, for the link was cut. Once that counted as lost.

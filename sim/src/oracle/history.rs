@@ -91,6 +91,8 @@ pub(super) struct Volume {
 #[derive(Debug, Default)]
 pub struct History {
     now: Moment,
+    /// Which moment had come by which time in ms.
+    clock: Vec<(u64, Moment)>,
     /// Of each array.
     pub(super) epochs: [Epochs; 2],
     pub(super) writes: Vec<WriteRecord>,
@@ -105,6 +107,20 @@ impl History {
     pub fn tick(&mut self) -> Moment {
         self.now += 1;
         self.now
+    }
+
+    /// It is so late, in ms.
+    pub fn tell_time(&mut self, ms: u64) {
+        if self.clock.last().is_none_or(|(last, _)| *last < ms) {
+            self.clock.push((ms, self.now));
+        }
+    }
+
+    /// A moment that had surely come by a time that an array tells: its clock may be ahead of another's by a step of the
+    /// simulator.
+    pub(super) fn moment_by(&self, ms: u64) -> Moment {
+        let before = self.clock.partition_point(|(at, _)| at + 2 <= ms);
+        before.checked_sub(1).map_or(0, |at| self.clock[at].1)
     }
 
     /// The present epoch of an array.

@@ -1,7 +1,7 @@
 //! **Whoever asks is told how it stands, why, and what comes next** (F5), in words; and the figures fit the words: nothing is
-//! left to be copied of a pair that is the same, and a pair that is held up says since when.
+//! left to be copied of a pair that is the same, nor is it behind, and a pair that is held up says since when.
 
-use twintrack_link::manage::{PairCause, PairData, PairLink, PairStatusInfo, RemoteInfo};
+use twintrack_link::manage::{PairCause, PairData, PairLink, PairRole, PairStatusInfo, RemoteInfo};
 
 use super::Violation;
 
@@ -34,6 +34,12 @@ pub fn check_told(info: &RemoteInfo) -> Result<(), Violation> {
     if (info.cause == PairCause::Diverged) != info.diverged.is_some() {
         return wrong(format_args!("cause {:?}, of a split brain it tells {:?}", info.cause, info.diverged));
     }
+    if same && info.role == PairRole::Owner && info.lag_ms != Some(0) {
+        return wrong(format_args!("{:?} ms behind", info.lag_ms));
+    }
+    if info.forced.is_some() && info.role != PairRole::Owner {
+        return wrong(format_args!("forced, though it does not serve: {:?}", info.forced));
+    }
     let rate = info.copied_bytes_per_s;
     if info.left_s.is_some_and(|left_s| rate == 0 || left_s > left.div_ceil(rate)) {
         return wrong(format_args!("{:?} s left for {left} bytes at {rate} bytes a second", info.left_s));
@@ -44,7 +50,7 @@ pub fn check_told(info: &RemoteInfo) -> Result<(), Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twintrack_link::manage::{PairHalf, PairMode, PairPolicy, PairRole};
+    use twintrack_link::manage::{ForcedInfo, PairHalf, PairMode, PairPolicy};
 
     fn info() -> RemoteInfo {
         RemoteInfo {
@@ -70,6 +76,8 @@ mod tests {
             copied_bytes_per_s: 0,
             left_s: None,
             since_ms: 0,
+            lag_ms: Some(0),
+            forced: None,
             diverged: None,
             safety_copy: None,
         }
@@ -78,7 +86,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_found() {
         assert!(check_told(&info()).is_ok());
-        let broken: [fn(&mut RemoteInfo); 9] = [
+        let broken: [fn(&mut RemoteInfo); 11] = [
             |info| info.why.clear(),
             |info| info.next = "wait".into(),
             |info| info.next = "it is tried again in some seconds".into(),
@@ -88,6 +96,10 @@ mod tests {
             |info| info.cause = PairCause::Link,
             |info| info.cause = PairCause::Diverged,
             |info| info.left_s = Some(1),
+            |info| info.lag_ms = None,
+            |info| {
+                (info.role, info.forced) = (PairRole::Standby, Some(ForcedInfo { had_all_ms: None }));
+            },
         ];
         for (at, break_it) in broken.into_iter().enumerate() {
             let mut info = info();

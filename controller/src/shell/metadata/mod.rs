@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! table      key                              value
-//! meta       "format"                         u32: version of these layouts, 3
+//! meta       "format"                         u32: version of these layouts, 4
 //!            "array"                          u64 serial, u32 track size in bytes
 //!            "boot"                           u32: the number of the last boot, from 1
 //!            "next-id"                        u32: the least number that no device, session or group has had
@@ -32,7 +32,8 @@
 //! commit makes it.
 //!
 //! Versions: 1 was the first; in 2 sessions may be pinned, and pairs have what they go back to; in 3 there
-//! are copies within the array. An older file is one of 3 in which there is none of that; it becomes one by the next boot.
+//! are copies within the array; in 4 a pair may know since when it lacks something. An older file is one of 4 in which there is
+//! none of that; it becomes one by the next boot.
 //!
 //! A commit is one redb transaction, durable when it returns; one that fails has an unknown outcome (crash rule 9).
 
@@ -55,7 +56,7 @@ use crate::firmware::DiskError;
 use records::{CHUNK_TRACKS, Chunk, Damaged};
 
 /// The version of the layouts that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 /// What redb may keep in memory: commits touch few pages, and the firmware has the tables.
 const CACHE_BYTES: usize = 16 << 20;
 

@@ -5,15 +5,16 @@
 //! peer       u8 flags (bit 0 has an endpoint, bit 1 has a serial), u64 serial or 0, u16 n, n bytes name,
 //!            u16 n, n bytes endpoint                            (n is 0 without an endpoint)
 //! pair       u32 peer, u32 device, u64 request, u8 half (0 R1, 1 R2), u8 stage (0 creating, 1 ready, 2 undoing),
-//!            u8 role (0 owner, 1 standby, 2 released), u8 mode (0 synchronous, 1 adaptive),
+//!            u8 role (0 owner, 1 standby, 2 released), u8 mode (0 synchronous, 1 adaptive, 2 asynchronous),
 //!            u8 policy (0 continue, 1 freeze),
 //!            u8 halt (0 none, 1 operator, 2 link, 3 peer, 4 space, 5 split, 6 frozen, 7 diverged),
 //!            u8 flags (bit 0 forced, bit 1 complete, bit 2 made its device, bit 3 has a shared generation,
-//!            bit 4 can go back, bit 5 is on its way back), u8 0,
+//!            bit 4 can go back, bit 5 is on its way back, bit 6 knows since when it may lack something), u8 0,
 //!            u64 wall time of the halt in ms, u32 the peer's boot, u32 owed from, u32 lacked from,
 //!            generation shared or zeros, generation current, u8 n, n generations before it, newest first,
 //!            u16 n, n bytes name of the peer's device, u16 n, n bytes group,
-//!            if it can go back: u32 session, generation of then, u8 n, n generations before it
+//!            if it can go back: u32 session, generation of then, u8 n, n generations before it,
+//!            if it knows: u64 wall time in ms up to which it has all that the other half had answered
 //! word       u64: bit i is the i-th track of the region; never 0
 //! saga       u64 order, u8 result (0 done, 1 refused, 2 done and not told), if refused: u16 code, u16 n, n bytes reason,
 //!            if not told: u32 peer
@@ -34,11 +35,12 @@ const MADE_DEVICE: u8 = 4;
 const HAS_SHARED: u8 = 8;
 const HAS_KEPT: u8 = 16;
 const RETURNING: u8 = 32;
+const HAD_ALL: u8 = 64;
 
 const HALVES: [Half; 2] = [Half::R1, Half::R2];
 const STAGES: [Stage; 4] = [Stage::Creating, Stage::Ready, Stage::Undoing, Stage::Ended];
 const ROLES: [Role; 3] = [Role::Owner, Role::Standby, Role::Released];
-const MODES: [Mode; 2] = [Mode::Synchronous, Mode::Adaptive];
+const MODES: [Mode; 3] = [Mode::Synchronous, Mode::Adaptive, Mode::Asynchronous];
 const POLICIES: [Policy; 2] = [Policy::Continue, Policy::Freeze];
 const HALTS: [Option<Halt>; 8] = [
     None,
@@ -85,7 +87,8 @@ pub(super) fn put_pair(record: &PairRecord) -> Vec<u8> {
         | flag(record.made_device, MADE_DEVICE)
         | flag(record.shared.is_some(), HAS_SHARED)
         | flag(record.kept.is_some(), HAS_KEPT)
-        | flag(record.is_returning(), RETURNING);
+        | flag(record.is_returning(), RETURNING)
+        | flag(record.had_all_ms != 0, HAD_ALL);
     let mut out = Vec::with_capacity(96);
     out.extend(record.peer.0.to_le_bytes());
     out.extend(record.device.0.to_le_bytes());
@@ -112,6 +115,9 @@ pub(super) fn put_pair(record: &PairRecord) -> Vec<u8> {
         out.extend(kept.session.0.to_le_bytes());
         put_lineage(&mut out, &kept.lineage);
     }
+    if record.had_all_ms != 0 {
+        out.extend(record.had_all_ms.to_le_bytes());
+    }
     out
 }
 
@@ -123,7 +129,7 @@ pub(super) fn get_pair(bytes: &[u8]) -> Result<PairRecord, Damaged> {
     let (role, mode) = (named(&ROLES, fields.u8()?)?, named(&MODES, fields.u8()?)?);
     let (policy, halt) = (named(&POLICIES, fields.u8()?)?, named(&HALTS, fields.u8()?)?);
     let (flags, zero) = (fields.u8()?, fields.u8()?);
-    let known = FORCED | COMPLETE | MADE_DEVICE | HAS_SHARED | HAS_KEPT | RETURNING;
+    let known = FORCED | COMPLETE | MADE_DEVICE | HAS_SHARED | HAS_KEPT | RETURNING | HAD_ALL;
     if zero != 0 || flags & !known != 0 || flags & (HAS_KEPT | RETURNING) == RETURNING {
         return Err(Damaged);
     }
@@ -143,6 +149,10 @@ pub(super) fn get_pair(bytes: &[u8]) -> Result<PairRecord, Damaged> {
         let (session, lineage) = (SessionId(fields.u32()?), get_lineage(&mut fields)?);
         Some(Kept { session, lineage, returning: flags & RETURNING != 0 })
     };
+    let had_all_ms = if flags & HAD_ALL == 0 { 0 } else { fields.u64()? };
+    if flags & HAD_ALL != 0 && had_all_ms == 0 {
+        return Err(Damaged);
+    }
     fields.end(PairRecord {
         peer,
         device,
@@ -160,6 +170,7 @@ pub(super) fn get_pair(bytes: &[u8]) -> Result<PairRecord, Damaged> {
         complete: flags & COMPLETE != 0,
         halt,
         halted_ms,
+        had_all_ms,
         peer_boot,
         owed_from,
         lacked_from,
@@ -254,8 +265,8 @@ pub(super) mod tests {
 
     /// Any record of a half.
     pub fn halves() -> impl Strategy<Value = PairRecord> {
-        let numbers = any::<(u32, u32, u64, u64, u32, u32, u32)>();
-        let axes = (0usize..2, 0usize..3, 0usize..3, 0usize..2, 0usize..2, 0usize..8);
+        let numbers = any::<(u32, u32, u64, u64, u32, u32, u32, u64)>();
+        let axes = (0usize..2, 0usize..3, 0usize..3, 0usize..3, 0usize..2, 0usize..8);
         let names = (".{0,64}", ".{0,64}", any::<(bool, bool, bool)>());
         let kept = (any::<u32>(), lineages(), any::<bool>()).prop_map(|(session, lineage, returning)| Kept {
             session: SessionId(session),
@@ -281,6 +292,7 @@ pub(super) mod tests {
                 complete: flags.1,
                 halt: HALTS[axes.5],
                 halted_ms: numbers.3,
+                had_all_ms: numbers.7,
                 peer_boot: numbers.4,
                 owed_from: TrackNo(numbers.5),
                 lacked_from: TrackNo(numbers.6),

@@ -159,6 +159,7 @@ fn pair_record() -> PairRecord {
         complete: true,
         halt: Some(Halt::Link),
         halted_ms: 99,
+        had_all_ms: 98,
         peer_boot: 3,
         owed_from: TrackNo(5),
         lacked_from: TrackNo(6),
@@ -366,7 +367,7 @@ fn a_newer_format_is_told_apart() {
     let file = File::new();
     let metadata = Metadata::create(file.clone(), array_record()).unwrap();
     let transaction = metadata.database.begin_write().unwrap();
-    transaction.open_table(META).unwrap().insert(FORMAT, 4u32.to_le_bytes().as_slice()).unwrap();
+    transaction.open_table(META).unwrap().insert(FORMAT, 5u32.to_le_bytes().as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(metadata);
     assert!(matches!(Metadata::open(file), Err(MetadataError::NewerFormat { found: 4 })));

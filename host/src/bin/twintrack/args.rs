@@ -250,10 +250,13 @@ pub fn half(text: &str) -> Result<PairHalf, WordError> {
     [PairHalf::R1, PairHalf::R2].into_iter().find(named).ok_or(WordError::Half)
 }
 
-/// `synchronous` or `adaptive`.
+/// `synchronous` or `adaptive`; `asynchronous`, too, for the array says that it is not there yet.
 pub fn mode(text: &str) -> Result<PairMode, WordError> {
     let named = |mode: &PairMode| mode.name() == text;
-    [PairMode::Synchronous, PairMode::Adaptive].into_iter().find(named).ok_or(WordError::Mode)
+    [PairMode::Synchronous, PairMode::Adaptive, PairMode::Asynchronous]
+        .into_iter()
+        .find(named)
+        .ok_or(WordError::Mode)
 }
 
 /// `continue` or `freeze`.

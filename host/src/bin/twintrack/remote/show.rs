@@ -77,6 +77,14 @@ pub fn facts(pair: &RemoteInfo) -> Table<2> {
     if pair.since_ms > 0 {
         facts.fact("since", utc(pair.since_ms));
     }
+    facts.fact("lag", lag(pair));
+    if let Some(forced) = &pair.forced {
+        let lost = forced.had_all_ms.map(|ms| format!("what the other array answered after {}", utc(ms)));
+        facts.fact(
+            "may be lost",
+            lost.unwrap_or_else(|| "what the other array answered without this one".to_owned()),
+        );
+    }
     if let Some(kept) = &pair.safety_copy {
         let session = SessionId(kept.session);
         facts.fact("safety copy", format!("{session} ({}), of {}", kept.device, utc(kept.since_ms)));
@@ -89,6 +97,15 @@ pub fn facts(pair: &RemoteInfo) -> Table<2> {
         facts.fact("differing", size::show(diverged.bytes));
     }
     facts
+}
+
+/// How far the half that does not serve is behind.
+fn lag(pair: &RemoteInfo) -> String {
+    match pair.lag_ms {
+        None => "not known here".to_owned(),
+        Some(0) => "none".to_owned(),
+        Some(ms) => time::span(ms.div_ceil(1000)),
+    }
 }
 
 /// What comparing found.
