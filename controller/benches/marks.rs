@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use twintrack_controller::firmware::{CallId, ConnId, Effect, Event, Firmware, HostOp, Identity, Tag};
 use twintrack_core::{
-    Change, DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, Half, Lineage, Mode,
+    Change, DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, Half, Lineage, Mode, Pace,
     PairGeneration, PairId, PairRecord, PeerId, PeerRecord, PhysicalTrack, Policy, PoolId, PoolRecord, Role,
     Stage, StoreId, StoreRecord, Tables, TrackNo,
 };
@@ -161,6 +161,7 @@ fn changes(size_bytes: u64, owed_from: TrackNo, dirty: &[u32]) -> impl Iterator<
         role: Role::Owner,
         forced: false,
         mode: Mode::Synchronous,
+        pace: Pace::Adaptive,
         policy: Policy::Continue,
         group: String::new(),
         shared: None,

@@ -8,7 +8,7 @@ mod two;
 use std::time::Duration;
 
 use twintrack_controller::firmware::{HostError, HostOp, Reply, StatusOf};
-use twintrack_link::manage::{Answer, Command, PairHalf, PairMode, PairStatusInfo, RefusalCode};
+use twintrack_link::manage::{Answer, Command, PairHalf, PairMode, PairPace, PairStatusInfo, RefusalCode};
 use two::{A, B, TRACK, Two};
 
 /// A1, A2, A4, A6, A8: the halves are made in their order, the content is copied, and writes are on both.
@@ -218,6 +218,50 @@ fn a_copy_fills_the_link_and_leaves_room() {
     }
     assert!((100..=130).contains(&most), "{most} messages at a time");
     two.settle();
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+}
+
+/// A8: a copy goes at its pace, which changes while it runs; each array has its own.
+#[test]
+fn a_copy_has_a_pace() {
+    let mut two = Two::linked();
+    two.device(A, "d", 400);
+    for track in 0..400 {
+        two.write(A, 1, track * TRACK, TRACK as usize, 3);
+    }
+    two.create("d", "e", true).unwrap();
+    for (pace, at_a_time) in [(PairPace::Slow, 1), (PairPace::Medium, 3), (PairPace::Fast, 15)] {
+        let set = Command::RemotePace { device: "d".into(), pace };
+        let set = two.command(A, set).unwrap();
+        assert!(matches!(&set, Answer::Remote(info) if info.pace == pace), "{set:?}");
+        // What was sent before goes first.
+        (0..2000).for_each(|_| drop(two.carry_out()));
+        let most = (0..1000).filter_map(|_| two.carry_out().then(|| two.on_the_way(B))).max();
+        assert_eq!(most, Some(at_a_time), "{pace:?}");
+    }
+    assert_eq!(two.show(B, "e").pace, PairPace::Adaptive);
+    two.restart(A);
+    assert_eq!(two.show(A, "d").pace, PairPace::Fast);
+    two.wait(Duration::from_secs(20));
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
+}
+
+/// Crash rule 5: the first link that breaks after a pair was made is no crash of the other array. What its copy has written there
+/// was sent once more, as far as it was not flushed.
+#[test]
+fn after_the_first_cut_only_what_is_owed_is_sent() {
+    let mut two = Two::linked();
+    two.device(A, "d", 200);
+    two.write(A, 1, 0, 200 * TRACK as usize, 3);
+    two.create("d", "e", true).unwrap();
+    two.settle();
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    two.cut();
+    two.write(A, 1, 7 * TRACK, 4096, 4);
+    two.heal();
+    two.wait(Duration::from_secs(2));
+    let told = two.show(A, "d");
+    assert_eq!((told.status, told.copied_bytes), (PairStatusInfo::Synchronized, TRACK));
     assert_eq!(two.content(B, "e"), two.content(A, "d"));
 }
 

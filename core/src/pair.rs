@@ -5,6 +5,7 @@ use crate::command::CommandError;
 use crate::defect::{Defect, planted};
 use crate::device::check_name;
 use crate::ids::{DeviceId, PairGeneration, PairId, PeerId, PoolId, TrackNo, UnitSeq};
+use crate::local::Pace;
 use crate::pair_records::Records;
 use crate::records::{Change, DeviceKind, DeviceRecord};
 use crate::remote::axes::{Cause, CauseEvent};
@@ -388,6 +389,11 @@ impl Tables {
             unit.begin_if_shared(self, id)?;
         }
         Ok(self.put_records(unit.changes()))
+    }
+
+    /// How many tracks this half copies at a time.
+    pub fn set_pair_pace(&mut self, id: PairId, pace: Pace) -> Result<UnitSeq, CommandError> {
+        self.change_pair(id, |record| record.pace = pace)
     }
 
     /// What the owner does when a write cannot reach the peer; for all pairs of a group together.

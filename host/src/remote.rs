@@ -1,7 +1,7 @@
 //! Links to other arrays and remote pairs, as typed calls. What each does and answers is told at its [`Command`].
 
 use twintrack_link::manage::{
-    Answer, Command, LinkInfo, LinkTestInfo, NewDevice, PairHalf, PairMode, PairPolicy, RemoteInfo,
+    Answer, Command, LinkInfo, LinkTestInfo, NewDevice, PairHalf, PairMode, PairPace, PairPolicy, RemoteInfo,
     RemoteSnapshotInfo, VerifyInfo,
 };
 
@@ -156,6 +156,11 @@ impl<D: Dial> ArrayClient<D> {
     /// Changes how it is mirrored.
     pub async fn remote_mode(&self, device: &str, mode: PairMode) -> Result<RemoteInfo, ArrayError> {
         self.remote(&Command::RemoteMode { device: device.to_owned(), mode }).await
+    }
+
+    /// Changes how many tracks the array copies at a time.
+    pub async fn remote_pace(&self, device: &str, pace: PairPace) -> Result<RemoteInfo, ArrayError> {
+        self.remote(&Command::RemotePace { device: device.to_owned(), pace }).await
     }
 
     /// This array serves from now on, that of the other side no more, with all pairs of the consistency group. `force`: a

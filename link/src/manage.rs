@@ -361,6 +361,13 @@ pub enum Command {
         /// From now on.
         mode: PairMode,
     },
+    /// Changes how many tracks the array copies at a time, to the other one or from it: [`Answer::Remote`].
+    RemotePace {
+        /// The volume here.
+        device: String,
+        /// From now on.
+        pace: PairPace,
+    },
     /// The volume here is served from now on, that of the other side no more, with all pairs of its consistency group:
     /// [`Answer::Remotes`]. Back again is the same command at the other array.
     RemoteFailover {

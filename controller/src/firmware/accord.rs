@@ -439,6 +439,11 @@ impl Firmware {
         if healed {
             self.heal_group(link, pair);
         }
+        let boot = self.peer_boot(link);
+        if self.tables.pair(pair).is_some_and(|record| record.peer_boot != boot) {
+            // A pair that was made on this link: what is not clean there has been here all the time.
+            let _ = self.tables.set_peer_boot(pair, boot);
+        }
         let record = self.tables.pair(pair);
         let current = record.map(|record| record.lineage.current());
         let follows = whole && record.is_some_and(|record| record.role == Role::Standby && record.complete);

@@ -124,12 +124,7 @@ impl Firmware {
             return;
         }
         moving.again = None;
-        let most = match pace {
-            Pace::Slow => SLOW,
-            Pace::Medium => MEDIUM,
-            Pace::Fast => FAST,
-            Pace::Adaptive => moving.window,
-        };
+        let most = tracks_at(pace).unwrap_or(moving.window);
         while let Some(moving) = self.moves.copies.get_mut(&id).filter(|moving| moving.under_way.len() < most)
         {
             match self.tables.next_foreign(id, moving.at) {
@@ -263,12 +258,7 @@ impl Firmware {
             },
             called,
             back: copy.back,
-            pace: match copy.pace {
-                Pace::Slow => PairPace::Slow,
-                Pace::Medium => PairPace::Medium,
-                Pace::Fast => PairPace::Fast,
-                Pace::Adaptive => PairPace::Adaptive,
-            },
+            pace: shown_pace(copy.pace),
             tracks,
             to_copy_tracks,
             moved_to_track: moving.then(|| self.moved_to(id, copy)),
@@ -286,6 +276,25 @@ impl Firmware {
 
 fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
     a.into_iter().chain(b).min()
+}
+
+/// How many tracks are copied at a time; `None`: as many as hosts leave room for.
+pub(super) fn tracks_at(pace: Pace) -> Option<usize> {
+    match pace {
+        Pace::Slow => Some(SLOW),
+        Pace::Medium => Some(MEDIUM),
+        Pace::Fast => Some(FAST),
+        Pace::Adaptive => None,
+    }
+}
+
+pub(super) fn shown_pace(pace: Pace) -> PairPace {
+    match pace {
+        Pace::Slow => PairPace::Slow,
+        Pace::Medium => PairPace::Medium,
+        Pace::Fast => PairPace::Fast,
+        Pace::Adaptive => PairPace::Adaptive,
+    }
 }
 
 pub(super) fn core_pace(pace: PairPace) -> Pace {

@@ -1,8 +1,8 @@
 //! How a pair is made, on the side that was asked (A1–A7): see [`super::pairs`] for the order.
 
 use twintrack_core::{
-    CommandError, Half, Lineage, PairDevice, PairGeneration, PairId, PairRecord, PeerId, Role, SagaResult,
-    Stage, TrackNo,
+    CommandError, Half, Lineage, Pace, PairDevice, PairGeneration, PairId, PairRecord, PeerId, Role,
+    SagaResult, Stage, TrackNo,
 };
 use twintrack_link::manage::{NewDevice, PairHalf, PairMode, PairPolicy, Refusal, RefusalCode};
 use twintrack_link::remote::{CreateDevice, CreateHalf, PeerError, PeerErrorCode, Request};
@@ -230,6 +230,7 @@ fn record_of(peer: PeerId, create: &CreateHalf) -> PairRecord {
         role: if serves { Role::Owner } else { Role::Standby },
         forced: false,
         mode: create.mode,
+        pace: Pace::Adaptive,
         policy: create.policy,
         group: create.group.clone(),
         shared: (serves && !has).then(|| create.lineage.current()),

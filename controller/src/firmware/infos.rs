@@ -8,6 +8,7 @@ use twintrack_link::manage::{
 };
 
 use super::Firmware;
+use super::copies::shown_pace;
 
 impl Firmware {
     pub(super) fn link_info(&self, peer: PeerId) -> LinkInfo {
@@ -86,6 +87,7 @@ impl Firmware {
             why,
             next,
             mode: record.mode.into(),
+            pace: shown_pace(record.pace),
             policy: record.policy.into(),
             group: Some(record.group.clone()).filter(|group| !group.is_empty()),
             size_bytes,

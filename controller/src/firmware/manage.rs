@@ -473,6 +473,7 @@ fn is_remote(command: &Command) -> bool {
             | Command::RemoteSuspend { .. }
             | Command::RemoteResume { .. }
             | Command::RemoteMode { .. }
+            | Command::RemotePace { .. }
             | Command::RemoteFailover { .. }
             | Command::RemoteGoBack { .. }
             | Command::RemoteSnapshot { .. }

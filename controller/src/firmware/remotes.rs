@@ -4,6 +4,7 @@ use twintrack_core::{CommandError, DeviceId, Halt, PairId, PeerId, Role};
 use twintrack_link::manage::{Answer, Command, Refusal, RefusalCode, parse_serial};
 use twintrack_link::remote::{Note, Request};
 
+use super::copies::core_pace;
 use super::creation::NewPair;
 use super::event::{CallId, Effect};
 use super::joint::NewSnapshot;
@@ -123,6 +124,13 @@ impl Firmware {
                 {
                     self.ask(peer, Request::SetMode { pair, mode: mode.into() }, Asked::Nobody, fx);
                 }
+                self.changed();
+                return self.answer_remote(call, pair, fx);
+            }
+            Command::RemotePace { device, pace } => {
+                let pair = self.pair_named(&device)?;
+                self.tables.set_pair_pace(pair, core_pace(pace)).map_err(refusal)?;
+                self.look_at_copy(pair);
                 self.changed();
                 return self.answer_remote(call, pair, fx);
             }

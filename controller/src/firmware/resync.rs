@@ -22,6 +22,7 @@ use twintrack_core::{
 };
 use twintrack_link::remote::{Answer, PeerError, REQUESTS_MAX, Request};
 
+use super::copies::tracks_at;
 use super::durability::Waiter;
 use super::event::{Effect, HostError, LinkId, Segment};
 use super::io::{Change, OpId, Parent};
@@ -254,8 +255,9 @@ impl Firmware {
     /// hosts wait for. What waits is looked at again with the next answer.
     fn may_copy(&mut self, pair: PairId, peer: PeerId, whole: u32) -> bool {
         let under_way = self.standing(pair).copying.len();
+        let most = self.tables.pair(pair).and_then(|record| tracks_at(record.pace)).unwrap_or(COPIES_MAX);
         let fits = (under_way as u32 + 1).saturating_mul(whole) <= self.copy_bytes(peer).max(whole);
-        under_way < COPIES_MAX && fits && self.has_room(peer, whole)
+        under_way < most && fits && self.has_room(peer, whole)
     }
 
     /// A copy has its track to itself: it reads it.

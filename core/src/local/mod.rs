@@ -97,7 +97,7 @@ pub struct Fill {
     pub until: Generation,
 }
 
-/// How many tracks are moved to another pool at a time (C6).
+/// How many tracks are copied at a time, to another pool (C6) or another array (A8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// 1.
@@ -106,7 +106,7 @@ pub enum Pace {
     Medium,
     /// 15.
     Fast,
-    /// 1 to 15, fewer as hosts wait longer.
+    /// To another pool 1 to 15, to another array as many as fit the link; fewer as hosts wait longer.
     Adaptive,
 }
 

@@ -36,6 +36,7 @@ mod tracks;
 use std::fmt;
 
 use crate::ids::{DeviceId, PairGeneration, PeerId, SessionId, TrackNo};
+use crate::local::Pace;
 
 pub(crate) use ledger::Ledger;
 pub use lineage::{ANCESTORS_MAX, Kinship, Lineage};
@@ -85,6 +86,8 @@ pub struct PairRecord {
     pub forced: bool,
     /// When the peer gets a write.
     pub mode: Mode,
+    /// How many tracks this half copies at a time, either way (A8).
+    pub pace: Pace,
     /// What the owner does when a write of the group cannot reach the peer.
     pub policy: Policy,
     /// Pairs with the same peer and the same group name suspend together. A pair without a group has an empty name

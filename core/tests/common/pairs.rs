@@ -3,7 +3,7 @@
 
 use twintrack_core::remote::{Half, Lineage, Mode, PairRecord, Policy, Role, Stage};
 use twintrack_core::{
-    DeviceId, Geometry, PairDevice, PairGeneration, PairId, PeerId, PoolId, Tables, TrackNo,
+    DeviceId, Geometry, Pace, PairDevice, PairGeneration, PairId, PeerId, PoolId, Tables, TrackNo,
 };
 
 use crate::common::{Durable, formatted};
@@ -52,6 +52,7 @@ pub fn record(peer: PeerId) -> PairRecord {
         role: Role::Owner,
         forced: false,
         mode: Mode::Synchronous,
+        pace: Pace::Adaptive,
         policy: Policy::Continue,
         group: String::new(),
         lineage: Lineage::new(generation(1)),

@@ -2,8 +2,8 @@
 
 use twintrack_host::manage::{
     Answer, LinkInfo, LinkInfoState, LinkTestInfo, PairCause, PairData, PairHalf, PairLink, PairMode,
-    PairPolicy, PairRole, PairStatusInfo, RefusalCode, RemoteInfo, RemoteSnapshotInfo, SafetyCopyInfo,
-    SessionInfo, SessionInfoState, VerifyInfo,
+    PairPace, PairPolicy, PairRole, PairStatusInfo, RefusalCode, RemoteInfo, RemoteSnapshotInfo,
+    SafetyCopyInfo, SessionInfo, SessionInfoState, VerifyInfo,
 };
 
 use crate::array::{Act, Array, Asked, Ended};
@@ -37,6 +37,7 @@ fn pair(status: PairStatusInfo) -> RemoteInfo {
         why: "both halves are the same".to_owned(),
         next: "nothing to do".to_owned(),
         mode: PairMode::Synchronous,
+        pace: PairPace::Adaptive,
         policy: PairPolicy::Continue,
         group: None,
         size_bytes: 1 << 30,
@@ -163,6 +164,7 @@ fn commands_on_pairs_are_sent() {
             r#"{"command":"remote-suspend","device":"db","whole_group":true,"split":true}"#,
         ),
         ("remote resume db --whole-group", r#"{"command":"remote-resume","device":"db","whole_group":true}"#),
+        ("remote pace db slow", r#"{"command":"remote-pace","device":"db","pace":"slow"}"#),
         ("remote mode db adaptive", r#"{"command":"remote-mode","device":"db","mode":"adaptive"}"#),
         ("remote resolve db --keep R2", r#"{"command":"remote-resolve","device":"db","keep":"r2"}"#),
     ] {

@@ -106,6 +106,9 @@ pub struct RemoteInfo {
     pub next: String,
     /// How it is mirrored.
     pub mode: PairMode,
+    /// How many tracks this array copies at a time, either way.
+    #[serde(default = "adaptive")]
+    pub pace: super::PairPace,
     /// What happens when a write cannot reach the other side.
     pub policy: PairPolicy,
     /// The consistency group, if it is in one.
@@ -136,6 +139,10 @@ pub struct RemoteInfo {
     /// What the half here can go back to while a copy into it is under way.
     #[serde(default)]
     pub safety_copy: Option<SafetyCopyInfo>,
+}
+
+fn adaptive() -> super::PairPace {
+    super::PairPace::Adaptive
 }
 
 /// The state of a half before a copy into it, or into another one of its group, began.

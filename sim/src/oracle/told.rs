@@ -50,7 +50,7 @@ pub fn check_told(info: &RemoteInfo) -> Result<(), Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twintrack_link::manage::{ForcedInfo, PairHalf, PairMode, PairPolicy};
+    use twintrack_link::manage::{ForcedInfo, PairHalf, PairMode, PairPace, PairPolicy};
 
     fn info() -> RemoteInfo {
         RemoteInfo {
@@ -67,6 +67,7 @@ mod tests {
             why: "both halves are the same".into(),
             next: "nothing to do".into(),
             mode: PairMode::Synchronous,
+            pace: PairPace::Adaptive,
             policy: PairPolicy::Continue,
             group: None,
             size_bytes: 100,

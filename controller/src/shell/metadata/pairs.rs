@@ -9,7 +9,8 @@
 //!            u8 policy (0 continue, 1 freeze),
 //!            u8 halt (0 none, 1 operator, 2 link, 3 peer, 4 space, 5 split, 6 frozen, 7 diverged),
 //!            u8 flags (bit 0 forced, bit 1 complete, bit 2 made its device, bit 3 has a shared generation,
-//!            bit 4 can go back, bit 5 is on its way back, bit 6 knows since when it may lack something), u8 0,
+//!            bit 4 can go back, bit 5 is on its way back, bit 6 knows since when it may lack something),
+//!            u8 pace (0 adaptive, 1 slow, 2 medium, 3 fast),
 //!            u64 wall time of the halt in ms, u32 the peer's boot, u32 owed from, u32 lacked from,
 //!            generation shared or zeros, generation current, u8 n, n generations before it, newest first,
 //!            u16 n, n bytes name of the peer's device, u16 n, n bytes group,
@@ -23,7 +24,7 @@
 use twintrack_core::remote::{
     Half, Halt, Kept, Lineage, Mode, PairRecord, PeerRecord, Policy, Role, SagaOutcome, SagaResult, Stage,
 };
-use twintrack_core::{DeviceId, PairGeneration, PeerId, SessionId, TrackNo};
+use twintrack_core::{DeviceId, Pace, PairGeneration, PeerId, SessionId, TrackNo};
 
 use super::records::{Damaged, Fields, optional, put_name};
 
@@ -41,6 +42,7 @@ const HALVES: [Half; 2] = [Half::R1, Half::R2];
 const STAGES: [Stage; 4] = [Stage::Creating, Stage::Ready, Stage::Undoing, Stage::Ended];
 const ROLES: [Role; 3] = [Role::Owner, Role::Standby, Role::Released];
 const MODES: [Mode; 3] = [Mode::Synchronous, Mode::Adaptive, Mode::Asynchronous];
+const PACES: [Pace; 4] = [Pace::Adaptive, Pace::Slow, Pace::Medium, Pace::Fast];
 const POLICIES: [Policy; 2] = [Policy::Continue, Policy::Freeze];
 const HALTS: [Option<Halt>; 8] = [
     None,
@@ -101,7 +103,7 @@ pub(super) fn put_pair(record: &PairRecord) -> Vec<u8> {
         number(&POLICIES, record.policy),
         number(&HALTS, record.halt),
         flags,
-        0,
+        number(&PACES, record.pace),
     ]);
     out.extend(record.halted_ms.to_le_bytes());
     out.extend(record.peer_boot.to_le_bytes());
@@ -128,9 +130,9 @@ pub(super) fn get_pair(bytes: &[u8]) -> Result<PairRecord, Damaged> {
     let (half, stage) = (named(&HALVES, fields.u8()?)?, named(&STAGES, fields.u8()?)?);
     let (role, mode) = (named(&ROLES, fields.u8()?)?, named(&MODES, fields.u8()?)?);
     let (policy, halt) = (named(&POLICIES, fields.u8()?)?, named(&HALTS, fields.u8()?)?);
-    let (flags, zero) = (fields.u8()?, fields.u8()?);
+    let (flags, pace) = (fields.u8()?, named(&PACES, fields.u8()?)?);
     let known = FORCED | COMPLETE | MADE_DEVICE | HAS_SHARED | HAS_KEPT | RETURNING | HAD_ALL;
-    if zero != 0 || flags & !known != 0 || flags & (HAS_KEPT | RETURNING) == RETURNING {
+    if flags & !known != 0 || flags & (HAS_KEPT | RETURNING) == RETURNING {
         return Err(Damaged);
     }
     let (halted_ms, peer_boot) = (fields.u64()?, fields.u32()?);
@@ -163,6 +165,7 @@ pub(super) fn get_pair(bytes: &[u8]) -> Result<PairRecord, Damaged> {
         role,
         forced: flags & FORCED != 0,
         mode,
+        pace,
         policy,
         group,
         lineage,
@@ -266,7 +269,7 @@ pub(super) mod tests {
     /// Any record of a half.
     pub fn halves() -> impl Strategy<Value = PairRecord> {
         let numbers = any::<(u32, u32, u64, u64, u32, u32, u32, u64)>();
-        let axes = (0usize..2, 0usize..3, 0usize..3, 0usize..3, 0usize..2, 0usize..8);
+        let axes = (0usize..2, 0usize..3, 0usize..3, 0usize..3, 0usize..2, 0usize..8, 0usize..4);
         let names = (".{0,64}", ".{0,64}", any::<(bool, bool, bool)>());
         let kept = (any::<u32>(), lineages(), any::<bool>()).prop_map(|(session, lineage, returning)| Kept {
             session: SessionId(session),
@@ -285,6 +288,7 @@ pub(super) mod tests {
                 role: ROLES[axes.2],
                 forced: flags.0,
                 mode: MODES[axes.3],
+                pace: PACES[axes.6],
                 policy: POLICIES[axes.4],
                 group,
                 lineage,

@@ -152,6 +152,7 @@ fn pair_record() -> PairRecord {
         role: Role::Standby,
         forced: false,
         mode: Mode::Synchronous,
+        pace: Pace::Adaptive,
         policy: Policy::Freeze,
         group: "g".into(),
         lineage,

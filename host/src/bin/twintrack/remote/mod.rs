@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use twintrack_host::ArrayError;
-use twintrack_host::manage::{PairHalf, PairMode, Refusal, RefusalCode, RemoteInfo};
+use twintrack_host::manage::{PairHalf, PairMode, PairPace, Refusal, RefusalCode, RemoteInfo};
 
 use crate::Context;
 use crate::advice::Advice;
@@ -76,6 +76,14 @@ pub enum RemoteCommand {
         #[arg(value_parser = args::mode)]
         mode: PairMode,
     },
+    /// Changes how much this array copies at a time, to the other or from it
+    Pace {
+        /// The volume on this array
+        device: String,
+        /// slow (1 track), medium (3), fast (15), or adaptive (what fits the link)
+        #[arg(value_parser = args::pace)]
+        pace: PairPace,
+    },
     /// Serves the volume on this array from now on, and on the other no more, with all pairs of its consistency group
     Failover {
         /// The volume on this array
@@ -138,6 +146,7 @@ impl RemoteCommand {
             Self::Suspend { device, .. } => ("remote suspend", device),
             Self::Resume { device, .. } => ("remote resume", device),
             Self::Mode { device, .. } => ("remote mode", device),
+            Self::Pace { device, .. } => ("remote pace", device),
             Self::Failover { device, .. } => ("remote failover", device),
             Self::Failback { device } => ("remote failback", device),
             Self::Resolve { device, .. } => ("remote resolve", device),
@@ -165,6 +174,7 @@ impl RemoteCommand {
             }
             Self::Resume { device, whole_group } => array.remote_resume(&device, whole_group).await?,
             Self::Mode { device, mode } => array.remote_mode(&device, mode).await?,
+            Self::Pace { device, pace } => array.remote_pace(&device, pace).await?,
             Self::Failover { device, to_safety_copy: true, .. } => return go_back(context, &device).await,
             Self::Failover { device, force, .. } => return fail_over(context, &device, force).await,
             Self::Failback { device } => {

@@ -62,6 +62,7 @@ pub fn facts(pair: &RemoteInfo) -> Table<2> {
     facts.fact("data", pair.data.name());
     facts.fact("cause", pair.cause.name());
     facts.fact("mode", pair.mode.name());
+    facts.fact("pace", pair.pace.name());
     facts.fact("policy", pair.policy.name());
     facts.fact("group", pair.group.as_deref().unwrap_or("-"));
     facts.fact("size", size::show(pair.size_bytes));
