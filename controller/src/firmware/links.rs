@@ -12,7 +12,7 @@ use twintrack_core::{PairGeneration, PairId, PeerId, TrackNo};
 use twintrack_link::manage::LinkInfoState;
 use twintrack_link::remote::{
     Answer, Connection, Happening, Hello, LinkRefusal, Message, Note, PeerError, PeerErrorCode, Redial,
-    Request, RequestNo, Timing, VERSION,
+    Request, RequestNo, Reset, Timing, VERSION,
 };
 
 use super::event::{CallId, Effect, LinkId};
@@ -91,6 +91,8 @@ struct Way {
     redial: Option<Redial>,
     /// Why there is no link.
     why: String,
+    /// One of the arrays does not want it.
+    refused: bool,
     up: Option<LinkId>,
 }
 
@@ -138,6 +140,8 @@ impl Links {
     pub(super) fn state(&self, peer: PeerId) -> LinkInfoState {
         if self.links.values().any(|link| link.peer == Some(peer)) {
             LinkInfoState::Connecting
+        } else if self.ways.get(&peer).is_some_and(|way| way.refused) {
+            LinkInfoState::Refused
         } else {
             LinkInfoState::Down
         }
@@ -168,6 +172,7 @@ impl Firmware {
                 } else {
                     "it waits for the peer to connect".into()
                 },
+                refused: false,
                 up: None,
             });
         }
@@ -243,7 +248,7 @@ impl Firmware {
     pub(super) fn dial_failed(&mut self, peer: PeerId, why: String) {
         let now = self.now;
         if let Some(way) = self.links.ways.get_mut(&peer).filter(|way| way.up.is_none()) {
-            way.why = why;
+            (way.why, way.refused) = (why, false);
             if let Some(redial) = &mut way.redial {
                 redial.ended(now);
             }
@@ -278,9 +283,9 @@ impl Firmware {
                         // Whoever refuses says who he is: so two arrays that add each other both get to know.
                         let _ = self.tables.learn_serial(peer, refused.serial);
                     }
-                    fx.push(Effect::CloseLink { link: id });
-                    self.end_link(id, refused.reason, fx);
+                    self.end_refused(id, refused.reason, fx);
                 }
+                Happening::Reset(Reset::Refused(refused)) => self.end_refused(id, refused.reason, fx),
                 Happening::Reset(why) => {
                     fx.push(Effect::CloseLink { link: id });
                     self.end_link(id, why.to_string(), fx);
@@ -384,6 +389,16 @@ impl Firmware {
         }
     }
 
+    /// One of the arrays does not want a link.
+    fn end_refused(&mut self, id: LinkId, why: String, fx: &mut Vec<Effect>) {
+        let peer = self.peer_of(id);
+        fx.push(Effect::CloseLink { link: id });
+        self.end_link(id, why, fx);
+        if let Some(way) = peer.and_then(|peer| self.links.ways.get_mut(&peer)) {
+            way.refused = way.up.is_none();
+        }
+    }
+
     /// A link is over: nobody will answer what was asked on it.
     fn end_link(&mut self, id: LinkId, why: String, fx: &mut Vec<Effect>) {
         let Some(link) = self.links.links.remove(&id) else { return };
@@ -400,7 +415,7 @@ impl Firmware {
             }
             // Of two that are being made the last one tells why there is none.
             if was_up || way.up.is_none() && !others {
-                way.why = why;
+                (way.why, way.refused) = (why, false);
             }
             if way.up.is_none()
                 && !others

@@ -213,6 +213,8 @@ struct Said {
     hello: bool,
     /// And the other did.
     peer: Option<Hello>,
+    /// And went on: who does not want the link says so instead.
+    more: bool,
     up: bool,
     /// Why one of them does not want the link.
     refusal: Option<String>,
@@ -229,7 +231,7 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Talk<S> {
                 Message::Refused(refused) => {
                     self.said.refusal = Some(format!("the other array refuses: {}", refused.reason));
                 }
-                _ => {}
+                _ => self.said.more = true,
             }
             if !array.hear(self.link, message, outcome) {
                 return Ok(false);
@@ -254,9 +256,13 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Talk<S> {
         Ok(())
     }
 
-    /// Who accepts says hello to those only whom it knows; so both have said it when it is up.
+    /// Who accepts says hello to those only whom it knows; so both want the link when it has come to who dialled. The other
+    /// side does not know that it has before it hears more.
     fn check_up(&mut self) {
         let Some(hello) = &self.said.peer else { return };
+        if self.peer.is_none() && !self.said.more {
+            return;
+        }
         let serial = format_args!("{:016x}", hello.serial);
         info!(link = self.link.0, name = %hello.name, %serial, boot = hello.boot, "link is up");
         self.said.up = true;

@@ -5,6 +5,7 @@ mod devices;
 mod differences;
 mod links;
 mod pairs;
+mod refusals;
 
 use std::path::PathBuf;
 use std::time::Duration;

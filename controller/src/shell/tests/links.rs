@@ -5,11 +5,11 @@ use twintrack_link::remote::{Decoder, Encoder, Hello, LinkRefusal, Message, VERS
 
 use super::*;
 
-fn hello(serial: u64) -> Message {
+pub(super) fn hello(serial: u64) -> Message {
     Message::Hello(Hello { version: VERSION, serial, boot: 1, track_bytes: 1 << 16, name: "east".to_owned() })
 }
 
-async fn say(stream: &mut DuplexStream, messages: &[Message]) {
+pub(super) async fn say(stream: &mut DuplexStream, messages: &[Message]) {
     let (mut encoder, mut pieces) = (Encoder::new(), Vec::<Bytes>::new());
     for message in messages {
         encoder.encode(message, &mut pieces).unwrap();
@@ -18,7 +18,7 @@ async fn say(stream: &mut DuplexStream, messages: &[Message]) {
 }
 
 /// All that is said until the array closes.
-async fn heard(stream: &mut DuplexStream) -> Vec<Message> {
+pub(super) async fn heard(stream: &mut DuplexStream) -> Vec<Message> {
     let mut input = BytesMut::new();
     while stream.read_buf(&mut input).await.unwrap() > 0 {}
     let mut decoder = Decoder::new();

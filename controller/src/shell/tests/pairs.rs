@@ -11,17 +11,17 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One of the arrays.
-struct Site {
-    name: &'static str,
-    net: Pipes,
-    shelf: Shelf,
-    env: Counter,
+pub(super) struct Site {
+    pub(super) name: &'static str,
+    pub(super) net: Pipes,
+    pub(super) shelf: Shelf,
+    pub(super) env: Counter,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Site {
-    async fn start(net: &Pipes, name: &'static str, shelf: Shelf, env: Counter) -> Self {
+    pub(super) async fn start(net: &Pipes, name: &'static str, shelf: Shelf, env: Counter) -> Self {
         let at = |what: &str| endpoint(&format!("{name}-{what}"));
         let policy = PoolPolicy::default();
         let config = Config {
@@ -46,12 +46,12 @@ impl Site {
         Self::start(&self.net, self.name, self.shelf, self.env).await
     }
 
-    async fn call(&self, command: Command) -> Answer {
+    pub(super) async fn call(&self, command: Command) -> Answer {
         let control = endpoint(&format!("{}-control", self.name));
         ArrayClient::new(self.net.clone(), control).call(&command).await.unwrap()
     }
 
-    async fn link(&self) -> LinkInfo {
+    pub(super) async fn link(&self) -> LinkInfo {
         let Answer::Links(links) = self.call(Command::LinkList {}).await else { panic!("no links") };
         links.into_iter().next().unwrap()
     }
@@ -71,7 +71,7 @@ impl Site {
         }
     }
 
-    async fn until_linked(&self) {
+    pub(super) async fn until_linked(&self) {
         let begun = tokio::time::Instant::now();
         while self.link().await.state != LinkInfoState::Up {
             assert!(begun.elapsed() < PATIENCE, "{}: {:?}", self.name, self.link().await);
@@ -84,7 +84,7 @@ impl Site {
         NbdClient::connect(stream, "db", &NbdOptions::default()).await.unwrap()
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.send(()).unwrap();
         self.served.await.unwrap().unwrap();
     }
