@@ -109,6 +109,8 @@ enum End {
     Frame(FrameError),
     Encode(EncodeError),
     Socket(io::Error),
+    /// So, before the array that was dialled has said anything: it may not take this one's certificate.
+    Unheard(io::Error),
 }
 
 impl fmt::Display for End {
@@ -120,6 +122,9 @@ impl fmt::Display for End {
             Self::Frame(error) => write!(f, "{error}"),
             Self::Encode(error) => write!(f, "this array had something to say that cannot be said: {error}"),
             Self::Socket(error) => write!(f, "the connection broke: {error}"),
+            Self::Unheard(error) => {
+                write!(f, "the other array did not let this one in ({error}): its log says why")
+            }
         }
     }
 }
@@ -165,6 +170,7 @@ where
             turn = talk.wire.turn() => match turn {
                 Ok(Turn::Received | Turn::Sent) => {}
                 Ok(Turn::Ended) => break End::Peer,
+                Err(error) if talk.peer.is_some() && talk.said.peer.is_none() => break End::Unheard(error),
                 Err(error) => break End::Socket(error),
             },
             () = lost(&talk.place) => break End::PlaceLost,

@@ -10,6 +10,7 @@ mod pki;
 mod port;
 mod process;
 mod proxy;
+mod refusals;
 mod remote;
 mod stores;
 mod tls;
