@@ -184,7 +184,10 @@ impl Firmware {
         if forward {
             leg = match peer.filter(|_| sends) {
                 Some(peer) => OpLeg::Leg(pair, self.send_leg(id, pair, peer, fx)),
-                None => self.lone_leg(pair, place, parent, mirrors, fx),
+                None => match self.lone_leg(pair, place, parent, mirrors, fx) {
+                    Some(leg) => leg,
+                    None => return Turn::Refused(HostError::Io),
+                },
             };
         }
         self.set_leg(id, leg);
@@ -218,7 +221,7 @@ impl Firmware {
     }
 
     /// The peer does not get a write now: it is owed. `mirrors`: it will have the whole track before the pair is called
-    /// synchronized, and no host takes it for that yet.
+    /// synchronized, and no host takes it for that yet. `None`: the pair is frozen by it, and takes no write.
     fn lone_leg(
         &mut self,
         pair: PairId,
@@ -226,13 +229,16 @@ impl Firmware {
         parent: Parent,
         mirrors: bool,
         fx: &mut Vec<Effect>,
-    ) -> OpLeg {
+    ) -> Option<OpLeg> {
         let waiting = self
             .tables
             .pair(pair)
             .is_some_and(|record| record.halt.is_none() && record.mode == Mode::Synchronous && !mirrors);
         if waiting {
             self.halt(pair, Halt::Link, fx);
+        }
+        if self.is_frozen(pair) && !planted(Defect::FrozenWrites) {
+            return None;
         }
         // A copy of the track that is on its way has not this write.
         if planted(Defect::CopyPaysLater) {
@@ -241,13 +247,13 @@ impl Firmware {
             self.copy_anew(pair, place.track);
         }
         if self.may_answer_alone(pair) {
-            return OpLeg::Entered(pair);
+            return Some(OpLeg::Entered(pair));
         }
         let leg = LegId(self.next_number());
         let remote = Remote::Committing;
         self.mirror.legs.insert(leg, Leg { pair, track: place.track, parent, local: None, remote });
         self.await_commit(leg);
-        OpLeg::Leg(pair, leg)
+        Some(OpLeg::Leg(pair, leg))
     }
 
     /// Before a host hears of what the peer lacks, the data have a generation that the peer has not, durably. If not, it is

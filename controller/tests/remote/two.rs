@@ -217,6 +217,11 @@ impl Two {
         self.lines.iter().map(|line| line.to[array].len()).sum()
     }
 
+    /// An array says something more on the link that there is.
+    pub fn say(&mut self, array: usize, message: Message) {
+        self.lines[0].to[1 - array].push_back(Parcel::Said(message));
+    }
+
     /// Commits that an array has made.
     pub fn commits(&self, array: usize) -> usize {
         self.rigs[array].commits

@@ -14,9 +14,19 @@ use twintrack_controller::firmware::{
 };
 use twintrack_core::layout::StoreLayout;
 use twintrack_core::{
-    Change, Geometry, PhysicalTrack, Place, PoolId, PoolRecord, StoreId, StoreRecord, Tables, UnitSeq,
+    Change, Geometry, Halt, PairId, PhysicalTrack, Place, PoolId, PoolRecord, Role, Stage, StoreId,
+    StoreRecord, Tables, UnitSeq,
 };
 use twintrack_link::manage::{Answer, Command, Refusal};
+
+/// How a pair stood, for the first time or anew.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stood {
+    pub pair: PairId,
+    pub role: Role,
+    pub halt: Option<Halt>,
+    pub boot: u32,
+}
 
 pub struct Rig {
     pub firmware: Firmware,
@@ -37,10 +47,13 @@ pub struct Rig {
     pub replies: BTreeMap<u64, Result<Reply, HostError>>,
     pub tracks_read: BTreeMap<u64, Result<Vec<Segment>, Refusal>>,
     pub fail_next_sync: bool,
+    pub fail_next_write: bool,
     /// Whether the tables are audited after each step: their size, each time.
     pub audit: bool,
     /// What the pool does when it is full.
     pub policy: PoolPolicy,
+    /// How the pairs that are ready stood, step by step.
+    pub stood: Vec<Stood>,
     next: u64,
 }
 
@@ -83,8 +96,10 @@ impl Rig {
             replies: BTreeMap::new(),
             tracks_read: BTreeMap::new(),
             fail_next_sync: false,
+            fail_next_write: false,
             audit: true,
             policy: PoolPolicy::default(),
+            stood: Vec::new(),
             next: 0,
         };
         rig.quiet(|rig| rig.settle());
@@ -141,6 +156,7 @@ impl Rig {
         if self.audit {
             self.firmware.tables().audit().unwrap();
         }
+        self.look_at_pairs();
         for effect in effects {
             writeln!(self.log, "    {}", shorten(&effect)).unwrap();
             match effect {
@@ -159,6 +175,18 @@ impl Rig {
         }
     }
 
+    fn look_at_pairs(&mut self) {
+        for (pair, record) in
+            self.firmware.tables().pairs().filter(|(_, record)| record.stage == Stage::Ready)
+        {
+            let (role, halt, boot) = (record.role, record.halt, self.boots);
+            let stands = Stood { pair, role, halt, boot };
+            if self.stood.iter().rfind(|stood| stood.pair == pair) != Some(&stands) {
+                self.stood.push(stands);
+            }
+        }
+    }
+
     /// Carries out the oldest effect; `false`: there is none.
     pub fn carry_out(&mut self) -> bool {
         let Some(effect) = self.pending.pop_front() else { return false };
@@ -171,6 +199,9 @@ impl Rig {
             Effect::Read { io, store, offset, length } => {
                 let bytes = &self.store(store)[offset as usize..offset as usize + length as usize];
                 Event::Disk { io, result: Ok(Bytes::copy_from_slice(bytes)) }
+            }
+            Effect::Write { io, .. } if std::mem::take(&mut self.fail_next_write) => {
+                Event::Disk { io, result: Err(DiskError::Failed) }
             }
             Effect::Write { io, store, offset, data } => {
                 let bytes = data.concat();
@@ -255,6 +286,11 @@ impl Rig {
         let call = self.manage(command);
         self.settle();
         self.answers.remove(&call).expect("every call is answered")
+    }
+
+    /// Whether hosts may attach to a device.
+    pub fn vouches(&self, export: &str) -> bool {
+        self.firmware.exports().iter().any(|name| name == export)
     }
 
     /// Why a connection cannot be attached.
