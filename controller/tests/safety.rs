@@ -10,7 +10,8 @@ use std::time::Duration;
 use twintrack_controller::firmware::{HostError, HostOp};
 use twintrack_core::{Change, Pinned};
 use twintrack_link::manage::{
-    Answer, Command, PairHalf, PairMode, PairPolicy, PairStatusInfo, PinnedKind, RefusalCode, SessionInfo,
+    Answer, Command, PairHalf, PairMode, PairPace, PairPolicy, PairStatusInfo, PinnedKind, RefusalCode,
+    SessionInfo,
 };
 use two::{A, B, TRACK, Two};
 
@@ -120,6 +121,52 @@ fn a_resync_that_ends_removes_its_safety_copy() {
     let tables = two.rigs[B].firmware.tables();
     assert!(tables.device_named("e.safe-1").is_none());
     two.command(B, GO_BACK("e")).unwrap_err();
+}
+
+/// A half into which a copy is under way is no state that the volume ever had: nothing is copied from it within its array, by
+/// hand or by the clock, until that is complete.
+#[test]
+fn what_is_amid_a_copy_is_not_copied_from() {
+    let (mut two, before) = behind();
+    two.device(B, "f", 8);
+    two.detach(B, 1);
+    let (primary, secondary) = ("e".to_owned(), "f".to_owned());
+    let create = Command::PairCreate {
+        primary: primary.clone(),
+        secondary: Some(secondary.clone()),
+        pace: PairPace::Fast,
+    };
+    two.command(B, create).unwrap();
+    amid_the_copy(&mut two);
+    two.stop(A);
+    assert!(!complete(&two, "e"));
+    let copy = Command::PairCopy { primary: primary.clone(), secondary: secondary.clone() };
+    let refused = two.command(B, copy).unwrap_err();
+    assert_eq!(refused.code, RefusalCode::WrongState);
+    let reason = "device e is being filled from its remote pair: wait until that copy is done (`twintrack remote show e`)";
+    assert_eq!(refused.reason, reason);
+    let schedule =
+        Command::ScheduleAdd { primary, secondaries: vec![secondary], at_ms: None, every_ms: None };
+    let number = match two.command(B, schedule).unwrap() {
+        Answer::Schedules(made) => made[0].number,
+        other => panic!("{other:?}"),
+    };
+    let listed = |two: &mut Two| match two.command(B, Command::ScheduleList {}).unwrap() {
+        Answer::Schedules(listed) => listed,
+        other => panic!("{other:?}"),
+    };
+    two.wait(Duration::from_secs(3));
+    let waits = listed(&mut two);
+    assert_eq!((waits[0].number, waits[0].trouble.as_deref()), (number, Some(refused.reason.as_str())));
+    assert!(!complete(&two, "e"));
+    assert_eq!(two.content(B, "f"), vec![0; before.len()], "nothing came of it");
+
+    two.start(A);
+    two.wait(Duration::from_secs(30));
+    assert!(complete(&two, "e"));
+    assert_eq!(listed(&mut two), [], "it ran, and was the only one");
+    assert_eq!(two.content(B, "f"), two.content(B, "e"));
+    assert_eq!(two.content(B, "f"), two.content(A, "d"));
 }
 
 /// In adaptive mode the other half is behind all the time: nothing is kept of it.

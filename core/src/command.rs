@@ -291,8 +291,10 @@ pub enum CommandError {
         /// What to do instead.
         advice: &'static str,
     },
-    /// A device that lacks tracks of its remote pair has no point in time of its own.
-    #[error("device {name} is being filled from its remote pair: wait until the copy is done")]
+    /// A device that lacks tracks of its remote pair, or gets what its peer was written since, has no point in time of its own.
+    #[error(
+        "device {name} is being filled from its remote pair: wait until that copy is done (`twintrack remote show {name}`)"
+    )]
     Filling {
         /// Its name.
         name: String,

@@ -178,7 +178,10 @@ impl Tables {
             self.check_filled(device)?;
         }
         if command == PairCommand::Restore {
+            self.check_whole_half(record.secondary)?;
             self.check_unpaired(record.primary)?;
+        } else {
+            self.check_whole_half(record.primary)?;
         }
         Ok(vec![record.primary, record.secondary])
     }
@@ -295,6 +298,16 @@ impl Tables {
             return Err(CommandError::Filling { name });
         }
         Ok(())
+    }
+
+    /// Refuses to copy from a half into which the copy of its remote pair is not complete: that is no state the volume ever had.
+    pub(super) fn check_whole_half(&self, device: DeviceId) -> Result<(), CommandError> {
+        let pair = self.pair_of_device(device).and_then(|pair| self.pair(pair));
+        if pair.is_none_or(|record| record.complete) {
+            return Ok(());
+        }
+        let name = self.device(device).map_or_else(String::new, |device| device.name.clone());
+        Err(CommandError::Filling { name })
     }
 
     /// The copies that end with a device that is deleted: those into it that are no pair's any more and have only tracks to move

@@ -93,7 +93,7 @@ impl Tables {
     }
 
     /// Whether a run could begin now, and the devices to which no write may be under way then. Refused while the last copy to the
-    /// same secondary is in progress, or if the pair has ended.
+    /// same secondary is in progress, or a copy from another array into the primary is, or if the pair has ended.
     pub fn check_run(&self, id: ScheduleId) -> Result<Vec<DeviceId>, CommandError> {
         let pair = self.pair_of_run(id)?;
         let record = self.known_local_pair(pair)?;
@@ -103,6 +103,7 @@ impl Tables {
         }
         let devices = [record.primary, record.secondary];
         devices.iter().try_for_each(|device| self.check_filled(*device))?;
+        self.check_whole_half(record.primary)?;
         Ok(devices.into())
     }
 
