@@ -9,6 +9,7 @@ use twintrack_core::{SessionId, TrackNo};
 use twintrack_link::manage::{
     Activation, Answer, Command, DeviceInfo, GroupMode, RefusalCode, Restore, SessionInfo, TrackRange,
 };
+use twintrack_link::nbd::{ContextQuestion, DIFF};
 
 const TRACK: u64 = 16 << 10;
 
@@ -152,11 +153,11 @@ fn parts_belong_together() {
     // One instant has been: nothing joins them now.
     let more = register(&mut rig, "e", range(0, 0)).id;
     assert_eq!(relate(&mut rig, more), Err(RefusalCode::WrongState));
-    let restore =
-        Restore { session: a, to: None, keep: true, discard_before: false, name: None, offline: false };
+    // Not where it would lie elsewhere.
+    let restore = Restore { to: Some("e".into()), ..back(a) };
     let refused = rig.command(Command::SessionRestore { restores: vec![restore] });
     assert_eq!(refused.unwrap_err().code, RefusalCode::WrongState);
-    let refused = rig.command(Command::SessionDiff { session: a, other: None, from_byte: 0 });
+    let refused = rig.command(Command::SessionDiff { session: a, other: Some(b), from_byte: 0 });
     assert_eq!(refused.unwrap_err().code, RefusalCode::WrongState);
     // Without one of them there is no device.
     rig.command(Command::SessionRemove { session: b }).unwrap();
@@ -178,6 +179,133 @@ fn a_group_takes_its_parts_at_one_instant() {
         let processed = rig.command(Command::GroupProcess { group, mode, options: Vec::new() });
         assert_eq!(processed.is_ok(), done, "{mode:?}");
         assert_eq!(rig.attach_error("v").is_none(), done);
+    }
+}
+
+fn back(session: u32) -> Restore {
+    Restore { session, to: None, keep: false, discard_before: false, name: None, offline: false }
+}
+
+fn restore(rig: &mut Rig, restores: Vec<Restore>) {
+    rig.command(Command::SessionRestore { restores }).unwrap();
+}
+
+/// The first byte of each track of "d" and of "e".
+fn both(rig: &mut Rig) -> [Vec<u8>; 2] {
+    let track = |rig: &mut Rig, conn, track| rig.read(conn, track * TRACK, 512).unwrap()[0];
+    [(0..5).map(|n| track(rig, 1, n)).collect(), (0..3).map(|n| track(rig, 2, n)).collect()]
+}
+
+/// D10: each part goes back to where it lies, with what was written through the virtual device, all at one instant; the other
+/// tracks stay what they are. What the parts were before is kept, part by part, and puts that back.
+#[test]
+fn parts_are_restored_in_place_and_that_is_undone() {
+    let mut rig = rig();
+    let sessions = established(&mut rig);
+    rig.write(1, 0, 4 * TRACK as usize + 1024, 50);
+    rig.write(2, 0, 3 * TRACK as usize, 60);
+    rig.write(3, TRACK, 512, 9);
+    rig.settle();
+    restore(&mut rig, sessions.map(back).into());
+    let restored = [vec![50, 50, 50, 4, 5], vec![60, 12, 9]];
+    assert_eq!(both(&mut rig), restored, "at once");
+    rig.write(1, 0, 512, 70);
+    rig.write(2, 2 * TRACK, 512, 71);
+    rig.settle();
+    let Ok(Answer::Sessions(made)) = rig.command(Command::SessionList { standard: None }) else {
+        panic!("they are told")
+    };
+    let made: Vec<_> = made.iter().filter(|info| !sessions.contains(&info.id)).collect();
+    let of: Vec<_> = made.iter().map(|info| (info.standard.as_str(), info.tracks)).collect();
+    assert_eq!(of, [("e", range(1, 2)), ("d", range(3, 4))]);
+    let made = [made[0].id, made[1].id];
+    rig.wait(std::time::Duration::from_secs(3));
+    rig.restart();
+    rig.attach(1, "d");
+    rig.attach(2, "e");
+    assert_eq!(both(&mut rig), [vec![70, 50, 50, 4, 5], vec![60, 12, 71]]);
+    restore(&mut rig, made.map(back).into());
+    rig.wait(std::time::Duration::from_secs(3));
+    assert_eq!(both(&mut rig), [vec![70, 50, 50, 50, 50], vec![60, 60, 60]]);
+    assert_eq!(rig.attach_error("v"), Some(AttachError::NotReady), "it shows nothing any more");
+    let Ok(Answer::Sessions(left)) = rig.command(Command::SessionList { standard: Some("e".into()) }) else {
+        panic!("they are told")
+    };
+    assert_eq!(left.iter().map(|info| info.tracks).collect::<Vec<_>>(), [range(1, 2)], "that is undone, too");
+}
+
+/// While a part of it is restored from, a virtual device takes no writes.
+#[test]
+fn what_a_part_is_restored_from_is_not_written() {
+    let mut rig = rig();
+    let [first, _] = established(&mut rig);
+    rig.write(2, TRACK, TRACK as usize, 60);
+    rig.settle();
+    rig.manage(Command::SessionRestore { restores: vec![Restore { keep: true, ..back(first) }] });
+    let mut refused = 0;
+    while refused == 0 || rig.firmware.tables().copies().next().is_some() {
+        if rig.firmware.tables().copies().next().is_some() {
+            // At its other part.
+            let write = HostOp::Write { offset: 2 * TRACK, data: vec![9; 512].into(), fua: false };
+            let tag = rig.host(3, write);
+            assert_eq!(rig.replies.remove(&tag), Some(Err(HostError::ReadOnly)));
+            refused += 1;
+        }
+        if !rig.carry_out() {
+            rig.step(Event::Timer);
+        }
+    }
+    assert_eq!(first_bytes(&mut rig), [12, 13, 4]);
+    rig.do_host(3, HostOp::Write { offset: 2 * TRACK, data: vec![9; 512].into(), fua: false }).unwrap();
+    assert_eq!(first_bytes(&mut rig), [12, 13, 9]);
+}
+
+/// The first byte of each whole track of "v".
+fn first_bytes(rig: &mut Rig) -> Vec<u8> {
+    (0..3).map(|track| rig.read(3, track * TRACK, 512).unwrap()[0]).collect()
+}
+
+/// F7: two sessions of the same part, or one and now, by the bytes of the standard device; nothing is told of the rest of it, nor
+/// to hosts, who would take the rest for the same.
+#[test]
+fn parts_are_compared_where_they_lie() {
+    let mut rig = rig();
+    let [session, last] = established(&mut rig);
+    rig.write(2, 0, 3 * TRACK as usize, 60);
+    rig.settle();
+    let diff = |rig: &mut Rig, session, other| match rig.command(Command::SessionDiff {
+        session,
+        other,
+        from_byte: 0,
+    }) {
+        Ok(Answer::Differences(told)) => {
+            assert_eq!(told.next, None);
+            told.ranges.iter().map(|range| (range.offset, range.length)).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(diff(&mut rig, session, None), [(TRACK, 2 * TRACK)]);
+    assert_eq!(diff(&mut rig, last, None), []);
+    rig.command(Command::DeviceCreateVirtual { name: "w".into() }).unwrap();
+    let later = register(&mut rig, "e", range(1, 2)).id;
+    rig.command(Command::SessionRelate { session: later, virtual_device: "w".into() }).unwrap();
+    activate(&mut rig, &[later]).unwrap();
+    rig.write(2, 2 * TRACK, 4096, 61);
+    rig.settle();
+    assert_eq!(diff(&mut rig, session, Some(later)), [(TRACK, 2 * TRACK)]);
+    assert_eq!(diff(&mut rig, later, None), [(2 * TRACK, 4096)]);
+    rig.write(3, 0, 512, 62);
+    rig.settle();
+    assert_eq!(diff(&mut rig, later, Some(session)), [(TRACK, 2 * TRACK)]);
+    let whole = rig.establish("whole", 8);
+    assert_eq!(diff(&mut rig, last, Some(whole)), []);
+    for export in ["e", "v", "w"] {
+        let question = ContextQuestion {
+            export: export.into(),
+            queries: vec![format!("{DIFF}{later}/now")],
+            select: true,
+        };
+        assert_eq!(rig.firmware.contexts(&question), Ok(vec![]), "{export}");
     }
 }
 
@@ -206,8 +334,7 @@ fn a_part_tells_only_of_its_own_tracks() {
     let [_, session] = established(&mut rig);
     rig.write(1, 3 * TRACK, TRACK as usize, 51);
     rig.settle();
-    let restore =
-        Restore { session: whole, to: None, keep: false, discard_before: true, name: None, offline: false };
+    let restore = Restore { discard_before: true, ..back(whole) };
     rig.manage(Command::SessionRestore { restores: vec![restore] });
     let mut looks = 0;
     while rig.firmware.tables().copies().next().is_some() {

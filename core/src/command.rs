@@ -107,10 +107,18 @@ pub enum CommandError {
         other: SessionId,
     },
     /// The session is of a part of its device.
-    #[error("{session} is of a part of its device: only sessions of whole devices are compared or restored")]
+    #[error("{session} is of a part of device {name}: it is restored there, and to no other device")]
     OfPart {
         /// Which.
         session: SessionId,
+        /// Its standard device.
+        name: String,
+    },
+    /// Two parts that are not the same one.
+    #[error("these sessions are of different parts of device {name}: sessions of the same part are compared")]
+    PartsDiffer {
+        /// Their standard device.
+        name: String,
     },
     /// The device has sessions.
     #[error("device {name} has {sessions} sessions: remove them first")]
@@ -413,7 +421,7 @@ pub enum CommandError {
         session: SessionId,
     },
     /// A device is named twice.
-    #[error("{name} is to become two things at once: name it once")]
+    #[error("{name} is to become two things at once: name it once, or do one after the other")]
     TwiceInto {
         /// Which.
         name: String,

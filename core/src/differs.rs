@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::command::CommandError;
 use crate::entry::Entry;
+use crate::extent::Extent;
 use crate::geometry::BLOCK_BYTES;
 use crate::ids::{DeviceId, Generation, Owner, Place, SessionId, TrackNo};
 use crate::mask::BlockMask;
@@ -36,7 +37,9 @@ pub struct Comparison<'a> {
     to_come: Option<&'a TrackSet>,
     /// Tracks whose present content only the other array has.
     lacked: Option<&'a TrackSet>,
-    /// The size of the smaller moment, and that of the larger one.
+    /// The first byte that is compared: that of the part, if one of them is of a part.
+    begin: u64,
+    /// The end of the smaller moment, and that of the larger one.
     sizes: [u64; 2],
 }
 
@@ -52,8 +55,9 @@ pub enum Look {
 }
 
 impl Tables {
-    /// Two moments side by side. Refused if one of them is no active session, which alone has all its tracks, or if they are
-    /// not of one standard device.
+    /// Two moments side by side; if one of them is of a part of the standard device (D19), by that part, at the bytes where the
+    /// device has it. Refused if one of them is no active session, which alone has all its tracks, if they are not of one
+    /// standard device, or of two different parts of it.
     pub fn compare(&self, a: Moment, b: Moment) -> Result<Comparison<'_>, CommandError> {
         let [first, second] = [self.standard_at(a)?, self.standard_at(b)?];
         if first != second {
@@ -68,7 +72,9 @@ impl Tables {
         let to_come = copy.filter(|copy| copy.record.fill.is_some()).map(|copy| &copy.to_copy.set);
         let with_now = [a, b].contains(&Moment::Now(first));
         let pair = self.pair_of_device(first).filter(|_| with_now);
-        let mut sizes = [a, b].map(|moment| self.size_at(moment, device));
+        let part = self.common_part(a, b, &device.record.name)?;
+        let end = part.map_or(u64::MAX, |part| part.end(self.geometry));
+        let mut sizes = [a, b].map(|moment| self.size_at(moment, device).min(end));
         sizes.sort_unstable();
         Ok(Comparison {
             tables: self,
@@ -77,6 +83,7 @@ impl Tables {
             own: [a, b].map(|moment| self.own_at(moment)),
             to_come,
             lacked: pair.and_then(|pair| self.lacked(pair)),
+            begin: part.map_or(0, |part| self.geometry.offset_of(part.first)),
             sizes,
         })
     }
@@ -93,13 +100,36 @@ impl Tables {
                     let (wanted, verb) = ("active", "compared");
                     return Err(CommandError::SessionState { session, state: record.state, wanted, verb });
                 };
-                self.check_whole(session)?;
                 Ok(record.standard)
             }
         }
     }
 
+    /// The part that both have of their standard device; `None`: both are of all of it.
+    fn common_part(&self, a: Moment, b: Moment, name: &str) -> Result<Option<Extent>, CommandError> {
+        match [a, b].map(|moment| self.part_of(moment)) {
+            [Some(first), Some(second)]
+                if (first.first, first.size_bytes) != (second.first, second.size_bytes) =>
+            {
+                Err(CommandError::PartsDiffer { name: name.to_owned() })
+            }
+            [first, second] => Ok(first.or(second)),
+        }
+    }
+
+    /// The part of its standard device that a moment is of; `None`: it is of all of it.
+    pub fn part_of(&self, moment: Moment) -> Option<Extent> {
+        match moment {
+            Moment::Now(_) => None,
+            Moment::Session(session) => self.session(session)?.extent,
+        }
+    }
+
+    /// Up to which byte of the standard device a moment has it.
     fn size_at(&self, moment: Moment, device: &Device) -> u64 {
+        if let Some(part) = self.part_of(moment) {
+            return part.end(self.geometry);
+        }
         let shows = match moment {
             Moment::Now(_) => None,
             Moment::Session(session) => self.session(session).and_then(|record| record.virtual_device),
@@ -131,7 +161,7 @@ impl Comparison<'_> {
         let [smaller, larger] = self.sizes;
         // Beyond the end of the smaller one everything differs, and so does the block in which that lies.
         let grown = if smaller < larger { smaller - smaller % u64::from(BLOCK_BYTES) } else { larger };
-        let (geometry, mut at) = (self.tables.geometry(), at);
+        let (geometry, mut at) = (self.tables.geometry(), at.max(self.begin));
         while at < grown {
             let (track, _) = geometry.locate(at);
             let suspect = self.next_suspect(track).filter(|suspect| geometry.offset_of(*suspect) < grown);

@@ -164,12 +164,4 @@ impl Tables {
             None => Ok(()),
         }
     }
-
-    /// For what takes a session as its whole device.
-    pub(crate) fn check_whole(&self, session: SessionId) -> Result<(), CommandError> {
-        match self.session(session).and_then(|record| record.extent) {
-            Some(_) => Err(CommandError::OfPart { session }),
-            None => Ok(()),
-        }
-    }
 }

@@ -8,7 +8,7 @@ mod common;
 #[path = "local/world.rs"]
 mod world;
 
-use common::{Failure, Rng, campaign, cases};
+use common::{Durable, Failure, Rng, campaign, cases};
 use twintrack_core::{
     ActivateSession, Change, CommandError, CopyStatus, DeviceId, Geometry, Owner, Pace, PairCommand, Place,
     PoolId, PoolRecord, RestoreItem, StoreId, StoreRecord, Tables, TrackNo,
@@ -215,14 +215,18 @@ fn what_a_restore_must_not_break() {
 
 /// An array with a second pool, and of two devices one in each.
 fn two_pools() -> (Tables, [DeviceId; 2]) {
+    let mut t = Tables::load(Geometry::new(1 << 14).unwrap(), formatted_with_two().changes()).unwrap();
+    let devices = [("p", PoolId(0)), ("s", PoolId(1))]
+        .map(|(name, pool)| t.create_standard(name, pool, 1 << 20).unwrap().0);
+    (t, devices)
+}
+
+fn formatted_with_two() -> Durable {
     let mut durable = common::formatted(&[64]);
     let (pool, store) = (PoolId(1), StoreId(7));
     let record = StoreRecord { name: "far".into(), pool, first: 100, tracks: 64 };
     durable.apply(vec![Change::Pool(pool, PoolRecord { name: "far".into() }), Change::Store(store, record)]);
-    let mut t = Tables::load(Geometry::new(1 << 14).unwrap(), durable.changes()).unwrap();
-    let devices =
-        [("p", PoolId(0)), ("s", pool)].map(|(name, pool)| t.create_standard(name, pool, 1 << 20).unwrap().0);
-    (t, devices)
+    durable
 }
 
 fn write_whole(t: &mut Tables, device: DeviceId, track: u32) {
@@ -272,6 +276,79 @@ fn a_copy_that_only_moves_ends_with_its_target() {
     t.delete_device(s).unwrap();
     assert_eq!(t.copies().count(), 0);
     t.delete_device(p).unwrap();
+    t.audit().unwrap();
+}
+
+/// D19: a part goes back to where it lies and to no other device, and its copy is over when that is done, also after a power cut
+/// while tracks might yet have to be moved.
+#[test]
+fn a_part_is_restored_where_it_lies() {
+    let (mut t, [p, s]) = two_pools();
+    (0..6).for_each(|track| write_whole(&mut t, p, track));
+    let (session, _) = t.register_part(p, None, TrackNo(2), TrackNo(3)).unwrap();
+    let (shows, _) = t.create_virtual("v").unwrap();
+    t.relate(session, shows).unwrap();
+    t.activate(&[ActivateSession { session, name: None, online: true }], None, 1).unwrap();
+    let entry = |t: &Tables, track| t.entry(Place { owner: Owner::Device(p), track: TrackNo(track) });
+    let before: Vec<_> = (0..6).map(|track| entry(&t, track)).collect();
+    (0..6).for_each(|track| write_whole(&mut t, p, track));
+    let after: Vec<_> = (0..6).map(|track| entry(&t, track)).collect();
+    let to = |to| RestoreItem { session, to, keep: false, keep_before: true, name: None, online: true };
+    for other in [s, shows] {
+        let refused = t.restore(&[to(other)], 2).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("{session} is of a part of device p: it is restored there, and to no other device")
+        );
+    }
+    let (ids, _) = t.restore(&[to(p)], 2).unwrap();
+    assert_eq!(t.copy_counts(ids[0].unwrap()).0, 2);
+    let is = |t: &Tables| (0..6).map(|track| entry(t, track)).collect::<Vec<_>>();
+    let wanted = [&after[..2], &before[2..4], &after[4..]].concat();
+    assert_eq!(is(&t), wanted, "at once");
+    let made = t.sessions().find(|(_, record)| record.virtual_device.is_some_and(|it| it != shows)).unwrap();
+    let kept = made.1.extent.unwrap();
+    assert_eq!((made.0 != session, kept.first, kept.at), (true, TrackNo(2), TrackNo(0)));
+    let kept = made.0;
+    // It is filled, and what it may have to move is yet to be looked at.
+    assert!(t.fill_step(ids[0].unwrap()));
+    t.audit().unwrap();
+    let mut durable = formatted_with_two();
+    let upto = t.last_unit();
+    durable.apply(t.take_commit(upto));
+    t.committed(upto);
+    let mut t = Tables::load(t.geometry(), durable.changes()).unwrap();
+    t.audit().unwrap();
+    assert_eq!(is(&t), wanted);
+    let moving: Vec<_> = t.relocating().collect();
+    assert_eq!(moving.len(), 1);
+    t.end_relocation(moving[0]);
+    assert_eq!(t.copies().count(), 0);
+    // And back.
+    let undo =
+        RestoreItem { session: kept, to: p, keep: false, keep_before: false, name: None, online: true };
+    t.restore(&[undo], 3).unwrap();
+    assert_eq!(is(&t), after);
+    t.audit().unwrap();
+}
+
+/// A part that ends with its device has nothing of what that grows by, in the same track either.
+#[test]
+fn a_part_that_ends_within_a_track_is_not_restored_to_a_larger_device() {
+    let durable = common::formatted(&[64]);
+    let mut t = Tables::load(Geometry::new(1 << 14).unwrap(), durable.changes()).unwrap();
+    let (p, _) = t.create_standard("p", PoolId(0), 3 * (1 << 14) + 512).unwrap();
+    let parts = [(0, 1), (2, 3)].map(|(first, last)| {
+        let (session, _) = t.register_part(p, None, TrackNo(first), TrackNo(last)).unwrap();
+        let (shows, _) = t.create_virtual(&format!("v{first}")).unwrap();
+        t.relate(session, shows).unwrap();
+        t.activate(&[ActivateSession { session, name: None, online: true }], None, 1).unwrap();
+        RestoreItem { session, to: p, keep: true, keep_before: false, name: None, online: true }
+    });
+    t.grow(p, 4 * (1 << 14)).unwrap();
+    assert!(matches!(t.restore(&parts[1..], 2), Err(CommandError::SizesDiffer { .. })));
+    assert!(matches!(t.restore(&parts, 2), Err(CommandError::TwiceInto { .. })), "one after the other");
+    t.restore(&parts[..1], 2).unwrap();
     t.audit().unwrap();
 }
 

@@ -111,12 +111,13 @@ impl Firmware {
         }
     }
 
-    /// What a pinned session shows stays what it was.
+    /// What a pinned session shows stays what it was; so does a virtual device of parts of which one is pinned.
     fn is_read_only(&self, owner: Owner) -> bool {
-        match owner {
-            Owner::Device(_) => false,
-            Owner::Session(id) => self.tables.session(id).is_some_and(|record| record.pinned.is_some()),
-        }
+        let Owner::Session(id) = owner else { return false };
+        let is_pinned = |id: &SessionId| self.tables.session(*id).is_some_and(|it| it.pinned.is_some());
+        let shown_by = self.tables.session(id).and_then(|record| record.virtual_device);
+        let parts = shown_by.map_or(&[][..], |device| self.tables.sessions_shown_by(device));
+        is_pinned(&id) || parts.iter().any(is_pinned)
     }
 
     /// The byte behind the last one of an owner, as the tracks of its standard device are counted.

@@ -523,6 +523,7 @@ pub(super) fn refusal(error: &CommandError) -> Refusal {
         | CommandError::PartialTrack { .. }
         | CommandError::Apart { .. }
         | CommandError::OfPart { .. }
+        | CommandError::PartsDiffer { .. }
         | CommandError::HasSessions { .. }
         | CommandError::SessionState { .. }
         | CommandError::InGroup { .. }

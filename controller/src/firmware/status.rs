@@ -44,7 +44,7 @@ impl Firmware {
     /// What can be asked of an export; of what compares two sessions only one form of many.
     fn context_names(&self, standard: DeviceId, shown: Moment) -> impl Iterator<Item = String> {
         let sessions = self.tables.sessions_of(standard).map(Moment::Session);
-        let usable = sessions.filter(move |session| self.tables.compare(*session, shown).is_ok());
+        let usable = sessions.filter(move |session| self.is_comparable(*session, shown));
         let of_session = move |moment: Moment| {
             let Moment::Session(session) = moment else { return Vec::new() };
             let bitmap = self.shown_as(session).filter(|_| moment != shown);
@@ -59,11 +59,11 @@ impl Firmware {
         let (a, b) = match ContextQuery::parse(name).ok()?? {
             ContextQuery::Allocation => return Some(StatusOf::Allocation),
             // The bytes of an export of parts are not those of one standard device.
-            _ if self.tables.compare(shown, shown).is_err() => return None,
+            _ if !self.is_comparable(shown, shown) => return None,
             ContextQuery::Diff(a, b) => (self.moment(standard, a)?, self.moment(standard, b)?),
             ContextQuery::DirtyBitmap(name) => (self.moment_named(standard, name)?, shown),
         };
-        self.tables.compare(a, b).ok().map(|_| StatusOf::Differs(a, b))
+        self.is_comparable(a, b).then_some(StatusOf::Differs(a, b))
     }
 
     /// A session by its number or its virtual device, or the standard device as it is now.
@@ -74,7 +74,13 @@ impl Firmware {
             NOW => Some(Moment::Now(standard)),
             _ => session().or_else(|| self.moment_named(standard, word)),
         }
-        .filter(|moment| self.tables.compare(*moment, Moment::Now(standard)).is_ok())
+        .filter(|moment| self.is_comparable(*moment, Moment::Now(standard)))
+    }
+
+    /// Whether it can be told over all of an export what differs: a session of a part (D19) has nothing of the rest.
+    fn is_comparable(&self, moment: Moment, shown: Moment) -> bool {
+        let whole = [moment, shown].iter().all(|moment| self.tables.part_of(*moment).is_none());
+        whole && self.tables.compare(moment, shown).is_ok()
     }
 
     fn moment_named(&self, standard: DeviceId, name: &str) -> Option<Moment> {

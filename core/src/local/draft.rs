@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::CommandError;
-use crate::ids::{DeviceId, Generation, SessionId};
+use crate::extent::Extent;
+use crate::ids::{DeviceId, Generation, SessionId, TrackNo};
 use crate::pair::too_many_ids;
 use crate::records::{
     Change, DEVICES_MAX, DeviceKind, DeviceRecord, Pinned, SESSIONS_PER_DEVICE_MAX, SessionRecord,
@@ -66,10 +67,12 @@ impl<'t> Draft<'t> {
         Ok(ended)
     }
 
-    /// A session of a device that begins now. `shown`: with a virtual device of its own, offline, named after the device.
+    /// A session of a device, or of a part of it, that begins now. `shown`: with a virtual device of its own, offline, named after
+    /// the device.
     pub(super) fn session(
         &mut self,
         standard: DeviceId,
+        part: Option<Extent>,
         pinned: Pinned,
         shown: Option<&str>,
         wall_ms: u64,
@@ -79,7 +82,9 @@ impl<'t> Draft<'t> {
         }
         self.raise(standard)?;
         let device = self.device(standard)?;
-        let (name, size_bytes, activated) = (device.name.clone(), device.size_bytes, device.generation());
+        let (name, activated) = (device.name.clone(), device.generation());
+        let size_bytes = part.map_or(device.size_bytes, |part| part.size_bytes);
+        let extent = part.map(|part| Extent { at: TrackNo(0), ..part });
         let virtual_device = match shown {
             None => None,
             Some(what) => {
@@ -100,8 +105,7 @@ impl<'t> Draft<'t> {
         let id = SessionId(self.take_id()?);
         let state = SessionState::Active { activated };
         let pinned = Some(pinned);
-        let record =
-            SessionRecord { standard, extent: None, virtual_device, state, activated_ms: wall_ms, pinned };
+        let record = SessionRecord { standard, extent, virtual_device, state, activated_ms: wall_ms, pinned };
         self.sessions.push((id, record));
         Ok(id)
     }

@@ -1,7 +1,5 @@
 //! What a target shows, how it takes the entries over, and how its tracks get into its own pool.
 
-use std::collections::BTreeMap;
-
 use super::{CopyRecord, CopyStatus, Fill, Purpose};
 use crate::defect::{Defect, planted};
 use crate::entry::Entry;
@@ -165,6 +163,13 @@ impl Tables {
     fn end_fill(&mut self, id: CopyId) {
         let Some(mut record) = self.copy(id).cloned() else { return };
         let Some(fill) = record.fill.take() else { return };
+        let is_part = self.session(fill.session).is_some_and(|session| session.extent.is_some());
+        let end = self.tracks_of(record.secondary);
+        if is_part && let Some(copy) = self.copies.get_mut(&id) {
+            // The pointer is about all of the device from now on.
+            record.to_copy_from = TrackNo(end);
+            copy.to_copy = Ledger::new(end, record.to_copy_from);
+        }
         let mut lapses = Vec::new();
         let mut changes = match record.purpose {
             Purpose::Once { keep, pinned } if keep || planted(Defect::RestoredSessionShown) => {
@@ -310,28 +315,28 @@ impl Tables {
         match self.copies.get_mut(&id) {
             Some(copy) => copy.record = record,
             None => {
-                let tracks = self.tracks_of(record.secondary);
+                let tracks = (self.tracks_to_copy(&record), self.tracks_of(record.secondary));
                 self.copies.insert(id, Copy::new(record, tracks));
             }
         }
     }
 
     pub(crate) fn settle_loaded_copies(&mut self) {
-        let tracks: BTreeMap<_, _> =
-            self.copies.iter().map(|(id, copy)| (*id, self.tracks_of(copy.record.secondary))).collect();
-        for (id, copy) in &mut self.copies {
-            let tracks = tracks.get(id).copied().unwrap_or(0);
-            copy.to_copy.settle_loaded(tracks, copy.record.to_copy_from);
-            copy.unequal.settle_loaded(tracks, copy.record.unequal_from);
+        let tracks = |record: &CopyRecord| (self.tracks_to_copy(record), self.tracks_of(record.secondary));
+        let tracks: Vec<_> = self.copies.values().map(|copy| tracks(&copy.record)).collect();
+        for (copy, (to_copy, all)) in self.copies.values_mut().zip(tracks) {
+            copy.to_copy.settle_loaded(to_copy, copy.record.to_copy_from);
+            copy.unequal.settle_loaded(all, copy.record.unequal_from);
         }
     }
 }
 
 impl Copy {
-    fn new(record: CopyRecord, tracks: u32) -> Self {
+    /// With so many tracks that may be to come, of so many that may be unequal.
+    fn new(record: CopyRecord, (to_copy, all): (u32, u32)) -> Self {
         Self {
-            to_copy: Ledger::new(tracks, record.to_copy_from),
-            unequal: Ledger::new(tracks, record.unequal_from),
+            to_copy: Ledger::new(to_copy, record.to_copy_from),
+            unequal: Ledger::new(all, record.unequal_from),
             record,
         }
     }

@@ -212,9 +212,9 @@ impl Tables {
         record.back = command == PairCommand::Restore;
         let mut draft = Draft::new(self);
         if record.back && keep_before {
-            draft.session(record.primary, Pinned::Before, Some("before"), wall_ms)?;
+            draft.session(record.primary, None, Pinned::Before, Some("before"), wall_ms)?;
         }
-        let session = draft.session(record.source(), Pinned::Source(id), None, wall_ms)?;
+        let session = draft.session(record.source(), None, Pinned::Source(id), None, wall_ms)?;
         let until = draft.raise(record.target())?;
         let mut changes = draft.changes();
         record.status = CopyStatus::Copying;

@@ -10,7 +10,7 @@ use crate::ids::{CopyId, DeviceId, SessionId, TrackNo, UnitSeq};
 use crate::records::{Change, Pinned, SESSIONS_PER_DEVICE_MAX, SessionRecord, SessionState};
 use crate::tables::Tables;
 
-/// One session to restore.
+/// One session to restore. That of a part of a device (D19) is restored to that part; the other tracks stay what they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreItem {
     /// Which.
@@ -45,7 +45,7 @@ impl Tables {
                 let (wanted, verb) = ("active", "restored");
                 return Err(CommandError::SessionState { session, state: record.state, wanted, verb });
             }
-            self.check_whole(session)?;
+            self.check_place_of_part(session, record, item.to)?;
             match record.pinned {
                 None | Some(Pinned::Before | Pinned::Loser(_)) => {}
                 Some(Pinned::Undecided(_)) => return Err(CommandError::Undecided { session }),
@@ -99,7 +99,7 @@ impl Tables {
             if is_standard {
                 let id = CopyId(draft.take_id()?);
                 if item.keep_before && !planted(Defect::RestoreBeforeLost) {
-                    draft.session(item.to, Pinned::Before, Some("before"), wall_ms)?;
+                    draft.session(item.to, source.extent, Pinned::Before, Some("before"), wall_ms)?;
                 }
                 let until = draft.raise(item.to)?;
                 if let Some(name) = &item.name {
@@ -117,7 +117,7 @@ impl Tables {
                     fill: Some(Fill { session: item.session, until }),
                     pace: Pace::Fast,
                     copied_ms: wall_ms,
-                    to_copy_from: TrackNo(0),
+                    to_copy_from: source.extent.map_or(TrackNo(0), |part| part.first),
                     unequal_from: end,
                     moved_to: TrackNo(0),
                 };
@@ -150,10 +150,29 @@ impl Tables {
         Ok((ids, seq))
     }
 
+    /// A session of a part (D19) is restored where that lies: what its tracks are is told by their numbers (D17).
+    fn check_place_of_part(
+        &self,
+        session: SessionId,
+        record: &SessionRecord,
+        to: DeviceId,
+    ) -> Result<(), CommandError> {
+        if record.extent.is_none() || to == record.standard {
+            return Ok(());
+        }
+        let name = self.device(record.standard).map_or_else(String::new, |device| device.name.clone());
+        Err(CommandError::OfPart { session, name })
+    }
+
     fn check_target(&self, item: &RestoreItem, source: &SessionRecord) -> Result<(), CommandError> {
         let target = self.standard(item.to)?;
         let shown = source.virtual_device.and_then(|shows| self.device(shows));
-        let size_bytes = shown.map_or(0, |shows| shows.size_bytes);
+        // A part that ends within a track is one of a device that ends there: what that has grown by is not in the part.
+        let size_bytes = match source.extent.map(|part| part.end(self.geometry)) {
+            Some(end) if end % u64::from(self.geometry.track_bytes()) == 0 => target.size_bytes,
+            Some(end) => end,
+            None => shown.map_or(0, |shows| shows.size_bytes),
+        };
         if target.size_bytes != size_bytes {
             return Err(CommandError::SizesDiffer {
                 name: target.name.clone(),
@@ -185,5 +204,14 @@ impl Tables {
 
     pub(super) fn tracks_of(&self, device: DeviceId) -> u32 {
         self.device(device).map_or(0, |device| self.geometry.tracks(device.size_bytes))
+    }
+
+    /// The tracks before which all lie that a copy may still have to take over: those of the part that is restored, or all.
+    pub(super) fn tracks_to_copy(&self, record: &CopyRecord) -> u32 {
+        let part = record.fill.and_then(|fill| self.session(fill.session)?.extent);
+        part.map_or_else(
+            || self.tracks_of(record.secondary),
+            |part| self.geometry.tracks(part.end(self.geometry)),
+        )
     }
 }

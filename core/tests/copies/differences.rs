@@ -5,35 +5,43 @@ use std::ops::Range;
 
 use twintrack_core::{CommandError, DeviceId, Look, Moment, SECTOR_BYTES, SessionId};
 
-use crate::model::{Image, State};
+use crate::model::{Image, Session, State};
 use crate::world::World;
+
+/// A moment, what the model has of it, and the bytes of its standard device that it is of.
+type Seen<'a> = (Moment, &'a Image, Range<u64>);
 
 impl World {
     /// Every session of each device beside the device, and beside the next of its sessions.
     pub fn check_differences(&self) -> Result<(), String> {
         for (id, device) in self.model.devices.iter().filter(|(_, device)| device.standard) {
-            let of_device = |(_, session): &(&SessionId, &crate::model::Session)| session.standard == *id;
+            let of_device = |(_, session): &(&SessionId, &Session)| session.standard == *id;
             let sessions: Vec<_> = self.model.sessions.iter().filter(of_device).collect();
-            let whole = |s: &crate::model::Session| s.state == State::Active && s.part.is_none();
-            let active: Vec<_> = sessions.iter().filter(|(_, s)| whole(s)).collect();
-            let now = (Moment::Now(*id), &device.image, device.size_bytes);
-            let seen = active.iter().map(|(id, s)| (Moment::Session(**id), &s.image, s.size_bytes));
-            let moments: Vec<_> = seen.chain([now]).collect();
+            let active: Vec<_> = sessions.iter().filter(|(_, s)| s.state == State::Active).collect();
+            let now = (Moment::Now(*id), &device.image, 0..device.size_bytes);
+            let seen = active.iter().map(|(id, s)| (Moment::Session(**id), &s.image, self.bytes_of(s)));
+            let moments: Vec<Seen> = seen.chain([now.clone()]).collect();
             for (at, moment) in moments.iter().enumerate() {
-                self.check_pair(*moment, now)?;
+                self.check_pair(moment, &now)?;
                 if let Some(next) = moments.get(at + 1) {
-                    self.check_pair(*next, *moment)?;
+                    self.check_pair(next, moment)?;
                 }
             }
-            for (session, _) in sessions.iter().filter(|(_, s)| !whole(s)) {
+            for (session, _) in sessions.iter().filter(|(_, s)| s.state != State::Active) {
                 let told = self.tables.compare(Moment::Session(**session), Moment::Now(*id));
-                if !matches!(told, Err(CommandError::SessionState { .. } | CommandError::OfPart { .. })) {
-                    return Err(format!("{session} is not active, or of a part, and is compared: {told:?}"));
+                if !matches!(told, Err(CommandError::SessionState { .. })) {
+                    return Err(format!("{session} is not active, and is compared: {told:?}"));
                 }
             }
             self.check_strangers(*id, &active.iter().map(|(id, _)| **id).collect::<Vec<_>>())?;
         }
         Ok(())
+    }
+
+    fn bytes_of(&self, session: &Session) -> Range<u64> {
+        let Some(part) = session.part else { return 0..session.size_bytes };
+        let begin = u64::from(part.first) * u64::from(self.geometry.track_bytes());
+        begin..begin + part.size_bytes
     }
 
     fn check_strangers(&self, device: DeviceId, sessions: &[SessionId]) -> Result<(), String> {
@@ -49,11 +57,22 @@ impl World {
         Ok(())
     }
 
-    fn check_pair(
-        &self,
-        (a, image_a, size_a): (Moment, &Image, u64),
-        (b, image_b, size_b): (Moment, &Image, u64),
-    ) -> Result<(), String> {
+    fn check_pair(&self, first: &Seen, second: &Seen) -> Result<(), String> {
+        let ((a, image_a, bytes_a), (b, image_b, bytes_b)) = (first.clone(), second.clone());
+        let is_part = |moment| self.tables.part_of(moment).is_some();
+        // What one of them is of a part of is compared there.
+        let (begin, until) = match (is_part(a), is_part(b)) {
+            (true, true) if bytes_a != bytes_b => {
+                return match self.tables.compare(a, b) {
+                    Err(CommandError::PartsDiffer { .. }) => Ok(()),
+                    told => Err(format!("{a:?} and {b:?} are other parts, and are compared: {told:?}")),
+                };
+            }
+            (true, _) => (bytes_a.start, bytes_a.end),
+            (false, true) => (bytes_b.start, bytes_b.end),
+            (false, false) => (0, u64::MAX),
+        };
+        let (size_a, size_b) = (bytes_a.end.min(until), bytes_b.end.min(until));
         // Few looks at a time, so that every track is the last one now and then.
         let mut told = self.told(a, b, 1)?;
         if told != self.told(a, b, u32::MAX)? {
@@ -61,11 +80,13 @@ impl World {
         }
         let (common, end) = (size_a.min(size_b), size_a.max(size_b));
         told.retain(|range| range.start < range.end);
-        if told.windows(2).any(|two| two[0].end > two[1].start) || told.iter().any(|range| range.end > end) {
+        if told.windows(2).any(|two| two[0].end > two[1].start)
+            || told.iter().any(|range| range.start < begin || range.end > end)
+        {
             return Err(format!("{a:?} and {b:?} differ in {told:?}"));
         }
         let differs = |byte: u64| told.iter().any(|range| range.contains(&byte));
-        for byte in (0..end).step_by(SECTOR_BYTES as usize) {
+        for byte in (begin..end).step_by(SECTOR_BYTES as usize) {
             let sector = (byte / u64::from(SECTOR_BYTES)) as usize;
             let (track, _) = self.geometry.locate(byte);
             let [written_a, written_b] =

@@ -81,6 +81,8 @@ impl World {
             0..=33 if !self.t.is_held_by_pair(device) => self.write(Owner::Device(device), track, blocks),
             34..=39 => {
                 if let Some(session) = rng.pick(&self.active()) {
+                    let tracks = self.tracks_of(session);
+                    let track = tracks.start + track % (tracks.end - tracks.start);
                     self.write(Owner::Session(session), track, blocks);
                 }
             }
@@ -98,7 +100,7 @@ impl World {
                 }
             }
             59..=64 => self.restore(device, rng),
-            65..=70 => self.establish(device),
+            65..=70 => self.establish(device, rng),
             71..=74 => {
                 if let Some(session) = rng.pick(&self.sessions()) {
                     self.end(session, rng.chance(60));
@@ -143,6 +145,12 @@ impl World {
 
     fn sessions(&self) -> Vec<SessionId> {
         self.model.sessions.keys().copied().collect()
+    }
+
+    /// What a session is of (D19).
+    fn tracks_of(&self, session: SessionId) -> Range<u32> {
+        let part = self.t.session(session).and_then(|record| record.extent);
+        part.map_or(0..TRACKS, |part| part.first.0..part.last(self.t.geometry()).0 + 1)
     }
 
     fn write(&mut self, owner: Owner, track: u32, blocks: Range<u32>) {
@@ -246,14 +254,17 @@ impl World {
         let item = RestoreItem { session, to, keep: rng.chance(50), keep_before, name: None, online: true };
         let (known, content) =
             (self.t.sessions().map(|(id, _)| id).collect(), self.model.sessions[&session].clone());
+        let tracks = self.tracks_of(session);
         if let Err(error) = self.t.restore(std::slice::from_ref(&item), 9) {
             return self.say(format!("{session} not restored: {error}"));
         }
         self.say(format!("{session} is restored to {to}, {item:?}"));
         if self.t.device(to).is_some_and(|it| it.is_standard()) {
             self.note_new(&known);
-            self.model.devices.insert(to, content);
-            self.touch_all(to);
+            let blocks = blocks_of(&tracks);
+            let device = self.model.devices.get_mut(&to).expect("known");
+            device[blocks.clone()].copy_from_slice(&content[blocks]);
+            tracks.for_each(|track| self.touch(Owner::Device(to), track));
         } else {
             let new = self.t.session_shown_by(to).expect("it shows one");
             self.model.sessions.insert(new, content);
@@ -261,16 +272,23 @@ impl World {
         self.forget_ended();
     }
 
-    fn establish(&mut self, device: DeviceId) {
+    /// Of all of a device, or of a part of it.
+    fn establish(&mut self, device: DeviceId, rng: &mut Rng) {
         if self.t.sessions().count() >= SESSIONS_MAX {
             return;
         }
-        let (session, _) = self.t.register(device, None).expect("there is room");
+        let first = rng.below(TRACKS as usize) as u32;
+        let last = first + rng.below((TRACKS - first) as usize) as u32;
+        let registered = match rng.chance(40) {
+            true => self.t.register_part(device, None, TrackNo(first), TrackNo(last)),
+            false => self.t.register(device, None),
+        };
+        let (session, _) = registered.expect("there is room");
         let (shows, _) = self.t.create_virtual(&format!("v{}", session.0)).expect("a new name");
         self.t.relate(session, shows).expect("it fits");
         self.t.activate(&[ActivateSession { session, name: None, online: true }], None, 5).expect("it fits");
         self.model.sessions.insert(session, self.model.devices[&device].clone());
-        self.say(format!("{session} of {device}"));
+        self.say(format!("{session} of {device}, tracks {:?}", self.tracks_of(session)));
     }
 
     fn end(&mut self, session: SessionId, remove: bool) {
@@ -387,10 +405,10 @@ impl World {
         self.t.audit().map_err(|error| error.to_string())?;
         self.forget_ended();
         for (id, content) in &self.model.devices {
-            self.check_content(Owner::Device(*id), content)?;
+            self.check_content(Owner::Device(*id), 0..TRACKS, content)?;
         }
         for (id, content) in &self.model.sessions {
-            self.check_content(Owner::Session(*id), content)?;
+            self.check_content(Owner::Session(*id), self.tracks_of(*id), content)?;
             self.check_changed(*id, content)?;
             self.check_differs(*id, content)?;
         }
@@ -414,7 +432,7 @@ impl World {
                 continue;
             }
             let differ = (0..TRACKS).filter(|track| {
-                let range = (track * BLOCKS) as usize..((track + 1) * BLOCKS) as usize;
+                let range = blocks_of(&(*track..track + 1));
                 p[range.clone()] != s[range] && !self.t.is_unequal(id, TrackNo(*track))
             });
             if let Some(track) = differ.into_iter().next() {
@@ -424,8 +442,8 @@ impl World {
         Ok(())
     }
 
-    fn check_content(&self, owner: Owner, content: &Content) -> Result<(), String> {
-        for track in 0..TRACKS {
+    fn check_content(&self, owner: Owner, tracks: Range<u32>, content: &Content) -> Result<(), String> {
+        for track in tracks {
             let place = Place { owner, track: TrackNo(track) };
             let entry = self.t.entry(place).ok_or_else(|| format!("{place} is not there"))?;
             for block in 0..BLOCKS {
@@ -463,8 +481,12 @@ impl World {
     fn check_changed(&self, id: SessionId, content: &Content) -> Result<(), String> {
         let standard = self.t.session(id).expect("it is there").standard;
         let (changed, _) = self.t.changed(id, TrackNo(0), 99).map_err(|error| error.to_string())?;
-        for track in 0..TRACKS {
-            let range = (track * BLOCKS) as usize..((track + 1) * BLOCKS) as usize;
+        let tracks = self.tracks_of(id);
+        if let Some(other) = changed.iter().find(|track| !tracks.contains(&track.0)) {
+            return Err(format!("{id} tells of {other}, which is none of its own"));
+        }
+        for track in tracks {
+            let range = blocks_of(&(track..track + 1));
             let differs = content[range.clone()] != self.model.devices[&standard][range];
             if differs && !changed.contains(&TrackNo(track)) {
                 return Err(format!("{id} does not tell that track {track} changed"));
@@ -480,13 +502,21 @@ impl World {
         let sessions = self.model.sessions.iter().map(|(id, content)| (Moment::Session(*id), content));
         for (b, other) in sessions.chain([(Moment::Now(standard), &self.model.devices[&standard])]) {
             let Ok(comparison) = self.t.compare(a, b) else { continue };
+            let tracks = match b {
+                Moment::Session(other) if self.t.part_of(a).is_none() => self.tracks_of(other),
+                _ => self.tracks_of(id),
+            };
             let (mut at, mut told) = (0, BTreeSet::new());
             while let Look::Differs(range) = comparison.next(at, &mut 99) {
                 let block = u64::from(TRACK_BYTES / BLOCKS);
                 told.extend((range.start / block) as usize..range.end.div_ceil(block) as usize);
                 at = range.end;
             }
-            let missed = (0..content.len()).find(|n| content[*n] != other[*n] && !told.contains(n));
+            let mut compared = blocks_of(&tracks);
+            if let Some(beyond) = told.iter().find(|block| !compared.contains(block)) {
+                return Err(format!("{a:?} and {b:?}: block {beyond} is not compared, and is told"));
+            }
+            let missed = compared.find(|n| content[*n] != other[*n] && !told.contains(n));
             if let Some(block) = missed {
                 return Err(format!("{a:?} and {b:?} differ in block {block}, which is not told"));
             }
@@ -523,6 +553,10 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn blocks_of(tracks: &Range<u32>) -> Range<usize> {
+    (tracks.start * BLOCKS) as usize..(tracks.end * BLOCKS) as usize
 }
 
 fn load(durable: &Durable) -> Tables {
