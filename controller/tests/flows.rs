@@ -187,11 +187,18 @@ fn deactivate_and_read_changed_tracks() {
         let read = rig.tracks_read.remove(&call.0).unwrap();
         assert_eq!(read.map(|segments| rig::sectors(&segments)[0]).map_err(|refusal| refusal.code), expect);
     }
+    assert_eq!(rig.firmware.check_tracks(session, &[3, 0, 3]), Ok(()));
+    let refused = |asked: &[u32]| rig.firmware.check_tracks(session, asked).unwrap_err();
+    assert_eq!(refused(&[1]).code, RefusalCode::NotFound);
+    let reasons = [refused(&[3, 1, 0]), refused(&(0..12).collect::<Vec<_>>())].map(|it| it.reason);
+    let reason = |what| format!("ses-{session} has no changed {what}: ask which tracks changed");
+    assert_eq!(reasons, ["track t1", "tracks t1, t2, t4, t5, t6, t7, t8, t9 and others"].map(reason));
     rig.note("remove: its tracks come free");
     rig.command(Command::SessionRemove { session }).unwrap();
     rig.wait(Duration::from_secs(3));
     insta::assert_snapshot!(rig.log);
     assert_eq!(rig.firmware.tables().used_tracks(), 4);
+    assert_eq!(rig.firmware.check_tracks(session, &[0]).unwrap_err().code, RefusalCode::NotFound);
 }
 
 /// A full pool: a host's write to a standard device never fails because of sessions; the oldest fails, visibly.

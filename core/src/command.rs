@@ -156,13 +156,13 @@ pub enum CommandError {
         /// The group.
         group: GroupId,
     },
-    /// The session has no such track.
-    #[error("{session} has no changed track {track}: ask which tracks changed")]
+    /// The session has no such tracks.
+    #[error("{session} has no changed {}: ask which tracks changed", listed(tracks))]
     NotChanged {
         /// Which session.
         session: SessionId,
-        /// Which track.
-        track: TrackNo,
+        /// Which tracks.
+        tracks: Vec<TrackNo>,
     },
     /// Two things are compared that are not of one standard device.
     #[error("{other} is not of device {name}: only what is of one standard device can be compared")]
@@ -439,4 +439,15 @@ pub enum CommandError {
         "pairs are not mirrored asynchronously yet: choose `synchronous`, or `adaptive`, which copies in the background"
     )]
     NoAsynchronous,
+}
+
+/// How many tracks are named where many could be.
+const LISTED_MAX: usize = 8;
+
+/// `track t3`, or `tracks t3, t5`.
+fn listed(tracks: &[TrackNo]) -> String {
+    let named: Vec<_> = tracks.iter().take(LISTED_MAX).map(TrackNo::to_string).collect();
+    let plural = if tracks.len() == 1 { "" } else { "s" };
+    let others = if tracks.len() > LISTED_MAX { " and others" } else { "" };
+    format!("track{plural} {}{others}", named.join(", "))
 }

@@ -5,17 +5,17 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use http_body_util::Full;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use twintrack_link::manage::{Answer, COMMAND_PATH, Command, Refusal};
+use tokio::time::{Instant, timeout_at};
+use twintrack_link::manage::{Answer, COMMAND_PATH, Command, Refusal, TrackList};
 
 use twintrack_link::Endpoint;
 
 use crate::dial::Dial;
+use crate::exchange::Exchange;
 use crate::tls_failure::TlsFailure;
 
 /// The largest answer to a command in bytes.
@@ -83,6 +83,15 @@ pub enum ArrayError {
         /// Where.
         endpoint: Endpoint,
     },
+    /// Tracks were coming, and no more of them does: the connection ended, the deadline passed, or the array could not read
+    /// on. What came is right.
+    #[error("array at {endpoint} broke off after {bytes} bytes: the rest is missing")]
+    BrokenOff {
+        /// Where.
+        endpoint: Endpoint,
+        /// How many bytes came.
+        bytes: u64,
+    },
     /// The answer is none: not that of an array of this version, or too long. Whether the command was carried out is not
     /// known.
     #[error("array at {endpoint} answered {status} with what is no answer to that")]
@@ -100,7 +109,7 @@ impl ArrayError {
         use twintrack_link::manage::RefusalCode::Unavailable;
         match self {
             Self::Refused(refusal) => refusal.code == Unavailable,
-            Self::Unreachable { .. } | Self::Tls { .. } => false,
+            Self::Unreachable { .. } | Self::Tls { .. } | Self::BrokenOff { .. } => false,
             Self::NotHttp { .. } | Self::Timeout { .. } | Self::Cut { .. } | Self::Protocol { .. } => true,
         }
     }
@@ -149,14 +158,23 @@ impl<D: Dial> ArrayClient<D> {
 
     /// One track of a deactivated session (D15): its bytes, fewer if it is the last one of its device.
     pub async fn session_track(&self, session: u32, track: u32) -> Result<Bytes, ArrayError> {
-        let path = format!("/v1/session/{session}/track/{track}");
-        let request = self
-            .request(Method::GET, &path)
-            .body(Full::new(Bytes::new()))
-            .map_err(|_| self.protocol(StatusCode::BAD_REQUEST))?;
+        let request = self.get(&TrackList::one(track).path(session))?;
         let (status, body) = self.exchange(request, TRACK_BYTES_MAX).await?;
         self.accepted(status, &body)?;
         Ok(body)
+    }
+
+    /// Tracks of a deactivated session, one or many, in the order of the list. Refused, and none of them read, if one is no
+    /// changed track of it.
+    pub async fn session_tracks(&self, session: u32, tracks: &TrackList) -> Result<TrackReader, ArrayError> {
+        let request = self.get(&tracks.path(session))?;
+        let deadline = Instant::now() + self.deadline;
+        let mut exchange = self.begin(request, deadline).await?;
+        if exchange.status != StatusCode::OK {
+            let refusal = self.whole(&mut exchange, ANSWER_BYTES_MAX, deadline).await?;
+            self.accepted(exchange.status, &refusal)?;
+        }
+        Ok(TrackReader { exchange, endpoint: self.endpoint.clone(), deadline: self.deadline, bytes: 0 })
     }
 
     /// An answer of the wrong kind.
@@ -182,15 +200,26 @@ impl<D: Dial> ArrayClient<D> {
         })
     }
 
+    fn get(&self, path: &str) -> Result<Request<Full<Bytes>>, ArrayError> {
+        let request = self.request(Method::GET, path).body(Full::new(Bytes::new()));
+        request.map_err(|_| self.protocol(StatusCode::BAD_REQUEST))
+    }
+
     async fn exchange(
         &self,
         request: Request<Full<Bytes>>,
         bytes_max: usize,
     ) -> Result<(StatusCode, Bytes), ArrayError> {
+        let deadline = Instant::now() + self.deadline;
+        let mut exchange = self.begin(request, deadline).await?;
+        let body = self.whole(&mut exchange, bytes_max, deadline).await?;
+        Ok((exchange.status, body))
+    }
+
+    /// Sends a request over a new connection, and waits for the head of its answer.
+    async fn begin(&self, request: Request<Full<Bytes>>, deadline: Instant) -> Result<Exchange, ArrayError> {
         let unreachable = |kind| ArrayError::Unreachable { endpoint: self.endpoint.clone(), kind };
-        let cut = || ArrayError::Cut { endpoint: self.endpoint.clone() };
-        let deadline = tokio::time::Instant::now() + self.deadline;
-        let stream = tokio::time::timeout_at(deadline, self.dial.dial(&self.endpoint))
+        let stream = timeout_at(deadline, self.dial.dial(&self.endpoint))
             .await
             .map_err(|_| unreachable(io::ErrorKind::TimedOut))?
             .map_err(|error| match TlsFailure::of(&error) {
@@ -200,34 +229,58 @@ impl<D: Dial> ArrayClient<D> {
                 }
                 None => unreachable(error.kind()),
             })?;
-        let exchange = async {
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| cut())?;
-            let answer = async move {
-                let response = sender.send_request(request).await.map_err(|error| {
-                    let endpoint = self.endpoint.clone();
-                    if error.is_parse() { ArrayError::NotHttp { endpoint } } else { cut() }
-                })?;
-                let status = response.status();
-                match Limited::new(response.into_body(), bytes_max).collect().await {
-                    Ok(body) => Ok((status, body.to_bytes())),
-                    Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                        Err(self.protocol(status))
-                    }
-                    Err(_) => Err(cut()),
-                }
-            };
-            tokio::pin!(answer, connection);
-            tokio::select! {
-                biased;
-                answer = &mut answer => answer,
-                // The connection is done; what it has received is still to be taken.
-                _ = &mut connection => answer.await,
-            }
-        };
-        tokio::time::timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
-            let deadline_ms = self.deadline.as_millis() as u64;
-            Err(ArrayError::Timeout { endpoint: self.endpoint.clone(), deadline_ms })
+        let begun =
+            timeout_at(deadline, Exchange::begin(stream, request)).await.map_err(|_| self.timeout())?;
+        begun.map_err(|error| {
+            let endpoint = self.endpoint.clone();
+            if error.is_parse() { ArrayError::NotHttp { endpoint } } else { ArrayError::Cut { endpoint } }
         })
+    }
+
+    /// The body of an answer.
+    async fn whole(
+        &self,
+        exchange: &mut Exchange,
+        bytes_max: usize,
+        deadline: Instant,
+    ) -> Result<Bytes, ArrayError> {
+        let whole = timeout_at(deadline, exchange.whole(bytes_max)).await.map_err(|_| self.timeout())?;
+        let whole = whole.map_err(|_| ArrayError::Cut { endpoint: self.endpoint.clone() })?;
+        whole.ok_or_else(|| self.protocol(exchange.status))
+    }
+
+    fn timeout(&self) -> ArrayError {
+        let deadline_ms = self.deadline.as_millis() as u64;
+        ArrayError::Timeout { endpoint: self.endpoint.clone(), deadline_ms }
+    }
+}
+
+/// Saved tracks as they come: one behind the other in the order in which they were asked for, cut into pieces anywhere.
+/// Each track is as long as the array's tracks, but for the last one of a device.
+pub struct TrackReader {
+    exchange: Exchange,
+    endpoint: Endpoint,
+    deadline: Duration,
+    bytes: u64,
+}
+
+impl TrackReader {
+    /// The next bytes; `None`: those were all. The deadline of a call is that of each of these.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ArrayError> {
+        let broken = ArrayError::BrokenOff { endpoint: self.endpoint.clone(), bytes: self.bytes };
+        match tokio::time::timeout(self.deadline, self.exchange.next()).await {
+            Ok(Ok(bytes)) => {
+                self.bytes += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                Ok(bytes)
+            }
+            Ok(Err(_)) | Err(_) => Err(broken),
+        }
+    }
+}
+
+impl fmt::Debug for TrackReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tracks of array at {}, {} bytes so far", self.endpoint, self.bytes)
     }
 }
 

@@ -108,6 +108,7 @@ mod array;
 mod commands;
 mod dial;
 mod establish;
+mod exchange;
 mod local;
 mod multipath;
 mod nbd;
@@ -116,7 +117,7 @@ mod remote;
 mod tls;
 mod tls_failure;
 
-pub use array::{ANSWER_BYTES_MAX, ArrayClient, ArrayError, TRACK_BYTES_MAX, TokenError};
+pub use array::{ANSWER_BYTES_MAX, ArrayClient, ArrayError, TRACK_BYTES_MAX, TokenError, TrackReader};
 pub use dial::{Dial, Socket, TokioDial};
 pub use establish::{EstablishError, EstablishStep, Leftover, Pair, establish};
 pub use multipath::{MultipathError, MultipathOptions, MultipathVolume, NbdPath};

@@ -26,6 +26,7 @@ macro_rules! named {
 
 mod local;
 mod remote;
+mod tracks;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -36,6 +37,7 @@ pub use remote::{
     PairCause, PairData, PairHalf, PairLink, PairMode, PairPolicy, PairRole, PairStatusInfo, PinnedKind,
     RemoteInfo, RemoteSnapshotInfo, SafetyCopyInfo, VerifyInfo, parse_serial, show_serial,
 };
+pub use tracks::{TRACK_RANGES_MAX, TrackList, TrackListError};
 
 /// The path that takes commands.
 pub const COMMAND_PATH: &str = "/v1/command";

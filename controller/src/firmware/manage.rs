@@ -281,7 +281,25 @@ impl Firmware {
         Ok(Outcome::Later)
     }
 
-    /// Reads one changed track of a session (D15, Fig. 28).
+    /// Whether these are changed tracks of a deactivated session, all of them (D15, Fig. 28): they stay so until it is
+    /// removed. Each is then read by [`Event::ReadTrack`].
+    pub fn check_tracks(&self, session: u32, tracks: &[u32]) -> Result<(), Refusal> {
+        let session = SessionId(session);
+        let mut missing = Vec::new();
+        for track in tracks.iter().copied().map(TrackNo) {
+            match self.changed_track(session, track) {
+                Ok(_) => {}
+                Err(CommandError::NotChanged { .. }) => missing.push(track),
+                Err(error) => return Err(refusal(&error)),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(refusal(&CommandError::NotChanged { session, tracks: missing }))
+    }
+
+    /// Reads one changed track of a session.
     pub(super) fn read_track(&mut self, call: CallId, session: u32, track: u32, fx: &mut Vec<Effect>) {
         match self.changed_track(SessionId(session), TrackNo(track)) {
             Ok((entry, bytes)) => {
@@ -305,7 +323,7 @@ impl Firmware {
         let size = self.size_of(twintrack_core::Owner::Session(session));
         let geometry = self.tables.geometry();
         let entry = self.tables.kept(session, track).filter(|_| track.0 < geometry.tracks(size));
-        let entry = entry.ok_or(CommandError::NotChanged { session, track })?;
+        let entry = entry.ok_or_else(|| CommandError::NotChanged { session, tracks: vec![track] })?;
         let rest = size - geometry.offset_of(track);
         Ok((entry, rest.min(u64::from(geometry.track_bytes())) as u32))
     }

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{info, warn};
 use twintrack_core::{Change, PeerId, UnitSeq};
-use twintrack_link::manage::{Answer, Command, Refusal, RefusalCode};
+use twintrack_link::manage::{Answer, Command, Refusal, RefusalCode, TrackList};
 use twintrack_link::nbd::ContextQuestion;
 use twintrack_link::remote::Message;
 
@@ -37,6 +37,8 @@ use crate::firmware::{
 /// Commands that are not answered yet. They go on when who sent them is gone, so that his place does not bound them;
 /// those who are there, one each, come to half of it.
 const CALLS_MAX: usize = 1024;
+/// How many tracks are looked up in one go, while all else waits.
+const CHECKED_TRACKS_MAX: usize = 4096;
 
 /// One array while it is up, until it ends or reloads.
 pub(super) struct Array<D> {
@@ -411,7 +413,20 @@ impl<D> Array<D> {
         answer
     }
 
-    /// Reads one track of a deactivated session (D15).
+    /// Whether all of these are changed tracks of a deactivated session (D15).
+    pub(super) async fn check_tracks(&self, session: u32, tracks: &TrackList) -> Result<(), Refusal> {
+        let mut tracks = tracks.tracks();
+        loop {
+            let some: Vec<u32> = tracks.by_ref().take(CHECKED_TRACKS_MAX).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.lock().firmware.check_tracks(session, &some)?;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Reads one track of a deactivated session.
     pub(super) async fn read_track(&self, session: u32, track: u32) -> Result<Vec<Segment>, Refusal> {
         let (sender, answer) = oneshot::channel();
         let call = self.register(|state, call| drop(state.track_reads.insert(call, sender)))?;

@@ -3,12 +3,13 @@
 //! | request | answer |
 //! |---|---|
 //! | `POST /v1/command`, a [`Command`] | 200, an `Answer` |
-//! | `GET /v1/session/{id}/track/{n}` | 200, the track's bytes as `application/octet-stream` (D15) |
+//! | `GET /v1/session/{id}/track/{list}` | 200, the bytes of the tracks of a [`TrackList`], one behind the other, as `application/octet-stream` (D15) |
 //! | `GET /v1/health` | 200, `{"status":"up"}` |
 //! | `GET /metrics` | 200, text for Prometheus |
 //!
 //! A request is heard whole before it is carried out: until then, and when it is answered, the connection's place may go
-//! to a newcomer. Whatever fails is answered with a [`Refusal`] and the status of its code. Over TCP every request shows the token, as
+//! to a newcomer. Of tracks, one is read when the last one is on its way, so any number of them takes the memory of a few; if
+//! all are there is known before the first. Whatever fails is answered with a [`Refusal`] and the status of its code. Over TCP every request shows the token, as
 //! `authorization: Bearer TOKEN`. A command has to be `application/json`: that a page of another site cannot make a browser
 //! send.
 
@@ -24,6 +25,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use futures_util::{StreamExt, stream};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -31,8 +33,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use tokio::sync::watch;
-use tracing::{debug, info};
-use twintrack_link::manage::{Answer, COMMAND_BYTES_MAX, COMMAND_PATH, Command, Refusal, RefusalCode};
+use tracing::{debug, info, warn};
+use twintrack_link::manage::{
+    Answer, COMMAND_BYTES_MAX, COMMAND_PATH, Command, Refusal, RefusalCode, TrackList,
+};
 
 use super::array::Array;
 use super::metrics::CONTENT_TYPE;
@@ -105,7 +109,7 @@ pub(super) async fn serve_connection<N: Net>(
 pub(super) fn router<D: Disk, E: Env>(array: Arc<Array<D>>, env: E) -> Router {
     Router::new()
         .route(COMMAND_PATH, post(command::<D, E>))
-        .route("/v1/session/{session}/track/{track}", get(track::<D, E>))
+        .route("/v1/session/{session}/track/{tracks}", get(tracks::<D, E>))
         .route("/v1/health", get(health))
         .route("/metrics", get(metrics::<D, E>))
         .fallback(unknown)
@@ -208,21 +212,51 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-async fn track<D: Disk, E: Env>(
+async fn tracks<D: Disk, E: Env>(
     State(context): State<Context<D, E>>,
-    numbers: Result<Path<(u32, u32)>, PathRejection>,
+    Extension(place): Extension<Place>,
+    path: Result<Path<(u32, String)>, PathRejection>,
 ) -> Response {
-    let Ok(Path((session, track))) = numbers else {
-        let reason = "the address has to be /v1/session/NUMBER/track/NUMBER".to_owned();
+    let Ok(Path((session, list))) = path else {
+        let reason = "the address has to be /v1/session/NUMBER/track/NUMBERS".to_owned();
         return refused(&bad_request(reason));
     };
-    match context.array.read_track(session, track).await {
-        Ok(segments) => {
-            let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
-            (StatusCode::OK, kind, joined(segments)).into_response()
-        }
-        Err(refusal) => refused(&refusal),
+    let list: TrackList = match list.parse() {
+        Ok(list) => list,
+        Err(error) => return refused(&bad_request(format!("the tracks of the address: {error}"))),
+    };
+    if let Err(refusal) = context.array.check_tracks(session, &list).await {
+        return refused(&refusal);
     }
+    let mut rest = list.tracks();
+    let first = match rest.next() {
+        Some(track) => context.array.read_track(session, track).await.map(joined),
+        None => Ok(Bytes::new()),
+    };
+    let first = match first {
+        Ok(first) => first,
+        Err(refusal) => return refused(&refusal),
+    };
+    let array = context.array;
+    let rest = stream::try_unfold(rest, move |mut rest| {
+        let (array, place) = (Arc::clone(&array), place.clone());
+        async move {
+            let Some(track) = rest.next() else { return Ok(None) };
+            // Who takes what it asked for waits less than who does not, and keeps its place.
+            let _turn = place.turn().ok_or(io::ErrorKind::ConnectionAborted)?;
+            match array.read_track(session, track).await {
+                Ok(segments) => Ok(Some((joined(segments), rest))),
+                Err(refusal) => {
+                    // The head of the answer is gone: all that can be done is to break it off.
+                    warn!(session, track, reason = %refusal.reason, "reading tracks broken off");
+                    Err(io::Error::other(refusal.reason))
+                }
+            }
+        }
+    });
+    let all = stream::once(async { Ok::<_, io::Error>(first) }).chain(rest);
+    let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
+    (StatusCode::OK, kind, Body::from_stream(all)).into_response()
 }
 
 async fn health() -> Response {

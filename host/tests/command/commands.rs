@@ -384,20 +384,26 @@ fn differences_are_paged_through() {
 }
 
 #[test]
-fn a_track_is_written_as_it_is() {
-    let track: Vec<u8> = (0..65536u32).map(|n| (n % 251) as u8).collect();
+fn tracks_are_written_as_they_are() {
+    let tracks: Vec<u8> = (0..3 * 65536u32).map(|n| (n % 251) as u8).collect();
     let array = Array::start({
-        let track = track.clone();
-        move |_| Act::Bytes(track.clone())
+        let tracks = tracks.clone();
+        move |_| Act::Bytes(tracks.clone())
     });
-    let mut process = twintrack("session read ses-4 9");
+    let mut process = twintrack("session read ses-4 9 1-2");
     let output = process.env("TWINTRACK_ARRAY", array.folder()).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
-    assert!(output.stdout == track);
-    assert_eq!(array.asked(), ["/v1/session/4/track/9"]);
+    assert!(output.stdout == tracks);
 
-    let file = array.folder().join("track");
-    let ended = array.run(&format!("session read 4 9 -o {}", file.display()));
-    assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(0), "", ""));
-    assert!(std::fs::read(file).unwrap() == track);
+    let file = array.folder().join("tracks");
+    for (json, said) in [("", ""), ("--json", "null\n")] {
+        let ended = array.run(&format!("session read 4 9 -o {} {json}", file.display()));
+        assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(0), said, ""));
+        assert!(std::fs::read(&file).unwrap() == tracks);
+        std::fs::remove_file(&file).unwrap();
+    }
+    assert_eq!(
+        array.asked(),
+        ["/v1/session/4/track/9,1-2", "/v1/session/4/track/9", "/v1/session/4/track/9"]
+    );
 }

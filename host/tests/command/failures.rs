@@ -201,7 +201,9 @@ fn a_line_that_makes_no_sense() {
         "session establish =v",
         "session establish a=b=c",
         "session establish a=b c=d --name x",
+        "session read 4",
         "session read 4 x",
+        "session read 4 9 3-1",
         "session read 4 9 --json",
         "session deactivate 4294967296",
         "group process ses-2",
@@ -239,7 +241,7 @@ fn a_track_is_not_written_to_a_terminal() {
     let Ended { code, stderr, .. } = ended(process);
     assert_eq!(code, Some(2));
     insta::assert_snapshot!(stderr, @r#"
-    error: a track is bytes, and standard output is a terminal: use -o FILE, or send it on
+    error: tracks are bytes, and standard output is a terminal: use -o FILE, or send them on
       next: see `twintrack help session read`
     "#);
     assert_eq!(array.asked(), [""; 0]);
@@ -253,6 +255,32 @@ fn a_file_that_cannot_be_written() {
     error: /nonexistent/track cannot be written: No such file or directory (os error 2)
       next: name a place that can
     "#);
+}
+
+/// What is no changed track: the file stays what it is.
+#[test]
+fn no_track_is_written_if_one_is_refused() {
+    let array =
+        Array::refuses(RefusalCode::NotFound, "ses-4 has no changed tracks t8, t9: ask which tracks changed");
+    let file = array.folder().join("tracks");
+    std::fs::write(&file, "before").unwrap();
+    let said = failed(&array, &format!("session read 4 1 8-9 -o {}", file.display()), 1);
+    insta::assert_snapshot!(said, @r#"
+    error: ses-4 has no changed tracks t8, t9: ask which tracks changed
+      next: see `twintrack session list` and `twintrack session changed ses-4`
+    "#);
+    assert_eq!(std::fs::read(&file).unwrap(), b"before");
+}
+
+#[test]
+fn more_tracks_than_one_command_reads() {
+    let array = Array::start(|_| Act::Bytes(vec![0; 512]));
+    let said = failed(&array, &format!("session read 4{}", " 7".repeat(1025)), 2);
+    insta::assert_snapshot!(said, @r#"
+    error: one request names 1024 tracks and ranges at most: ask for the rest by another
+      next: see `twintrack help session read`
+    "#);
+    assert_eq!(array.asked(), [""; 0]);
 }
 
 /// `twintrack … | head` and the like: the reader leaves, and that is all right.

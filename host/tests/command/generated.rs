@@ -87,7 +87,7 @@ fn usage_of_every_command() {
     twintrack session remove [OPTIONS] <SESSION>
     twintrack session list [OPTIONS] [STANDARD]
     twintrack session changed [OPTIONS] <SESSION>
-    twintrack session read [OPTIONS] <SESSION> <TRACK>
+    twintrack session read [OPTIONS] <SESSION> <TRACK|FIRST-LAST>...
     twintrack group begin [OPTIONS]
     twintrack group process [OPTIONS] <GROUP>
     twintrack group list [OPTIONS]

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::{Act, array};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use twintrack_host::manage::{Answer, ChangedTracks, Refusal, RefusalCode};
 use twintrack_host::{ANSWER_BYTES_MAX, ArrayClient, ArrayError, Dial, Endpoint, GroupMode, TokioDial};
 
@@ -57,6 +58,58 @@ async fn a_track_comes_as_bytes_or_as_a_refusal() {
     assert_eq!(array.session_track(4, 9).await.unwrap(), vec![7; 65536]);
     let expected = refusal(409, RefusalCode::WrongState).1;
     assert_eq!(array.session_track(4, 10).await, Err(expected));
+}
+
+#[tokio::test]
+async fn tracks_come_in_pieces_or_as_a_refusal() {
+    let all: Vec<u8> = (0..3 * 65536u32).map(|n| (n % 251) as u8).collect();
+    let array = array({
+        let all = all.clone();
+        move |method, path, _| match (method, path) {
+            ("GET", "/v1/session/4/track/9,1-2") => Act::Answer(200, all.clone()),
+            _ => refusal(404, RefusalCode::NotFound).0,
+        }
+    });
+    let mut reader = array.session_tracks(4, &"9,1-2".parse().unwrap()).await.unwrap();
+    let mut read = Vec::new();
+    while let Some(bytes) = reader.next().await.unwrap() {
+        read.extend_from_slice(&bytes);
+    }
+    assert!(read == all);
+    let refused = array.session_tracks(4, &"9,1-3".parse().unwrap()).await.unwrap_err();
+    assert_eq!(refused, refusal(404, RefusalCode::NotFound).1);
+}
+
+/// What came is right, and that there is more is told.
+#[tokio::test]
+async fn tracks_that_break_off() {
+    #[derive(Clone)]
+    struct Breaks(&'static str);
+    impl Dial for Breaks {
+        type Stream = tokio::io::DuplexStream;
+        async fn dial(&self, _: &Endpoint) -> std::io::Result<Self::Stream> {
+            let (here, mut there) = tokio::io::duplex(4096);
+            let said = self.0;
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                there.read(&mut request).await?;
+                there.write_all(said.as_bytes()).await
+            });
+            Ok(here)
+        }
+    }
+    for said in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 65536\r\n\r\ntrack",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\ntrack\r\n",
+    ] {
+        let endpoint = Endpoint::Unix("/array".into());
+        let array = ArrayClient::new(Breaks(said), endpoint.clone());
+        let mut reader = array.session_tracks(4, &"9,1-2".parse().unwrap()).await.unwrap();
+        assert_eq!(reader.next().await.unwrap().unwrap(), "track");
+        let broken = reader.next().await.unwrap_err();
+        assert_eq!(broken, ArrayError::BrokenOff { endpoint, bytes: 5 });
+        assert!(!broken.is_outcome_unknown());
+    }
 }
 
 #[tokio::test]

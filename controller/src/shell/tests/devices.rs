@@ -1,7 +1,7 @@
 //! With devices and hosts.
 
 use bytes::Bytes;
-use twintrack_host::{NbdError, Pair, establish, manage};
+use twintrack_host::{ArrayError, NbdError, Pair, establish, manage};
 use twintrack_link::nbd::{Cookie, Errno, Request};
 
 use super::*;
@@ -91,6 +91,59 @@ async fn a_virtual_device_shows_its_instant() {
     assert_eq!(array.array().session_track(session, 1).await.unwrap(), fill(1, 65536));
     assert!(array.array().session_track(session, 2).await.is_err());
     assert_eq!(errno(monday.read(0, 512).await), Errno::Shutdown);
+    array.stop().await.unwrap();
+}
+
+/// One call reads many tracks (D15): in the order asked for, or none of them.
+#[tokio::test(start_paused = true)]
+async fn saved_tracks_are_read_in_one_call() {
+    const TRACK: usize = 65536;
+    let array = start(&shelf()).await;
+    let size = 64 * TRACK as u64 + 512;
+    array.array().device_create("db", size, None).await.unwrap();
+    let db = array.attach("db").await;
+    for track in 0..65 {
+        let length = (size - track * TRACK as u64).min(TRACK as u64) as usize;
+        db.write(track * TRACK as u64, fill(1 + track as u8, length), false).await.unwrap();
+    }
+    let pairs = [Pair::new("db", "monday")];
+    let session = establish(&array.array(), &pairs, manage::GroupMode::Synchronous).await.unwrap()[0].id;
+    let read = async |list: &str| {
+        let mut reader = array.array().session_tracks(session, &list.parse().unwrap()).await?;
+        let mut all = Vec::new();
+        while let Some(bytes) = reader.next().await? {
+            all.extend_from_slice(&bytes);
+        }
+        Ok::<_, ArrayError>(all)
+    };
+    let code = |told: Result<Vec<u8>, ArrayError>| match told {
+        Err(ArrayError::Refused(refusal)) => (refusal.code, refusal.reason),
+        told => panic!("{told:?}"),
+    };
+    let whole = async |track: u64| db.write(track * TRACK as u64, fill(0, 512), false).await.unwrap();
+    for track in (0..32).chain([40, 64]) {
+        whole(track).await;
+    }
+    assert_eq!(code(read("0").await).0, RefusalCode::WrongState);
+    array.array().session_deactivate(session).await.unwrap();
+
+    let filled = |track: u8, length: usize| vec![1 + track; length];
+    assert_eq!(read("40").await.unwrap(), filled(40, TRACK));
+    let expected =
+        [filled(64, 512), filled(3, TRACK), filled(4, TRACK), filled(40, TRACK), filled(3, TRACK)].concat();
+    assert!(read("64,3-4,40,3").await.unwrap() == expected);
+    let expected: Vec<u8> = (0..32).flat_map(|track| filled(track, TRACK)).collect();
+    assert!(read("0-31").await.unwrap() == expected);
+
+    let (found, reason) = code(read("0-33,40,50,64-70").await);
+    assert_eq!(found, RefusalCode::NotFound);
+    assert!(
+        reason.ends_with(
+            "no changed tracks t32, t33, t50, t65, t66, t67, t68, t69 and others: ask which tracks changed"
+        ),
+        "{reason}"
+    );
+    assert_eq!(code(read("0-4294967295").await).0, RefusalCode::NotFound);
     array.stop().await.unwrap();
 }
 

@@ -175,6 +175,7 @@ fn code(error: &ArrayError) -> String {
         ArrayError::NotHttp { .. }
         | ArrayError::Timeout { .. }
         | ArrayError::Cut { .. }
+        | ArrayError::BrokenOff { .. }
         | ArrayError::Protocol { .. } => "no-answer".to_owned(),
     }
 }
@@ -210,6 +211,10 @@ fn next(error: &ArrayError, steps: &Steps) -> String {
         }
         ArrayError::Timeout { .. } => format!("{}, or give it longer by --timeout", steps.look()),
         ArrayError::Cut { .. } => steps.look(),
+        ArrayError::BrokenOff { .. } => {
+            "throw away what came, and give the command again; if it breaks off there again, see the array's log"
+                .to_owned()
+        }
         ArrayError::Protocol { .. } => {
             "check that management listens there, and compare its version with `twintrack --version`"
                 .to_owned()

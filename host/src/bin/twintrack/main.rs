@@ -17,6 +17,7 @@ mod link;
 mod output;
 mod pair;
 mod reach;
+mod read;
 mod remote;
 mod session;
 mod table;

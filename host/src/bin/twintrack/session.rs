@@ -1,6 +1,5 @@
 //! `session`: register, relate, activate, or all in one; and what changed since.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueHint};
@@ -19,7 +18,8 @@ use crate::device;
 use crate::diff;
 use crate::failure::Failure;
 use crate::group;
-use crate::output::{self, Waiting};
+use crate::output::Waiting;
+use crate::read;
 use crate::table::{Side, Table};
 
 /// Commands on sessions.
@@ -134,13 +134,16 @@ pub enum SessionCommand {
         #[arg(value_name = "SESSION|now", default_value = "now", value_parser = args::other)]
         other: Other,
     },
-    /// Writes one changed track of a deactivated session, as it was, to standard output
+    /// Writes changed tracks of a deactivated session, as they were, to standard output
+    ///
+    /// One behind the other, in the order in which they are named. If one of them is no changed track, nothing is written.
     Read {
         /// The session
         #[arg(value_parser = args::session)]
         session: SessionId,
-        /// The track's number
-        track: u32,
+        /// Numbers of tracks, or ranges of them, as `session changed` prints them
+        #[arg(value_name = "TRACK|FIRST-LAST", required = true)]
+        tracks: Vec<TrackRange>,
         /// Writes to a file instead
         #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         output: Option<PathBuf>,
@@ -238,7 +241,9 @@ impl SessionCommand {
             Self::List { standard } => array.session_list(standard.as_deref()).await?,
             Self::Changed { session } => return changed::print(context, session).await,
             Self::Diff { session, other } => return diff::print(context, session, other).await,
-            Self::Read { session, track, output } => return read(context, session, track, output).await,
+            Self::Read { session, tracks, output } => {
+                return read::print(context, session, tracks, output).await;
+            }
         };
         context.output.show(&sessions, || table(&sessions))
     }
@@ -346,24 +351,4 @@ async fn establish_all(
             .map(|pair| format!("{}={}", args::part_text(&pair.standard, pair.tracks), pair.virtual_device));
         Failure::Establish { step, pair, cause, leftovers }
     })
-}
-
-async fn read(
-    context: &Context,
-    session: SessionId,
-    track: u32,
-    output: Option<PathBuf>,
-) -> Result<(), Failure> {
-    if context.output.json {
-        return Err(Failure::Usage("a track is bytes, which JSON cannot tell: leave out --json".to_owned()));
-    }
-    if output.is_none() && std::io::stdout().is_terminal() {
-        let reason = "a track is bytes, and standard output is a terminal: use -o FILE, or send it on";
-        return Err(Failure::Usage(reason.to_owned()));
-    }
-    let bytes = context.array.session_track(session.0, track).await?;
-    match output {
-        None => output::print(&bytes),
-        Some(path) => std::fs::write(&path, &bytes).map_err(|error| Failure::File { path, error }),
-    }
 }
