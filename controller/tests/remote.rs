@@ -235,8 +235,8 @@ fn a_copy_has_a_pace() {
         let set = two.command(A, set).unwrap();
         assert!(matches!(&set, Answer::Remote(info) if info.pace == pace), "{set:?}");
         // What was sent before goes first.
-        (0..2000).for_each(|_| drop(two.carry_out()));
-        let most = (0..1000).filter_map(|_| two.carry_out().then(|| two.on_the_way(B))).max();
+        (0..500).for_each(|_| drop(two.carry_out()));
+        let most = (0..150).filter_map(|_| two.carry_out().then(|| two.on_the_way(B))).max();
         assert_eq!(most, Some(at_a_time), "{pace:?}");
     }
     assert_eq!(two.show(B, "e").pace, PairPace::Adaptive);

@@ -371,7 +371,7 @@ fn a_newer_format_is_told_apart() {
     transaction.open_table(META).unwrap().insert(FORMAT, 5u32.to_le_bytes().as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(metadata);
-    assert!(matches!(Metadata::open(file), Err(MetadataError::NewerFormat { found: 4 })));
+    assert!(matches!(Metadata::open(file), Err(MetadataError::NewerFormat { found: 5 })));
 }
 
 #[test]
