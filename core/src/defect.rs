@@ -112,6 +112,9 @@ defects! {
     TurnKept "turn-kept" "C8: a schedule copies to the same secondary again, though it has others";
     MissedMadeEach "missed-made-each" "C8: each copy that was missed is made up for, one after the other";
     SecondPartLost "second-part-lost" "D19: of several parts of a device only the first one keeps old tracks";
+    DiffMissesLast "diff-misses-last" "F7: of the tracks of which a version is kept the last one is left out of what differs";
+    DiffShort "diff-short" "F7: bytes that are told to differ end a block too early";
+    DiffTellsSame "diff-tells-same" "F7: a track that was written at any time is told to differ, though it lies where it lay";
     TailNotZeroed "tail-not-zeroed" "what lies behind the end of a device is not zeros when it grows";
 }
 

@@ -49,6 +49,9 @@ impl Host {
         self.crash(Survival::Nothing).await;
         self.read_everything(false).await;
         self.report_everything().await;
+        if self.shared.plan.has_diffs() {
+            self.diff_everything().await;
+        }
         if !self.is_broken() {
             self.delete_pairs().await;
             self.delete_local_pairs().await;
@@ -139,25 +142,32 @@ impl Host {
     }
 
     async fn read_device(&self, connections: &mut Connections, client: &NbdClient, name: &str) {
-        let size = client.info().size_bytes;
-        let Some(layout) = self.shared.ledger().layout(name) else { return };
+        for (offset, length) in self.ranges_to_read(name, client.info().size_bytes) {
+            if self.is_broken() {
+                return;
+            }
+            let device = name.to_string();
+            self.finish(connections, Act::Read { device, offset, length }).await;
+        }
+    }
+
+    /// What to read of a device to have seen all of it that can be other than zeros.
+    pub(super) fn ranges_to_read(&self, name: &str, size: u64) -> Vec<(u64, u32)> {
+        let ledger = self.shared.ledger();
+        let Some(layout) = ledger.layout(name) else { return Vec::new() };
         let mut ranges = vec![(0, size)];
         if size > WHOLE_BYTES {
-            let track = self.shared.ledger().track_bytes;
+            let track = ledger.track_bytes;
             // A device of parts is never so large.
-            ranges =
-                layout.volumes().flat_map(|volume| self.shared.ledger().history.touched(volume)).collect();
+            ranges = layout.volumes().flat_map(|volume| ledger.history.touched(volume)).collect();
             ranges.extend((0..SAMPLES).map(|n| (size / SAMPLES * n / track * track, 4096)));
         }
-        for (offset, length) in ranges {
-            let mut at = offset;
-            while at < (offset + length).min(size) && !self.is_broken() {
-                let length = READ_BYTES.min(offset + length - at) as u32;
-                let device = name.to_string();
-                self.finish(connections, Act::Read { device, offset: at, length }).await;
-                at += u64::from(length);
-            }
-        }
+        let pieces = |(offset, length): (u64, u64)| {
+            let end = (offset + length).min(size);
+            let at = (offset..end).step_by(READ_BYTES as usize);
+            at.map(move |at| (at, READ_BYTES.min(offset + length - at) as u32))
+        };
+        ranges.into_iter().flat_map(pieces).collect()
     }
 
     /// Does one operation over connections of its own.

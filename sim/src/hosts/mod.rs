@@ -2,6 +2,7 @@
 
 mod choosing;
 mod closing;
+mod diffs;
 mod establish;
 mod handles;
 mod healing;
@@ -262,6 +263,11 @@ impl Host {
 
     /// Connects to an export; the name is the present one.
     async fn attach(&self, export: &str) -> Result<NbdClient, NbdError> {
+        self.attach_for(export, Vec::new()).await
+    }
+
+    /// The same, to ask for the block status of these metadata contexts, too.
+    async fn attach_for(&self, export: &str, contexts: Vec<String>) -> Result<NbdClient, NbdError> {
         let connect = async {
             let stream = {
                 use twintrack_host::Dial as _;
@@ -269,11 +275,12 @@ impl Host {
                 let dialled = SimDial(self.shared.wires.clone()).dial(&endpoint).await;
                 dialled.map_err(|error| NbdError::Connect { kind: error.kind() })?
             };
-            let structured = self.dice.borrow_mut().chance(800);
+            let structured = !contexts.is_empty() || self.dice.borrow_mut().chance(800);
             let options = NbdOptions {
                 in_flight_max: 16,
                 structured,
                 block_status: structured,
+                contexts,
                 handshake_deadline: Duration::from_secs(10),
                 ..NbdOptions::default()
             };

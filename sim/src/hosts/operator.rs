@@ -77,6 +77,7 @@ impl Host {
             Act::Remove { session } => self.remove(session).await,
             Act::Changed { session } => drop(self.changed(session).await),
             Act::ReadTracks { session } => self.read_tracks(session).await,
+            Act::Diff { session, other, by } => self.diff(session, other.as_deref(), *by).await,
             Act::List {} => self.compare_all().await,
             Act::Pair(act) => self.pair_act(act).await,
             Act::Local(act) => self.local_act(act).await,

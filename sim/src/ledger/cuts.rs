@@ -18,8 +18,11 @@ impl Ledger {
                 _ => *cut.insert(self.history.begin_cut(site)),
             };
             let volume = self.history.add_volume(site, label, Origin::Snapshot(of, cut));
+            let size_bytes = self.size_bytes(&session.standard);
             if let Some(session) = self.sessions.get_mut(label) {
                 (session.volume, session.cut) = (Some(volume), Some(cut));
+                // It may have been asked for when the device was smaller.
+                session.size_bytes.1 = size_bytes.1;
             }
             let Some(name) = shown_by else { continue };
             if self.is_used_up(&name) {

@@ -3,6 +3,7 @@
 
 mod compare;
 mod cuts;
+mod differs;
 mod joint;
 mod local;
 mod looks;
@@ -92,6 +93,8 @@ pub struct Session {
     pub volume: Option<VolumeId>,
     /// The instant of its activation.
     pub cut: Option<CutId>,
+    /// The least and the most bytes that its standard device can have had then.
+    pub size_bytes: (u64, u64),
     /// Its deactivation.
     pub deactivated: Option<Span>,
     /// The group that it waits in.
@@ -277,6 +280,7 @@ impl Ledger {
 
     /// A session that a command may register.
     pub fn expect_session(&mut self, site: Site, label: &str, standard: &str, group: Option<&str>) {
+        let size_bytes = self.size_bytes(standard);
         let session = Session {
             site,
             id: None,
@@ -286,6 +290,7 @@ impl Ledger {
             stage: Maybe::is(Stage::Gone),
             volume: None,
             cut: None,
+            size_bytes,
             deactivated: None,
             group: group.map(Into::into),
             lent: Lent::No,

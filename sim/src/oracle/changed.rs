@@ -66,7 +66,14 @@ pub fn check_refused_track(refused: bool, track: u32, report: &[u32]) -> Result<
 }
 
 /// Whether no crash between a write and `until` can have taken it back.
-fn survives(history: &History, volume: VolumeId, epoch: u32, write: Span, fua: bool, until: Moment) -> bool {
+pub(super) fn survives(
+    history: &History,
+    volume: VolumeId,
+    epoch: u32,
+    write: Span,
+    fua: bool,
+    until: Moment,
+) -> bool {
     write.answer != NEVER
         && (fua || history.end_of(volume, epoch) >= until || history.flushed(volume, epoch) > write.answer)
 }

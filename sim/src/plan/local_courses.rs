@@ -4,7 +4,7 @@
 use super::build::Draft;
 use super::hot::Temper;
 use super::local::RestoreItem;
-use super::{Act, Fault, LocalAct, Op, Plan, Scenario, Task, Turns};
+use super::{Act, Fault, LocalAct, Op, Plan, Scenario, Task, Turns, diffs};
 use crate::dice::Dice;
 use crate::disk::Survival;
 use twintrack_link::manage::PairPace;
@@ -55,6 +55,9 @@ pub(super) fn generate(course: Course, seed: u64) -> Plan {
             shrink_pool(&mut draft, seed);
         }
         Course::Turns => turns(&mut draft),
+    }
+    if matches!(course, Course::Vast | Course::Moves) {
+        diffs::add(&mut draft, seed);
     }
     draft.finish()
 }

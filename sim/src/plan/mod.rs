@@ -3,6 +3,7 @@
 
 mod build;
 mod courses;
+mod diffs;
 mod faults;
 mod hot;
 mod local;
@@ -235,12 +236,31 @@ pub enum Act {
     Changed { session: String },
     /// Reads the change report of a deactivated session and all its tracks, and some that it does not have.
     ReadTracks { session: String },
+    /// Asks what differs between a session and another one, or its standard device as it is, and checks it (F7).
+    Diff {
+        session: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        other: Option<String>,
+        by: DiffBy,
+    },
     /// Lists everything, and compares it with what should be.
     List {},
     /// Of a pair.
     Pair(PairAct),
     /// Of a copy within the array.
     Local(LocalAct),
+}
+
+/// How a host asks what differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiffBy {
+    /// By a command.
+    Command,
+    /// By the block status of the context `x-twintrack:diff/A/B`.
+    Context,
+    /// By that of `qemu:dirty-bitmap:NAME`.
+    Bitmap,
 }
 
 /// Some tracks of a standard device, from a first to a last one, and the session of them.
@@ -378,7 +398,8 @@ impl Act {
             | Self::Deactivate { session }
             | Self::Remove { session }
             | Self::Changed { session }
-            | Self::ReadTracks { session } => Some(session),
+            | Self::ReadTracks { session }
+            | Self::Diff { session, .. } => Some(session),
             Self::Activate { sessions, .. } => sessions.first().map(String::as_str),
             _ => None,
         }
@@ -435,6 +456,11 @@ impl Plan {
     /// Whether anything is copied within an array.
     pub fn has_copies(&self) -> bool {
         self.tasks.iter().flat_map(|task| &task.ops).any(|op| matches!(op.act, Act::Local(_)))
+    }
+
+    /// Whether anybody asks what differs between sessions.
+    pub fn has_diffs(&self) -> bool {
+        self.tasks.iter().flat_map(|task| &task.ops).any(|op| matches!(op.act, Act::Diff { .. }))
     }
 
     /// The pool of a device, if it is not the first one.

@@ -4,7 +4,7 @@ use twintrack_link::manage::WhenFull;
 
 use super::build::{Draft, Mix};
 use super::faults::{self, Swarm};
-use super::{Plan, local, local_courses, operators, parts, remote};
+use super::{Plan, diffs, local, local_courses, operators, parts, remote};
 use crate::dice::Dice;
 use crate::trace::Trace;
 
@@ -139,6 +139,10 @@ pub fn generate(scenario: Scenario, seed: u64) -> Plan {
         local::schedule(&mut draft, seed);
     }
     parts::add(&mut draft, seed);
+    // What is to follow at once in a course would not.
+    if !draft.temper.is_course() {
+        diffs::add(&mut draft, seed);
+    }
     let mut plan = draft.finish();
     // Of dice of its own, so that both policies meet the same plans.
     if plan.world.may_fill && Dice::new(seed, "when full").chance(500) {
