@@ -276,6 +276,8 @@ fn a_secondary_is_chosen() {
     assert_eq!(rig.read(2, 0, 512), Err(HostError::Gone));
     rig.command(Command::DeviceReserve { name: "e".into(), reserved: false }).unwrap();
     assert_eq!(content(&mut rig, 2), [0; 4]);
+    rig.command(Command::DeviceReserve { name: "d".into(), reserved: true }).unwrap();
+    assert_eq!(rig.read(1, 0, 512), Err(HostError::Gone), "f is copied from it, and nothing to it");
 }
 
 /// C8: at a time, then every period, by turns; what was missed is made up for once.

@@ -111,6 +111,8 @@ defects! {
     RunRepeated "run-repeated" "C8: a copy that a schedule has made is made again";
     TurnKept "turn-kept" "C8: a schedule copies to the same secondary again, though it has others";
     MissedMadeEach "missed-made-each" "C8: each copy that was missed is made up for, one after the other";
+    HighestChosen "highest-chosen" "C9: of the reserved volumes that fit the highest-numbered one is chosen";
+    ReservedServes "reserved-serves" "C9: hosts use a reserved volume that is not copied to";
     SecondPartLost "second-part-lost" "D19: of several parts of a device only the first one keeps old tracks";
     DiffMissesLast "diff-misses-last" "F7: of the tracks of which a version is kept the last one is left out of what differs";
     DiffShort "diff-short" "F7: bytes that are told to differ end a block too early";
@@ -183,6 +185,8 @@ impl Defect {
                 | Self::RunRepeated
                 | Self::TurnKept
                 | Self::MissedMadeEach
+                | Self::HighestChosen
+                | Self::ReservedServes
         )
     }
 

@@ -91,7 +91,8 @@ impl Tables {
                 && !self.copies_of.contains_key(id)
                 && self.pair_of_device(*id).is_none()
         };
-        let chosen = self.devices().find(fits).map(|(id, _)| id);
+        let mut fitting = self.devices().filter(fits).map(|(id, _)| id);
+        let chosen = if planted(Defect::HighestChosen) { fitting.last() } else { fitting.next() };
         chosen.ok_or_else(|| CommandError::NoneReserved {
             name: wanted.name.clone(),
             size_bytes: wanted.size_bytes,
@@ -100,15 +101,13 @@ impl Tables {
 
     /// Whether hosts do not use a device because it is the secondary of a pair that is not copied, or is kept to become one.
     pub fn is_held_by_pair(&self, device: DeviceId) -> bool {
-        let held = |copy: &CopyRecord| copy.secondary == device && copy.status == CopyStatus::Paired;
-        let reserved = self.device(device).is_some_and(|record| record.reserved);
-        if reserved && !self.copies_of.contains_key(&device) {
+        let copies = self.copies_of.get(&device).into_iter().flatten().filter_map(|id| self.copy(*id));
+        let mut to_it = copies.filter(|copy| copy.secondary == device).peekable();
+        let is_reserved = self.device(device).is_some_and(|record| record.reserved);
+        if is_reserved && to_it.peek().is_none() && !planted(Defect::ReservedServes) {
             return true;
         }
-        self.copies_of
-            .get(&device)
-            .is_some_and(|copies| copies.iter().filter_map(|id| self.copy(*id)).any(held))
-            && !planted(Defect::PairSecondaryOpen)
+        to_it.any(|copy| copy.status == CopyStatus::Paired) && !planted(Defect::PairSecondaryOpen)
     }
 
     /// *Create pair* (C1): all is unequal, and nothing is copied. A primary may have several secondaries, each a pair of its own

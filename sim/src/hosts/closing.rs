@@ -29,6 +29,7 @@ impl Host {
         self.verify_pairs().await;
         self.snapshot_at_last().await;
         if self.shared.plan.has_copies() {
+            self.release_reserved().await;
             self.copies_end().await;
             self.show_before().await;
         }

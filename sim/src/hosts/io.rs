@@ -62,6 +62,9 @@ impl Connections {
         let device = op.act.device().unwrap_or_default().to_string();
         let site = self.host.shared.ledger().site_of(&device).unwrap_or(op.array);
         let client = self.connected(&device).await;
+        if let Some((client, _)) = &client {
+            self.host.at(site).try_spare(&device, client, &op.act).await;
+        }
         let mut ledger = self.host.shared.ledger();
         let (Some((client, attached)), Some(layout)) = (client, ledger.layout(&device)) else {
             ledger.counts.skipped += 1;

@@ -26,6 +26,10 @@ impl Host {
             match act {
                 LocalAct::Restore { items } => self.restore(items).await,
                 LocalAct::CopyByTurns(turns) => self.rotate(turns).await,
+                LocalAct::Reserve { device, reserved } => self.reserve(device, *reserved).await,
+                LocalAct::CopyToReserved { primary, pace, keep } => {
+                    self.copy_to_reserved(primary, *pace, *keep).await;
+                }
                 _ => {}
             }
             return;
@@ -39,7 +43,7 @@ impl Host {
         self.shared.ledger().unclaim(&shared, &alone);
     }
 
-    async fn pair_command(&self, act: &LocalAct, primary: &str, secondary: &str) {
+    pub(super) async fn pair_command(&self, act: &LocalAct, primary: &str, secondary: &str) {
         self.local_begins(primary, secondary).await;
         let (first, second) = (self.device(primary).0, self.device(secondary).0);
         match act {
@@ -67,7 +71,7 @@ impl Host {
                     pair.deleted = true;
                 }
             }
-            LocalAct::Restore { .. } | LocalAct::CopyByTurns(_) => {}
+            _ => {}
         }
         self.local_settle(secondary).await;
         self.look_at_pair(primary, secondary).await;
@@ -217,7 +221,7 @@ impl Host {
     }
 
     /// A secondary that is paired and not copied refuses hosts.
-    async fn check_held(&self, secondary: &str) {
+    pub(super) async fn check_held(&self, secondary: &str) {
         if !self.shared.ledger().locals[secondary].stage.surely(&Coupling::Paired) {
             return;
         }

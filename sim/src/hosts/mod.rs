@@ -13,6 +13,7 @@ mod looks;
 mod operator;
 mod pairs;
 mod reports;
+mod reserve;
 mod restore;
 mod rotation;
 mod scheduled;

@@ -169,6 +169,9 @@ impl Ledger {
             if !device.online.may_be(&info.online) {
                 wrong.push(format!("online is {}", info.online));
             }
+            if !device.reserved.may_be(&info.reserved) {
+                wrong.push(format!("reserved is {}", info.reserved));
+            }
             let standard = matches!(info.kind, DeviceInfoKind::Standard { .. });
             if standard != device.standard.is_some() {
                 wrong.push(format!("it is {:?}", info.kind));
@@ -183,11 +186,13 @@ impl Ledger {
             let for_good = device.asked < epoch;
             let open = device.exists.known().is_none()
                 || device.name.known().is_none()
-                || device.online.known().is_none();
+                || device.online.known().is_none()
+                || device.reserved.known().is_none();
             device.exists.shown(info.is_some(), for_good);
             if let Some(info) = info {
                 device.name.shown(info.name.clone(), for_good);
                 device.online.shown(info.online, for_good);
+                device.reserved.shown(info.reserved, for_good);
                 if device.standard.is_some() {
                     device.size.shown(info.size_bytes, for_good);
                 }

@@ -48,9 +48,10 @@ pub enum Claim {
 }
 
 impl Ledger {
-    /// Whether hosts may not use a device, because it is a secondary, or that is not known.
+    /// Whether hosts may not use a device, because it is a secondary, or reserved, or that is not known.
     pub fn may_be_held(&self, device: &str) -> bool {
         self.turning.contains(device)
+            || self.may_be_spare(device)
             || self.locals.get(device).is_some_and(|pair| {
                 pair.busy || !(pair.stage.surely(&Coupling::Open) || pair.stage.surely(&Coupling::Gone))
             })
@@ -58,7 +59,9 @@ impl Ledger {
 
     /// Whether a device is or was in a pair: then an array has sessions of its own there, which nobody is shown.
     pub fn is_copied(&self, device: &str) -> bool {
-        self.locals.contains_key(device) || self.locals.values().any(|pair| pair.primary == device)
+        self.locals.contains_key(device)
+            || self.locals.values().any(|pair| pair.primary == device)
+            || self.brought.iter().any(|(from, _)| from == device)
     }
 
     /// Takes devices for a command that makes points in time of them (`shared`) or makes them other volumes (`alone`): all of

@@ -10,6 +10,7 @@ mod looks;
 mod maybe;
 mod pairs;
 mod parts;
+mod reserve;
 mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +61,8 @@ pub struct Device {
     pub exists: Maybe<bool>,
     /// Whether hosts may use it.
     pub online: Maybe<bool>,
+    /// Whether it is kept to become the secondary of a pair (C9).
+    pub reserved: Maybe<bool>,
     /// Bytes of a standard device; of a virtual device it is not kept.
     pub size: Maybe<u64>,
     /// `None`: virtual.
@@ -249,6 +252,7 @@ impl Ledger {
             device.name.crashed();
             device.exists.crashed();
             device.online.crashed();
+            device.reserved.crashed();
             device.size.crashed();
         }
         for session in self.sessions.values_mut().filter(|session| session.site == site) {
@@ -268,6 +272,7 @@ impl Ledger {
                 name: Maybe::is(name.into()),
                 exists: Maybe::is(false),
                 online: Maybe::is(true),
+                reserved: Maybe::is(false),
                 size: Maybe::is(size_bytes.unwrap_or(0)),
                 standard,
                 shows: None,

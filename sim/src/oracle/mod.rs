@@ -6,6 +6,7 @@
 
 mod alike;
 mod changed;
+mod choice;
 mod content;
 mod creation;
 mod differs;
@@ -35,6 +36,7 @@ use std::fmt;
 
 pub use alike::{Twin, check_covered, check_equal};
 pub use changed::{check_refused_track, check_report};
+pub use choice::{Candidate, check_choice};
 pub use content::{Value, fill, parse};
 pub use creation::{Halves, check_created};
 pub use differs::{Compared, Told as DifferencesTold};

@@ -34,6 +34,10 @@ pub enum LocalAct {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         before: Option<String>,
     },
+    /// Keeps a volume to become a secondary, or lets it go (C9).
+    Reserve { device: String, reserved: bool },
+    /// *Create pair* with whatever reserved volume fits (C9), *copy*, and *delete pair*, unless the pair is to stay.
+    CopyToReserved { primary: String, pace: PairPace, keep: bool },
     /// *Restore* (D10 to D13), all at one instant (D8).
     Restore { items: Vec<RestoreItem> },
 }
@@ -96,7 +100,8 @@ impl LocalAct {
             Self::Delete { secondary, .. } => Some(format!("unpair {secondary}")),
             Self::CopyBack { secondary, .. } => Some(format!("copy back {secondary}")),
             Self::Restore { items } => Some(format!("restore {}", items.first()?.session)),
-            Self::Pace { .. } | Self::CopyByTurns(_) => None,
+            Self::Reserve { device, .. } => Some(format!("reserve {device}")),
+            Self::Pace { .. } | Self::CopyByTurns(_) | Self::CopyToReserved { .. } => None,
         }
     }
 }

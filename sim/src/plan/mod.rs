@@ -17,6 +17,7 @@ mod remote_faults;
 mod remote_returns;
 mod remote_snapshots;
 mod remote_thaws;
+mod reserves;
 mod scenario;
 mod text;
 

@@ -4,7 +4,7 @@ use twintrack_link::manage::WhenFull;
 
 use super::build::{Draft, Mix};
 use super::faults::{self, Swarm};
-use super::{Plan, diffs, local, local_courses, operators, parts, remote};
+use super::{Plan, diffs, local, local_courses, operators, parts, remote, reserves};
 use crate::dice::Dice;
 use crate::trace::Trace;
 
@@ -139,6 +139,9 @@ pub fn generate(scenario: Scenario, seed: u64) -> Plan {
         local::schedule(&mut draft, seed);
     }
     parts::add(&mut draft, seed);
+    if scenario == Scenario::Local {
+        reserves::add(&mut draft, seed);
+    }
     // What is to follow at once in a course would not.
     if !draft.temper.is_course() {
         diffs::add(&mut draft, seed);
