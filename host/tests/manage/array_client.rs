@@ -91,8 +91,8 @@ async fn tracks_that_break_off() {
             let (here, mut there) = tokio::io::duplex(4096);
             let said = self.0;
             tokio::spawn(async move {
-                let mut request = [0; 4096];
-                there.read(&mut request).await?;
+                // The request has begun to come.
+                there.read_u8().await?;
                 there.write_all(said.as_bytes()).await
             });
             Ok(here)
