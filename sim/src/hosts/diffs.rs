@@ -74,7 +74,7 @@ impl Host {
     }
 
     async fn diff_by_status(&self, label: &str, other: Option<&str>, by: DiffBy) -> Option<DifferencesTold> {
-        let (device, context) = self.context_of(label, other, by)?;
+        let (device, context, named) = self.context_of(label, other, by)?;
         let call = self.shared.ledger().history.tick();
         let allowed = self.shared.ledger().may_compare(label, other);
         let client = match self.attach_for(&self.device(&device).0, vec![context.clone()]).await {
@@ -87,6 +87,8 @@ impl Host {
         let is_offered = client.negotiated().context(&context).is_some();
         let allowed =
             allowed.filter(|allowed| !allowed || self.is_comparable_since(label, other, &device, call));
+        // Of a session that is over, its virtual device may show another one by now, which can be compared.
+        let allowed = allowed.filter(|allowed| *allowed || !named);
         if allowed.is_some_and(|allowed| allowed != is_offered) {
             let what = format_args!("{device} offers {context}: {is_offered}");
             self.shared.ledger().hold::<()>(Err(Violation::new("differs", what)));
@@ -118,8 +120,8 @@ impl Host {
         ledger.may_compare(label, other) == Some(true) && ledger.is_steady(device, call)
     }
 
-    /// A device that can be asked, and what for.
-    fn context_of(&self, label: &str, other: Option<&str>, by: DiffBy) -> Option<(String, String)> {
+    /// A device that can be asked, and what for; `true`: by the name of a virtual device.
+    fn context_of(&self, label: &str, other: Option<&str>, by: DiffBy) -> Option<(String, String, bool)> {
         let (id, _) = self.session(label)?;
         let other_id = match other {
             Some(other) => Some(self.session(other)?.0),
@@ -132,18 +134,20 @@ impl Host {
         if by == DiffBy::Bitmap {
             let (name, _) = named(&shown?)?;
             let device = if other.is_some() { other_shown? } else { standard };
-            return Some((device, format!("qemu:dirty-bitmap:{name}")));
+            return Some((device, format!("qemu:dirty-bitmap:{name}"), true));
         }
         let word = |id: u32, shown: Option<&String>, way: u64| match (way, shown.and_then(named)) {
-            (0, Some((name, _))) => name,
-            (1, _) => id.to_string(),
-            _ => format!("ses-{id}"),
+            (0, Some((name, _))) => (name, true),
+            (1, _) => (id.to_string(), false),
+            _ => (format!("ses-{id}"), false),
         };
-        let first = word(id, shown.as_ref(), dice.below(3));
-        let second =
-            other_id.map_or_else(|| "now".into(), |id| word(id, other_shown.as_ref(), dice.below(3)));
+        let (first, by_name) = word(id, shown.as_ref(), dice.below(3));
+        let now = || ("now".into(), false);
+        let (second, second_by_name) =
+            other_id.map_or_else(now, |id| word(id, other_shown.as_ref(), dice.below(3)));
         let devices: Vec<_> = [standard].into_iter().chain(shown).chain(other_shown).collect();
-        Some((dice.pick(&devices).clone(), format!("x-twintrack:diff/{first}/{second}")))
+        let context = format!("x-twintrack:diff/{first}/{second}");
+        Some((dice.pick(&devices).clone(), context, by_name || second_by_name))
     }
 
     /// The virtual device that shows a session, if that is known.
