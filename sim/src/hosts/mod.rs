@@ -283,7 +283,6 @@ impl Host {
                 block_status: structured,
                 contexts,
                 handshake_deadline: Duration::from_secs(10),
-                ..NbdOptions::default()
             };
             NbdClient::connect(stream, export, &options).await
         };

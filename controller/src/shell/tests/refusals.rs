@@ -131,7 +131,7 @@ async fn one_reason_is_one_line() {
     east.stop().await;
     tokio::time::sleep(LONG).await;
     let gone = no_link("unix:east-link cannot be reached: connection refused");
-    assert_eq!(log.of_links().0, [gone.clone()]);
+    assert_eq!(log.of_links().0, std::slice::from_ref(&gone));
     let link = west.link().await;
     assert_eq!(link.state, LinkInfoState::Down);
     let east = Site::start(&net, "east", shelf, env).await;
