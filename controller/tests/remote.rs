@@ -238,7 +238,12 @@ fn a_copy_has_a_pace() {
         (0..500).for_each(|_| {
             two.carry_out();
         });
-        let most = (0..150).filter_map(|_| two.carry_out().then(|| two.on_the_way(B))).max();
+        let most = (0..150)
+            .map(|_| {
+                assert!(two.carry_out(), "the copy has ended");
+                two.on_the_way(B)
+            })
+            .max();
         assert_eq!(most, Some(at_a_time), "{pace:?}");
     }
     assert_eq!(two.show(B, "e").pace, PairPace::Adaptive);
