@@ -39,6 +39,8 @@ const RELEASE: [&str; 6] =
     ["build", "--release", "--package", "twintrack-controller", "--package", "twintrack-host"];
 /// Runs it against real clients.
 const CLIENTS: [&str; 6] = ["test", "--release", "--package", "twintrack-controller", "--test", "clients"];
+/// Types what the demo prints.
+const DEMO: [&str; 5] = ["test", "--package", "xtask", "--test", "demo"];
 
 /// Runs everything. `false`: something failed.
 pub fn run() -> Result<bool, String> {
@@ -55,6 +57,7 @@ pub fn run() -> Result<bool, String> {
         parts.push(Part { name: "examples in the docs", args: vec!["test", "--doc"] });
     }
     parts.push(Part { name: "daemon and command", args: RELEASE.to_vec() });
+    parts.push(Part { name: "demo", args: DEMO.to_vec() });
     parts.push(Part { name: "real clients", args: CLIENTS.to_vec() });
     parts.push(Part { name: "tests of the simulator", args: with(&["--package", "twintrack-sim"]) });
     parts.push(Part { name: "simulation", args: vec!["xtask", "sim", "--seeds", "0..6"] });
