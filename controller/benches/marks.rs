@@ -1,195 +1,172 @@
 //! Dirty-region marks (crash rule 5), measured: `cargo bench -p twintrack-controller --bench marks`.
 //!
-//! Random writes of 4 KiB to a paired device, over a working set of 1 GiB and of 64 GiB, through the firmware, with a store
-//! that keeps no data: once each region has been marked, nothing is committed any more, and what a pair adds to the cost of
-//! a write is the same, whatever the size; there is no cliff. (A write to a random track of many costs more than to one of few,
-//! paired or not: the tables do not fit the processor's cache.) And what a crash leaves to be sent: the dirty regions, not the device. Each
-//! figure stands beside what it must keep to, and one that does not ends the run with an error.
+//! Pairs of whole arrays in this process, with a link that carries everything at once and stores that keep no data; so what
+//! is measured is what both arrays do for a write, and nothing else. Random writes of 4 KiB over a working set of 1 GiB and of
+//! 64 GiB, one at a time, with marks being cleaned as ever; rounds take turns between the pairs. Then R1 crashes, and what goes
+//! over the link until both halves are the same is held against the regions that were dirty.
+//!
+//! What must be as it is ends the run with an error: the costs are alike, and only dirty regions are sent. Besides there are
+//! a second pair of 1 GiB, whose ratio to the first is what chance makes, and devices without a pair: a write to one track of
+//! many costs more than to one of few there, too, for the tables do not fit the processor's cache.
 
-use std::collections::VecDeque;
+#[path = "marks/pair.rs"]
+mod pair;
+
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use twintrack_controller::firmware::{CallId, ConnId, Effect, Event, Firmware, HostOp, Identity, Tag};
-use twintrack_core::{
-    Change, DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, Half, Lineage, Mode, Pace,
-    PairGeneration, PairId, PairRecord, PeerId, PeerRecord, PhysicalTrack, Policy, PoolId, PoolRecord, Role,
-    Stage, StoreId, StoreRecord, Tables, TrackNo,
-};
-use twintrack_link::manage::Command;
+use pair::{Pair, REGION, REGION_TRACKS};
 
 const GIB: u64 = 1 << 30;
-const TRACK: u64 = 64 << 10;
-/// Bytes of a region.
-const REGION: u64 = 64 * TRACK;
-const PAIR: PairId = PairId { serial: 1, number: 3 };
 /// Timed writes of one round, and rounds.
-const WRITES: u64 = 40_000;
-const ROUNDS: usize = 9;
+const WRITES: u32 = 40_000;
+const ROUNDS: usize = 25;
+/// On the arrays' clock, so many writes are made in a second.
+const RATES: [u32; 3] = [20_000, 5_000, 1_000];
 /// The same within so many percent.
 const ALIKE_PERCENT: f64 = 10.0;
+/// Regions that are dirty when R1 crashes.
+const DIRTY: u64 = 40;
 
 fn main() -> ExitCode {
-    let mut arrays = [GIB, 64 * GIB].map(|size| [true, false].map(|paired| Array::new(size, paired)));
-    for [array, _] in &mut arrays {
-        let commits = array.mark_all();
+    let mut pairs = [
+        ("1 GiB", Pair::new(GIB, true)),
+        ("64 GiB", Pair::new(64 * GIB, true)),
+        ("1 GiB again", Pair::new(GIB, true)),
+        ("1 GiB, no pair", Pair::new(GIB, false)),
+        ("64 GiB, no pair", Pair::new(64 * GIB, false)),
+    ];
+    println!("marking each region                  regions    commits of R1, of R2");
+    for (name, pair) in &mut pairs {
+        pair.take_commits();
+        (0..pair.size / REGION).for_each(|region| pair.write(region * REGION));
+        let [r1, r2] = pair.take_commits();
+        println!("  {name:32} {:9} {r1:10} {r2:10}", pair.size / REGION);
+    }
+    let alike = compare(&mut pairs);
+    slower(&mut pairs);
+    let mut sent_alone = true;
+    println!(
+        "\nafter a crash of R1      dirty regions    tracks of them    sent    compared    of the device    elsewhere"
+    );
+    for (name, pair) in pairs.iter_mut().take(2) {
+        sent_alone &= crash(name, pair);
+    }
+    if alike && sent_alone { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Rounds of each in turn; whether both working sets cost the same.
+fn compare(pairs: &mut [(&str, Pair)]) -> bool {
+    let mut rounds: Vec<Vec<f64>> = vec![Vec::new(); pairs.len()];
+    for (_, pair) in pairs.iter_mut() {
+        round(pair, RATES[0]);
+        (pair.take_commits(), pair.take_operations(), pair.take_messages());
+    }
+    for first in 0..ROUNDS {
+        // Each round begins with another one.
+        for at in (0..pairs.len()).map(|at| (at + first) % pairs.len()) {
+            rounds[at].push(round(&mut pairs[at].1, RATES[0]));
+        }
+    }
+    println!(
+        "\n{ROUNDS} rounds of {WRITES} writes each, {} in a second      \
+         ns a write (range)    disk operations, messages a write    commits in a million writes: R1, R2",
+        RATES[0]
+    );
+    for ((name, pair), costs) in pairs.iter_mut().zip(&rounds) {
+        let writes = f64::from(WRITES) * ROUNDS as f64;
+        let [r1, r2] = pair.take_commits().map(|commits| commits as f64 * 1e6 / writes);
+        let operations = pair.take_operations() as f64 / writes;
+        let messages = pair.take_messages() as f64 / writes;
+        let (median, least, most) = of(costs.clone());
         println!(
-            "{:3} GiB: {:6} regions marked with {commits} commits",
-            array.size / GIB,
-            array.size / REGION
+            "  {name:32} {median:8.0} ({least:.0}–{most:.0})    {operations:8.3} {messages:8.3}    {r1:8.1} {r2:8.1}"
         );
     }
-    println!("ns a write, in the firmware alone       1 GiB: paired, not      64 GiB: paired, not");
-    let mut ratios = Vec::new();
-    for _ in 0..ROUNDS {
-        let [[small, small_plain], [large, large_plain]] =
-            [0, 1].map(|at| [0, 1].map(|paired| arrays[at][paired].timed_writes()));
-        ratios.push((large / large_plain) / (small / small_plain));
-        println!("{:32} {small:13.0} {small_plain:8.0} {large:15.0} {large_plain:8.0}", "");
-    }
-    ratios.sort_by(f64::total_cmp);
-    let ratio = ratios[ROUNDS / 2];
-    let most = 1.0 + ALIKE_PERCENT / 100.0;
-    let commits: u64 = arrays.iter().flatten().map(|array| array.commits).sum();
-    println!("what a pair adds, 64 GiB to 1 GiB: {ratio:.3} (at most {most:.3}); commits: {commits}");
-    let (regions, owed, of) = after_a_crash();
-    println!("after a crash with {regions} dirty regions: {owed} of {of} tracks are sent");
-    let failed = ratio > most || commits > 0 || u64::from(owed) > regions * 64;
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-}
-
-/// An array with one fully written device; if it is paired, its peer is away.
-struct Array {
-    firmware: Firmware,
-    size: u64,
-    commits: u64,
-    next: u64,
-    state: u64,
-    effects: Vec<Effect>,
-}
-
-impl Array {
-    fn new(size: u64, paired: bool) -> Self {
-        let changes = changes(size, TrackNo(0), &[]);
-        let changes = changes.filter(|change| paired || !matches!(change, Change::Pair(..)));
-        let tables = Tables::load(Geometry::default(), changes).expect("loads");
-        let firmware = Firmware::new(Identity { serial: 1, boot: 2 }, tables);
-        let mut array =
-            Self { firmware, size, commits: 0, next: 0, state: 88172645463325252, effects: Vec::new() };
-        let command = Command::RemoteFailover { device: "d".into(), force: true };
-        array.step(Event::Manage { call: CallId(1), wall_ms: 1, command });
-        array.step(Event::Attach { conn: ConnId(1), export: "d".into() });
-        array
-    }
-
-    /// A write to each region: how many commits that takes.
-    fn mark_all(&mut self) -> u64 {
-        for region in 0..self.size / REGION {
-            self.write(region * REGION);
-        }
-        std::mem::take(&mut self.commits)
-    }
-
-    /// Nanoseconds a write.
-    fn timed_writes(&mut self) -> f64 {
-        let start = now();
-        for _ in 0..WRITES {
-            self.state ^= self.state << 13;
-            self.state ^= self.state >> 7;
-            self.state ^= self.state << 17;
-            self.write(self.state % (self.size / 4096) * 4096);
-        }
-        start.elapsed().as_secs_f64() * 1e9 / WRITES as f64
-    }
-
-    fn write(&mut self, offset: u64) {
-        static BLOCK: [u8; 4096] = [1; 4096];
-        self.next += 1;
-        let op = HostOp::Write { offset, data: Bytes::from_static(&BLOCK), fua: false };
-        self.step(Event::Host { conn: ConnId(1), tag: Tag(self.next), op });
-    }
-
-    /// Steps, and carries out what comes of it.
-    fn step(&mut self, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            self.firmware.step(Duration::from_millis(1), event, &mut self.effects);
-            for effect in self.effects.drain(..) {
-                let result = Ok(Bytes::new());
-                events.extend(match effect {
-                    Effect::Read { io, length, .. } => {
-                        Some(Event::Disk { io, result: Ok(Bytes::from(vec![0; length as usize])) })
-                    }
-                    Effect::Write { io, .. } | Effect::Sync { io, .. } | Effect::Discard { io, .. } => {
-                        Some(Event::Disk { io, result })
-                    }
-                    Effect::Commit { upto, .. } => {
-                        self.commits += 1;
-                        Some(Event::Committed { upto, result: Ok(()) })
-                    }
-                    _ => None,
-                });
-            }
-        }
-    }
-}
-
-/// What is owed once an array with a pair that was synchronized, and some dirty regions, is up again: the regions, the
-/// tracks, and the tracks of the device.
-fn after_a_crash() -> (u64, u32, u64) {
-    let (size, dirty) = (64 * GIB, [3u32, 77, 5000, 16_000]);
-    let tables = Tables::load(Geometry::default(), changes(size, TrackNo((size / TRACK) as u32), &dirty));
-    let tables = tables.expect("loads");
-    (dirty.len() as u64, tables.owed(PAIR).expect("is there").count(), size / TRACK)
-}
-
-/// What is durable of an array with one paired, fully written device of that size.
-fn changes(size_bytes: u64, owed_from: TrackNo, dirty: &[u32]) -> impl Iterator<Item = Change> {
-    let tracks = (size_bytes / TRACK) as u32;
-    let store = StoreRecord { name: "s".into(), pool: PoolId(0), first: 1, tracks: tracks + 1024 };
-    let kind = DeviceKind::Standard { pool: PoolId(0), generation: Generation(0), deleting: false };
-    let device = DeviceRecord { name: "d".into(), kind, size_bytes, online: true, reserved: false };
-    let lineage = Lineage::new(PairGeneration { serial: 1, number: 3 });
-    let pair = PairRecord {
-        peer: PeerId(2),
-        device: DeviceId(1),
-        peer_device: "e".into(),
-        request: 1,
-        half: Half::R1,
-        stage: Stage::Ready,
-        role: Role::Owner,
-        forced: false,
-        mode: Mode::Synchronous,
-        pace: Pace::Adaptive,
-        policy: Policy::Continue,
-        group: String::new(),
-        shared: None,
-        lineage,
-        complete: true,
-        halt: None,
-        halted_ms: 0,
-        had_all_ms: 0,
-        peer_boot: 1,
-        owed_from,
-        lacked_from: TrackNo(tracks),
-        made_device: false,
-        kept: None,
+    let ratio = |a: usize, b: usize| of(rounds[a].iter().zip(&rounds[b]).map(|(a, b)| a / b).collect());
+    let added = |large: usize, plain: usize, at: usize| rounds[large][at] - rounds[plain][at];
+    let adds = of((0..ROUNDS).map(|at| added(1, 4, at) / added(0, 3, at)).collect());
+    let limit = ALIKE_PERCENT / 100.0;
+    println!("\nratio, median of the rounds' (range)");
+    let tell = |what: &str, (median, least, most): (f64, f64, f64), more: &str| {
+        println!("  {what:46} {median:.3} ({least:.3}–{most:.3}){more}");
     };
-    let peer = PeerRecord { name: "b".into(), endpoint: None, serial: Some(2) };
-    let records = [
-        Change::NextId(4),
-        Change::Pool(PoolId(0), PoolRecord { name: "p".into() }),
-        Change::Store(StoreId(0), store),
-        Change::Device(DeviceId(1), Some(device)),
-        Change::Peer(PeerId(2), Some(peer)),
-        Change::Pair(PAIR, Some(pair)),
-    ];
-    let whole = |track: u32| Entry::whole(PhysicalTrack::new(track + 1).expect("not 0"));
-    let entries = (0..tracks).map(move |track| Change::Entry(DeviceId(1), TrackNo(track), whole(track)));
-    let marks: Vec<_> =
-        dirty.iter().map(|n| Change::Dirty(PAIR, twintrack_core::RegionNo(*n), true)).collect();
-    records.into_iter().chain(entries).chain(marks)
+    let large = ratio(1, 0);
+    let alike = (large.0 - 1.0).abs() <= limit;
+    let verdict = if alike { "met" } else { "MISSED" };
+    tell("64 GiB to 1 GiB", large, &format!("    within {ALIKE_PERCENT} %: {verdict}"));
+    tell("1 GiB to itself: chance", ratio(2, 0), "");
+    tell("64 GiB to 1 GiB, no pair: the processor's cache", ratio(4, 3), "");
+    tell("what a pair adds, 64 GiB to 1 GiB", adds, "");
+    alike
+}
+
+/// With fewer writes in a second more regions are left alone for long enough to become clean, and are marked anew.
+fn slower(pairs: &mut [(&str, Pair)]) {
+    println!(
+        "\nthe slower, the more marks become clean and are made anew; commits in a million writes: R1, R2"
+    );
+    for rate in RATES {
+        for (name, pair) in pairs.iter_mut().take(2) {
+            // Until it is as it stays.
+            (0..3).for_each(|_| drop(round(pair, rate)));
+            pair.take_commits();
+            let ns = round(pair, rate);
+            let [r1, r2] = pair.take_commits().map(|commits| commits as f64 * 1e6 / f64::from(WRITES));
+            println!("  {rate:6} in a second  {name:10} {r1:10.0} {r2:10.0}    {ns:8.0} ns a write");
+        }
+    }
+}
+
+/// Nanoseconds a write.
+fn round(pair: &mut Pair, rate: u32) -> f64 {
+    let start = now();
+    for _ in 0..WRITES {
+        pair.pass(Duration::from_secs(1) / rate);
+        pair.write_anywhere();
+    }
+    start.elapsed().as_secs_f64() * 1e9 / f64::from(WRITES)
+}
+
+/// Everything becomes clean, some regions are written, R1 crashes, and both become the same again: whether nothing but those
+/// regions was sent or compared.
+fn crash(name: &str, pair: &mut Pair) -> bool {
+    for _ in 0..600 {
+        pair.pass(Duration::from_millis(100));
+    }
+    assert_eq!(pair.dirty(), [], "marks become clean");
+    for n in 0..DIRTY {
+        pair.write(n * (pair.size / REGION / DIRTY) * REGION + n % REGION_TRACKS * 4096);
+    }
+    let dirty: BTreeSet<u32> = pair.dirty().into_iter().collect();
+    pair.crash();
+    pair.take_sent();
+    pair.start();
+    for _ in 0..600 {
+        pair.pass(Duration::from_millis(100));
+    }
+    assert!(pair.is_synchronized(), "both halves become the same");
+    let sent = pair.take_sent();
+    let elsewhere = |tracks: &BTreeSet<u32>| {
+        tracks.iter().filter(|track| !dirty.contains(&(**track / REGION_TRACKS as u32))).count()
+    };
+    let strays = elsewhere(&sent.written) + elsewhere(&sent.compared);
+    println!(
+        "  {name:22} {:14} {:17} {:7} {:11} {:16} {strays:12}",
+        dirty.len(),
+        dirty.len() as u64 * REGION_TRACKS,
+        sent.written.len(),
+        sent.compared.len(),
+        pair.size / REGION * REGION_TRACKS,
+    );
+    strays == 0 && !sent.written.is_empty() && dirty.len() as u64 == DIRTY
+}
+
+/// Median, least and most.
+fn of(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
 /// The clock, which library crates do without.
