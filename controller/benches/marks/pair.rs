@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use twintrack_controller::firmware::{ConnId, Effect, Event, Firmware, HostOp, Identity, LinkId, Tag};
 use twintrack_core::{
-    Change, DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, Half, Lineage, Mode,
+    Change, DeviceId, DeviceKind, DeviceRecord, Entry, Generation, Geometry, Half, Lineage, Mode, Pace,
     PairGeneration, PairId, PairRecord, PeerId, PeerRecord, PhysicalTrack, Policy, PoolId, PoolRecord, Role,
     Stage, StoreId, StoreRecord, Tables, TrackNo,
 };
@@ -288,6 +288,7 @@ fn changes(size_bytes: u64, half: Half) -> impl Iterator<Item = Change> {
         role,
         forced: false,
         mode: Mode::Synchronous,
+        pace: Pace::Adaptive,
         policy: Policy::Continue,
         group: String::new(),
         shared: Some(generation),
@@ -295,6 +296,7 @@ fn changes(size_bytes: u64, half: Half) -> impl Iterator<Item = Change> {
         complete: true,
         halt: None,
         halted_ms: 0,
+        had_all_ms: 0,
         peer_boot: 1,
         owed_from: TrackNo(tracks),
         lacked_from: TrackNo(tracks),

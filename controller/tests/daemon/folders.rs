@@ -186,18 +186,18 @@ async fn a_newer_format_is_refused_and_left_alone() {
         transaction.open_table(meta).unwrap().insert("format", format.to_le_bytes().as_slice()).unwrap();
         transaction.commit().unwrap();
     };
-    set_format(4);
+    set_format(5);
     let before = [fs::read(&metadata).unwrap(), fs::read(place.folder().join("store")).unwrap()];
     for arguments in [&[][..], &["--check"]] {
         let output = place.run(arguments);
         assert_eq!(output.status.code(), Some(1));
         let text = said(&output);
-        assert!(text.contains("format version 4, this program knows versions up to 3"), "{text}");
+        assert!(text.contains("format version 5, this program knows versions up to 4"), "{text}");
         assert!(text.contains("start the newer twintrackd that wrote it"), "{text}");
     }
     let after = [fs::read(&metadata).unwrap(), fs::read(place.folder().join("store")).unwrap()];
     assert!(before == after, "something was changed");
-    set_format(2);
+    set_format(3);
     let daemon = place.start().await;
     assert_eq!(daemon.array().device_list().await.unwrap().len(), 1);
 }

@@ -294,12 +294,14 @@ fn pairs_are_tables_for_people() {
     data        same
     cause       moving
     mode        synchronous
+    pace        adaptive
     policy      continue
     group       -
     size        1 GiB
     owed        0 B
     lacked      0 B
     copied      5 MiB
+    lag         none
     "#);
 }
 

@@ -37,6 +37,32 @@ fn up() -> Connection {
     connection
 }
 
+/// A link with nothing to do is pinged each second, a busy one, too, now and then. Who has the answer knows since when all that
+/// is said was said after it.
+#[test]
+fn a_pong_tells_when_it_was_asked_for() {
+    let mut connection = up();
+    for n in 1..60u64 {
+        let now = ms(n * 500);
+        connection.request(now, flush()).unwrap();
+        let pinged = connection.on_timer(now);
+        assert_eq!(
+            connection.on_message(now, Message::Answer { id: RequestNo(n), result: Ok(Answer::Done) }).len(),
+            1
+        );
+        let is_due = n.is_multiple_of(10);
+        assert_eq!(
+            pinged,
+            is_due.then(|| Happening::Send(Message::Ping { n: n / 10 })).into_iter().collect::<Vec<_>>()
+        );
+        if is_due {
+            let pong = connection.on_message(now + ms(30), Message::Pong { n: n / 10 });
+            assert_eq!(pong, [Happening::Pong { pinged: now }]);
+            assert_eq!((connection.ponged(), connection.round_trip()), (Some(now), Some(ms(30))));
+        }
+    }
+}
+
 fn unexpected(happenings: &[Happening]) -> bool {
     matches!(happenings, [Happening::Reset(Reset::Unexpected { .. })])
 }

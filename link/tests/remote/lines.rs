@@ -180,6 +180,8 @@ impl Line {
                 }
                 Happening::Reset(reset) => self.close(at, Over::Reset(reset)),
                 Happening::Refused(refused) => self.close(at, Over::Refused(refused)),
+                // Of a link with nothing to do there is one each second.
+                Happening::Pong { .. } => {}
                 other => self.ends[at].happenings.push(other),
             }
         }

@@ -181,7 +181,9 @@ mod tests {
             }
             history.end_move(cut, false);
             assert_eq!(read(&mut history, heir, None).is_err(), told_ms == Some(12));
-            read(&mut history, heir, Some(second)).unwrap();
+            if told_ms == Some(12) {
+                read(&mut history, heir, Some(second)).unwrap();
+            }
             assert!(read(&mut history, heir, Some(first)).is_err(), "it stays what it was");
         }
     }
