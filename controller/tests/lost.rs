@@ -45,6 +45,22 @@ fn of_a_pair_that_was_synchronized() {
     assert_eq!(two.show(B, "e").forced.unwrap().had_all_ms, Some(had_all_ms));
 }
 
+/// Both have served since: who stands by after a failover knows it like who always did.
+#[test]
+fn of_a_pair_that_was_failed_over_and_back() {
+    let mut two = Two::synchronized(8);
+    two.wait(Duration::from_secs(30));
+    for (array, device) in [(B, "e"), (A, "d")] {
+        two.command(array, Command::RemoteFailover { device: device.into(), force: false }).unwrap();
+        two.wait(Duration::from_secs(30));
+        assert_eq!([two.show(A, "d").lag_ms, two.show(B, "e").lag_ms], [Some(0); 2]);
+    }
+    let gone_ms = now_ms(&two);
+    two.stop(A);
+    let had_all_ms = force(&mut two).unwrap();
+    assert!((gone_ms - 6_000..=gone_ms).contains(&had_all_ms), "{had_all_ms}, gone at {gone_ms}");
+}
+
 /// On a busy link, too, though R2 sends nothing of itself.
 #[test]
 fn of_a_busy_pair() {

@@ -304,14 +304,17 @@ impl Firmware {
     /// The taker serves, durably: this side stands by.
     pub(super) fn serve_taken(&mut self, served: Served, pair: PairId) -> Result<(), PeerError> {
         let record = self.tables.pair(pair).ok_or_else(|| not_found(pair))?;
-        match record.role {
+        let released = match record.role {
             Role::Released => {
                 let _ = self.tables.set_roles(&[pair], Role::Standby, false);
+                true
             }
-            Role::Standby => {}
+            Role::Standby => false,
             Role::Owner => return Err(peer_wrong_state(format!("this array has not released {pair}"))),
-        }
+        };
         self.stand_on(served.link, pair, false);
+        // It was released while both halves were the same.
+        self.standing(pair).follows = released;
         self.answer_durable(served, PeerAnswer::Done)
     }
 

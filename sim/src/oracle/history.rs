@@ -116,11 +116,11 @@ impl History {
         }
     }
 
-    /// A moment that had surely come by a time that an array tells: its clock may be ahead of another's by a step of the
+    /// A moment after all that had surely come by a time that an array tells: its clock may be ahead of another's by a step of the
     /// simulator.
     pub(super) fn moment_by(&self, ms: u64) -> Moment {
         let before = self.clock.partition_point(|(at, _)| at + 2 <= ms);
-        before.checked_sub(1).map_or(0, |at| self.clock[at].1)
+        before.checked_sub(1).map_or(0, |at| self.clock[at].1 + 1)
     }
 
     /// The present epoch of an array.
