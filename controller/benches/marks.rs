@@ -61,11 +61,14 @@ fn compare(pairs: &mut [(&str, Pair)]) -> bool {
     let mut rounds: Vec<Vec<f64>> = vec![Vec::new(); pairs.len()];
     for (_, pair) in pairs.iter_mut() {
         round(pair, RATES[0]);
-        (pair.take_commits(), pair.take_operations(), pair.take_messages());
+        pair.take_commits();
+        pair.take_operations();
+        pair.take_messages();
     }
     for first in 0..ROUNDS {
         // Each round begins with another one.
-        for at in (0..pairs.len()).map(|at| (at + first) % pairs.len()) {
+        for at in 0..pairs.len() {
+            let at = (at + first) % pairs.len();
             rounds[at].push(round(&mut pairs[at].1, RATES[0]));
         }
     }
@@ -110,7 +113,9 @@ fn slower(pairs: &mut [(&str, Pair)]) {
     for rate in RATES {
         for (name, pair) in pairs.iter_mut().take(2) {
             // Until it is as it stays.
-            (0..3).for_each(|_| drop(round(pair, rate)));
+            for _ in 0..3 {
+                round(pair, rate);
+            }
             pair.take_commits();
             let ns = round(pair, rate);
             let [r1, r2] = pair.take_commits().map(|commits| commits as f64 * 1e6 / f64::from(WRITES));
@@ -135,7 +140,7 @@ fn crash(name: &str, pair: &mut Pair) -> bool {
     for _ in 0..600 {
         pair.pass(Duration::from_millis(100));
     }
-    assert_eq!(pair.dirty(), [], "marks become clean");
+    assert!(pair.dirty().is_empty(), "marks become clean");
     for n in 0..DIRTY {
         pair.write(n * (pair.size / REGION / DIRTY) * REGION + n % REGION_TRACKS * 4096);
     }

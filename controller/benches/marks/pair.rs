@@ -173,7 +173,10 @@ impl Pair {
                 self.answered = true;
                 return;
             }
-            Effect::Attached { result, .. } => return drop(result.expect("the device is served")),
+            Effect::Attached { result, .. } => {
+                result.expect("the device is served");
+                return;
+            }
             _ => return,
         };
         self.queue.push_back(event);
