@@ -282,7 +282,7 @@ impl Firmware {
     }
 
     /// Whether these are changed tracks of a deactivated session, all of them (D15, Fig. 28): they stay so until it is
-    /// removed. Each is then read by [`Event::ReadTrack`].
+    /// removed. Each is then read by [`Event::ReadTrack`](super::Event::ReadTrack).
     pub fn check_tracks(&self, session: u32, tracks: &[u32]) -> Result<(), Refusal> {
         let session = SessionId(session);
         let mut missing = Vec::new();
