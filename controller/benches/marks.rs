@@ -137,7 +137,10 @@ fn round(pair: &mut Pair, rate: u32) -> f64 {
 /// Everything becomes clean, some regions are written, R1 crashes, and both become the same again: whether nothing but those
 /// regions was sent or compared.
 fn crash(name: &str, pair: &mut Pair) -> bool {
-    for _ in 0..600 {
+    for _ in 0..20_000 {
+        if pair.dirty().is_empty() {
+            break;
+        }
         pair.pass(Duration::from_millis(100));
     }
     assert!(pair.dirty().is_empty(), "marks become clean");
@@ -148,10 +151,16 @@ fn crash(name: &str, pair: &mut Pair) -> bool {
     pair.crash();
     pair.take_sent();
     pair.start();
-    for _ in 0..600 {
+    for _ in 0..20_000 {
         pair.pass(Duration::from_millis(100));
+        if pair.is_synchronized() {
+            break;
+        }
     }
-    assert!(pair.is_synchronized(), "both halves become the same");
+    if !pair.is_synchronized() {
+        println!("  {name:24} not the same again after 2000 s: MISSED");
+        return false;
+    }
     let sent = pair.take_sent();
     let elsewhere = |tracks: &BTreeSet<u32>| {
         tracks.iter().filter(|track| !dirty.contains(&(**track / REGION_TRACKS as u32))).count()
