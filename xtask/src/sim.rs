@@ -118,6 +118,8 @@ fn runs(simulator: &Path, known: &Value, options: &Options) -> Result<bool, Stri
             timeline = outcome["timeline"].as_str().unwrap_or("").to_string();
         }
         if !ran.passed() {
+            // At once: a long campaign that is cut off has told what it found.
+            bar.suspend(|| eprintln!("failed: {}", replay(&ran)));
             failed.push(ran);
         }
         enough(clock.elapsed())
