@@ -1,8 +1,7 @@
 //! The simulated network as the controller's and the host library's seams want it: endpoints are ports of turmoil hosts.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -82,24 +81,35 @@ impl Dial for SimDial {
     }
 }
 
-/// A dial that notes in which epoch it last connected: in which one what was asked last was done, if it was.
+/// A dial that notes in which epochs it connected: in which ones what was asked was done, if it was.
 #[derive(Debug, Clone)]
 pub struct NotedDial {
     dial: SimDial,
     site: Site,
-    epoch: Arc<AtomicU32>,
+    made_in: u32,
+    epochs: Arc<Mutex<Vec<u32>>>,
 }
 
 impl NotedDial {
     /// Connects to an array over these wires; has not yet.
     pub fn new(wires: Wires, site: Site) -> Self {
-        let epoch = Arc::new(AtomicU32::new(wires.epoch(site)));
-        Self { dial: SimDial(wires), site, epoch }
+        let made_in = wires.epoch(site);
+        Self { dial: SimDial(wires), site, made_in, epochs: Arc::default() }
     }
 
-    /// The epoch of the last connection; before the first one, that of its making.
+    /// The epochs of all connections, each once; before the first one, that of its making.
+    pub fn epochs(&self) -> Vec<u32> {
+        let epochs = self.noted().clone();
+        if epochs.is_empty() { vec![self.made_in] } else { epochs }
+    }
+
+    /// The last of them.
     pub fn epoch(&self) -> u32 {
-        self.epoch.load(Ordering::Relaxed)
+        self.noted().last().copied().unwrap_or(self.made_in)
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,7 +118,11 @@ impl Dial for NotedDial {
 
     async fn dial(&self, endpoint: &HostEndpoint) -> io::Result<Line> {
         let line = self.dial.dial(endpoint).await?;
-        self.epoch.store(self.dial.0.epoch(self.site), Ordering::Relaxed);
+        let epoch = self.dial.0.epoch(self.site);
+        let mut noted = self.noted();
+        if noted.last() != Some(&epoch) {
+            noted.push(epoch);
+        }
         Ok(line)
     }
 }

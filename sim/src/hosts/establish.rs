@@ -75,9 +75,14 @@ impl Host {
             }
             Err(_) => Told::Unknown,
         };
-        // Not always the epoch of the first call: the array may have crashed, and be back, between two of them.
+        // The array may have crashed, and be back, between two of the calls.
+        let mut epochs = dial.epochs();
         self.asked_in[self.site.index()].set(dial.epoch());
-        self.shared.ledger().cut_asked_in(&labels, dial.epoch());
+        if let Told::Done(_) = told {
+            // The last call activates. If it fails, others undo what was done.
+            epochs = vec![dial.epoch()];
+        }
+        self.shared.ledger().cut_asked_in(&labels, &epochs);
         let counts = |ledger: &mut crate::ledger::Ledger, done| {
             if done { ledger.counts.done += 1 } else { ledger.counts.unknown += 1 }
         };

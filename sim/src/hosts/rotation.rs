@@ -188,7 +188,7 @@ impl Host {
             let mut ledger = self.shared.ledger();
             // Seen only after a crash it may be of before that.
             if turn.waited_in == look.epoch {
-                ledger.history.cut_asked_in(turn.cut, look.epoch);
+                ledger.history.cut_asked_in(turn.cut, &[look.epoch]);
             } else {
                 ledger.history.blur_cut(turn.cut);
             }

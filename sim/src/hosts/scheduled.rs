@@ -82,7 +82,7 @@ impl Host {
         };
         // Seen only after a crash it may be of before that.
         if epoch == waited_in {
-            ledger.history.cut_asked_in(cut, epoch);
+            ledger.history.cut_asked_in(cut, &[epoch]);
         } else {
             ledger.history.blur_cut(cut);
         }

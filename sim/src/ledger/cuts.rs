@@ -67,9 +67,9 @@ impl Ledger {
         }
     }
 
-    /// An establishment, of many calls, has ended; its last one was asked in this epoch.
-    pub fn cut_asked_in(&mut self, labels: &[String], epoch: u32) {
+    /// An establishment, of many calls, has ended; the one that activates was asked in one of these epochs.
+    pub fn cut_asked_in(&mut self, labels: &[String], epochs: &[u32]) {
         let cuts: Vec<_> = labels.iter().filter_map(|label| self.sessions.get(label)?.cut).collect();
-        cuts.into_iter().for_each(|cut| self.history.cut_asked_in(cut, epoch));
+        cuts.into_iter().for_each(|cut| self.history.cut_asked_in(cut, epochs));
     }
 }

@@ -166,10 +166,7 @@ impl Ledger {
         let mut epochs = joint.asked.clone();
         epochs.dedup();
         let epochs = anew.map_or(epochs, |epoch| vec![epoch]);
-        match epochs[..] {
-            [epoch] => self.history.cut_asked_in(joint.cut, epoch),
-            _ => self.history.blur_cut(joint.cut),
-        }
+        self.history.cut_asked_in(joint.cut, &epochs);
         // One that was given up meanwhile may have come back as another volume, and be shown as that.
         let another = |(device, of): &(String, VolumeId)| {
             self.devices.get(device).is_none_or(|device| device.standard != Some(*of))

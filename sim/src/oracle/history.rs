@@ -298,8 +298,10 @@ impl History {
         span.answer = span.answer.min(answer);
     }
 
-    /// An activation is the last of several calls, and was asked, if it was, in this epoch, not in that of the first call.
-    pub fn cut_asked_in(&mut self, cut: CutId, epoch: u32) {
+    /// An activation is one of several calls, and was asked, if it was, in one of these epochs, ascending: not always in that of
+    /// the first call.
+    pub fn cut_asked_in(&mut self, cut: CutId, epochs: &[u32]) {
+        let [epoch] = *epochs else { return self.blur_cut(cut) };
         let cut = &mut self.cuts[cut.0 as usize];
         if cut.epoch != epoch
             && let Some(crash) = self.epochs[cut.site.index()].begin_of(epoch)

@@ -188,7 +188,7 @@ mod tests {
         let cut = history.begin_cut(Site::A);
         history.crash(Site::A, Ending::Killed);
         let before = write(&mut history, d, 0);
-        history.cut_asked_in(cut, 1);
+        history.cut_asked_in(cut, &[1]);
         history.end_cut(cut);
         let s = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
         let after = write(&mut history, d, 0);
