@@ -17,8 +17,6 @@ const TRACK: u64 = 64 << 10;
 pub const REGION_TRACKS: u64 = 64;
 pub const REGION: u64 = REGION_TRACKS * TRACK;
 const PAIR: PairId = PairId { serial: 1, number: 3 };
-/// Physical tracks beside those of the device: what a copy into R2 overwrites is kept.
-const SPARE: u32 = 8192;
 
 /// What went over the link.
 #[derive(Default)]
@@ -273,7 +271,8 @@ fn serial(half: Half) -> u64 {
 /// What is durable of an array with one half of a pair, fully written, which both arrays have whole.
 fn changes(size_bytes: u64, half: Half) -> impl Iterator<Item = Change> {
     let tracks = (size_bytes / TRACK) as u32;
-    let store = StoreRecord { name: "s".into(), pool: PoolId(0), first: 1, tracks: tracks + SPARE };
+    // What a copy into R2 overwrites is kept, as long as its pool does not become low.
+    let store = StoreRecord { name: "s".into(), pool: PoolId(0), first: 1, tracks: tracks / 2 * 3 };
     let kind = DeviceKind::Standard { pool: PoolId(0), generation: Generation(0), deleting: false };
     let device = DeviceRecord { name: "d".into(), kind, size_bytes, online: true, reserved: false };
     let generation = PairGeneration { serial: 1, number: 3 };
