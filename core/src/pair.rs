@@ -224,7 +224,7 @@ impl Tables {
     /// Lets a pair move again. After an agreement: once both sides have committed it, and not before, for a write that
     /// finds no link meanwhile halts the pair again.
     pub fn resume(&mut self, id: PairId) -> Result<UnitSeq, CommandError> {
-        self.cause_event(id, CauseEvent::Resume, 0, None)
+        self.end_halt(id, CauseEvent::Resume, None)
     }
 
     /// Both arrays have agreed in a new epoch: what they had noticed themselves no longer holds it up. `None`: nothing did, or
@@ -232,7 +232,7 @@ impl Tables {
     pub fn agreed(&mut self, id: PairId) -> Option<UnitSeq> {
         let halt = self.pair(id)?.halt?;
         let moves = Cause::Halted(halt).next(CauseEvent::Agreed) == Some(Cause::Moving);
-        moves.then(|| self.cause_event(id, CauseEvent::Agreed, 0, None).ok()).flatten()
+        moves.then(|| self.end_halt(id, CauseEvent::Agreed, None).ok()).flatten()
     }
 
     /// The other array owes this half's tracks from now on, durably: here they are forgotten.
@@ -271,52 +271,33 @@ impl Tables {
     /// lineage and begins a generation that takes its place ([`Lineage::supersede`]); the other half gets `None`. In
     /// this order: the loser is [`Role::Standby`], committed; what it owed or had marked is owed here; then this.
     pub fn resolve(&mut self, id: PairId, loser: Option<&Lineage>) -> Result<UnitSeq, CommandError> {
-        self.cause_event(id, CauseEvent::Resolve, 0, loser)
+        self.end_halt(id, CauseEvent::Resolve, loser)
     }
 
-    /// Lets a frozen owner go on alone, in a new generation.
-    pub fn thaw(&mut self, id: PairId, wall_ms: u64) -> Result<UnitSeq, CommandError> {
-        self.cause_event(id, CauseEvent::Thaw, wall_ms, None)
-    }
-
-    fn cause_event(
+    /// An event after which a pair moves again.
+    fn end_halt(
         &mut self,
         id: PairId,
         event: CauseEvent,
-        wall_ms: u64,
         loser: Option<&Lineage>,
     ) -> Result<UnitSeq, CommandError> {
-        self.known_pair(id)?;
+        let halt = self.known_pair(id)?.halt;
+        if Cause::from(halt).next(event) != Some(Cause::Moving) {
+            let (verb, advice) = match event {
+                CauseEvent::Resolve => ("resolved", "only diverged pairs need that"),
+                _ if halt == Some(Halt::Diverged) => {
+                    ("resumed", "choose whose data are kept (`twintrack remote resolve`)")
+                }
+                _ => ("resumed", "it is not suspended"),
+            };
+            let state = halt.map_or("not halted".into(), |halt| format!("halted ({})", Cause::Halted(halt)));
+            return Err(CommandError::PairState { pair: id, state, verb, advice });
+        }
         let mut unit = Records::new(self);
-        let record = unit.record(self, id);
-        let (verb, advice) = match event {
-            CauseEvent::Resume if record.halt == Some(Halt::Diverged) => {
-                ("resumed", "choose whose data are kept (`twintrack remote resolve`)")
-            }
-            CauseEvent::Resume => ("resumed", "it is not suspended"),
-            CauseEvent::Resolve => ("resolved", "only diverged pairs need that"),
-            _ => ("thawed", "only frozen pairs need that"),
-        };
-        match Cause::from(record.halt).next(event) {
-            None => {
-                let state = Cause::from(record.halt).to_string();
-                let state =
-                    if record.halt.is_none() { "not halted".into() } else { format!("halted ({state})") };
-                return Err(CommandError::PairState { pair: id, state, verb, advice });
-            }
-            Some(Cause::Moving) => {
-                record.halt = None;
-                if let Some(loser) = loser {
-                    let generation = unit.new_generation(self)?;
-                    unit.record(self, id).lineage.supersede(generation, loser);
-                }
-            }
-            Some(Cause::Halted(halt)) => {
-                (record.halt, record.halted_ms) = (Some(halt), wall_ms);
-                if record.role == Role::Owner {
-                    unit.begin_if_shared(self, id)?;
-                }
-            }
+        unit.record(self, id).halt = None;
+        if let Some(loser) = loser {
+            let generation = unit.new_generation(self)?;
+            unit.record(self, id).lineage.supersede(generation, loser);
         }
         Ok(self.put_records(unit.changes()))
     }

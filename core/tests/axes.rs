@@ -129,7 +129,7 @@ fn halts(event: CauseEvent) -> Option<Halt> {
         CauseEvent::NoSpace => Halt::Space,
         CauseEvent::Freeze => Halt::Frozen,
         CauseEvent::Diverge => Halt::Diverged,
-        CauseEvent::Agreed | CauseEvent::Resume | CauseEvent::Thaw | CauseEvent::Resolve => return None,
+        CauseEvent::Agreed | CauseEvent::Resume | CauseEvent::Resolve => return None,
     })
 }
 
@@ -140,12 +140,11 @@ fn cause_event(t: &mut Tables, id: PairId, event: CauseEvent) -> Answer {
     match event {
         CauseEvent::Agreed => t.agreed(id).map_or(Answer::Nothing, |_| Answer::Done),
         CauseEvent::Resume => t.resume(id).into(),
-        CauseEvent::Thaw => t.thaw(id, NOW_MS).into(),
         _ => t.resolve(id, None).into(),
     }
 }
 
-/// Cause: all 88 cells, for each of the three roles.
+/// Cause: all 80 cells, for each of the three roles.
 #[test]
 fn every_cause_takes_every_event_as_its_table_says() {
     let table = Table::of("CauseEvent");
@@ -168,11 +167,7 @@ fn every_cause_takes_every_event_as_its_table_says() {
                 let Answer::Refused(error) = answer else { panic!("{what}: {answer:?}") };
                 let state =
                     if cause == Cause::Moving { "not halted".into() } else { format!("halted ({cause})") };
-                let verb = match event {
-                    CauseEvent::Resume => "resumed",
-                    CauseEvent::Thaw => "thawed",
-                    _ => "resolved",
-                };
+                let verb = if event == CauseEvent::Resume { "resumed" } else { "resolved" };
                 is_refused(&t, (unit, &before), id, &error, [&state, verb]);
                 continue;
             }
@@ -197,7 +192,7 @@ fn every_cause_takes_every_event_as_its_table_says() {
             is(&mut t, &mut durable, id, want, &what);
         }
     }
-    assert_eq!((seen, table.cells()), (3 * 88, 88));
+    assert_eq!((seen, table.cells()), (3 * 80, 80));
 }
 
 /// The call that an event of the role is: the role that it leads to, and whether it is forced.

@@ -237,15 +237,15 @@ impl From<Option<Halt>> for Cause {
 /// What happens to the cause. The operator's will outlasts what the arrays notice; a divergence outlasts all.
 ///
 /// ```text
-///             Suspend   Split  LinkLost  PeerFailed  NoSpace  Freeze  Diverge   Agreed  Resume  Thaw  Resolve
-/// Moving      Operator  Split  Link      Peer        Space    Frozen  Diverged  Moving  -       -     -
-/// Operator    -         Split  -         -           -        -       Diverged  -       Moving  -     -
-/// Link        Operator  Split  -         -           -        Frozen  Diverged  Moving  Moving  -     -
-/// Peer        Operator  Split  -         -           -        Frozen  Diverged  Moving  Moving  -     -
-/// Space       Operator  Split  -         -           -        Frozen  Diverged  Moving  Moving  -     -
-/// Split       Operator  -      -         -           -        -       Diverged  -       Moving  -     -
-/// Frozen      Operator  Split  -         -           -        -       Diverged  Moving  Moving  Link  -
-/// Diverged    -         -      -         -           -        -       -         -       -       -     Moving
+///             Suspend   Split  LinkLost  PeerFailed  NoSpace  Freeze  Diverge   Agreed  Resume  Resolve
+/// Moving      Operator  Split  Link      Peer        Space    Frozen  Diverged  Moving  -       -
+/// Operator    -         Split  -         -           -        -       Diverged  -       Moving  -
+/// Link        Operator  Split  -         -           -        Frozen  Diverged  Moving  Moving  -
+/// Peer        Operator  Split  -         -           -        Frozen  Diverged  Moving  Moving  -
+/// Space       Operator  Split  -         -           -        Frozen  Diverged  Moving  Moving  -
+/// Split       Operator  -      -         -           -        -       Diverged  -       Moving  -
+/// Frozen      Operator  Split  -         -           -        -       Diverged  Moving  Moving  -
+/// Diverged    -         -      -         -           -        -       -         -       -       Moving
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CauseEvent {
@@ -267,15 +267,13 @@ pub enum CauseEvent {
     Agreed,
     /// The operator resumes the pair.
     Resume,
-    /// The operator lets a frozen half go on alone.
-    Thaw,
     /// Somebody chose whose data are kept.
     Resolve,
 }
 
 impl CauseEvent {
     /// All events.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Suspend,
         Self::Split,
         Self::LinkLost,
@@ -285,7 +283,6 @@ impl CauseEvent {
         Self::Diverge,
         Self::Agreed,
         Self::Resume,
-        Self::Thaw,
         Self::Resolve,
     ];
 }
@@ -322,7 +319,6 @@ impl Cause {
             (_, CauseEvent::Agreed) if noticed => return Some(Self::Moving),
             (Self::Halted(Frozen), CauseEvent::Agreed) => return Some(Self::Moving),
             (Self::Halted(_), CauseEvent::Resume) => return Some(Self::Moving),
-            (Self::Halted(Frozen), CauseEvent::Thaw) => Link,
             _ => return None,
         };
         Some(Self::Halted(to))
