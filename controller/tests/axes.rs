@@ -13,8 +13,7 @@ use std::time::Duration;
 use twintrack_controller::firmware::{HostError, HostOp};
 use twintrack_core::remote::axes::{CauseEvent, DataEvent, LinkEvent, RoleEvent};
 use twintrack_core::{
-    Cause, DataState, Half, Halt, LinkState, Mode, PairId, PairRecord, PairStatus, Policy, Role, Serving,
-    Stage,
+    Cause, DataState, Half, Halt, LinkState, PairId, PairRecord, PairStatus, Policy, Role, Serving, Stage,
 };
 use twintrack_link::manage::{Answer, Command, NewDevice, PairHalf, PairMode, RefusalCode, RemoteInfo};
 use twintrack_link::remote::Message;
@@ -364,10 +363,15 @@ fn want(two: &Two, array: usize, here: Axes, there: Option<Axes>, asked: Asked) 
         Asked::FailOver | Asked::Force if serves && two.rigs[array].vouches(NAMES[array]) => Some(here),
         Asked::FailOver => {
             let (role, cause) = (Role::Owner, Cause::Moving);
-            let lets_go = Axes { role, link: LinkState::Up, data: DataState::Same, cause };
-            // In adaptive mode there is always something that the other half may lack.
-            let mirrors = record.mode == Mode::Synchronous;
-            next_role(RoleEvent::Take).filter(|_| mirrors && there == Some(lets_go))
+            // What is owed yet is little here, and gets to the other half first.
+            let lets_go = [DataState::Same, DataState::Owed].map(|data| Axes {
+                role,
+                link: LinkState::Up,
+                data,
+                cause,
+            });
+            let taken = next_role(RoleEvent::Take).map(|axes| Axes { data: DataState::Same, ..axes });
+            taken.filter(|_| there.is_some_and(|there| lets_go.contains(&there)))
         }
         Asked::Force => next_role(RoleEvent::Force),
         Asked::Keep(keep) => {
@@ -486,14 +490,9 @@ fn edges<S: Copy + Ord, E: Copy>(
 }
 
 /// Changes of cause that are in the table, and that no pair makes here. Who is halted for what the arrays have noticed goes on
-/// alone: no write of it has to reach the other half, so none freezes it. And no command thaws: a frozen half is let go on alone by
-/// `remote suspend`.
-const NEVER: [(Halt, Halt); 4] = [
-    (Halt::Link, Halt::Frozen),
-    (Halt::Peer, Halt::Frozen),
-    (Halt::Space, Halt::Frozen),
-    (Halt::Frozen, Halt::Link),
-];
+/// alone: no write of it has to reach the other half, so none freezes it.
+const NEVER: [(Halt, Halt); 3] =
+    [(Halt::Link, Halt::Frozen), (Halt::Peer, Halt::Frozen), (Halt::Space, Halt::Frozen)];
 
 #[test]
 fn what_a_person_asks_for_is_what_the_tables_say() {

@@ -317,55 +317,6 @@ fn scattered_tracks_mark_their_regions_alone() {
     assert_eq!(tables.regions(pair).unwrap().count(), 3);
 }
 
-/// Planned failover and back: nothing is lost, the old side serves no more.
-#[test]
-fn failover_and_failback() {
-    let mut two = Two::synchronized(8);
-    two.write(A, 1, TRACK, 4096, 3);
-    two.command(B, Command::RemoteFailover { device: "e".into(), force: false }).unwrap();
-    two.settle();
-    assert_eq!(two.try_write(A, 1, 0, 512, 1), Err(HostError::Gone));
-    two.rigs[B].attach(2, "e");
-    two.write(B, 2, 2 * TRACK, 4096, 6);
-    let info = two.show(B, "e");
-    assert_eq!(info.status, PairStatusInfo::R1Updated, "{info:?}");
-    assert_eq!(two.content(B, "e"), two.content(A, "d"));
-    two.command(A, Command::RemoteFailover { device: "d".into(), force: false }).unwrap();
-    two.settle();
-    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
-    two.rigs[A].attach(3, "d");
-    assert_eq!(two.read(A, 3, 2 * TRACK, 512).unwrap(), [6]);
-}
-
-/// A failover is whole or not at all, whoever crashes when; and one side serves in the end.
-#[test]
-fn a_failover_that_is_interrupted() {
-    for crashed in [A, B] {
-        for effects in 0..40 {
-            let mut two = Two::synchronized(4);
-            two.write(A, 1, 0, 4096, 3);
-            two.flush(A, 1);
-            two.rigs[B].manage(Command::RemoteFailover { device: "e".into(), force: false });
-            for _ in 0..effects {
-                two.carry_out();
-            }
-            two.restart(crashed);
-            two.wait(Duration::from_secs(20));
-            let serving =
-                [(A, "d"), (B, "e")].map(|(array, name)| two.rigs[array].attach_error(name).is_none());
-            assert_eq!(
-                serving.iter().filter(|serves| **serves).count(),
-                1,
-                "{crashed} after {effects}: {serving:?}"
-            );
-            let at = if serving[0] { A } else { B };
-            let name = ["d", "e"][at];
-            two.rigs[at].attach(7, name);
-            assert_eq!(two.read(at, 7, 0, 512).unwrap(), [3]);
-        }
-    }
-}
-
 /// A forced failover: R1, back again, stops before anything flows; it was not written alone, so it becomes the copy.
 #[test]
 fn a_forced_failover() {

@@ -77,6 +77,7 @@ defects! {
     ThawsEarly "thaws-early" "pairs: a frozen pair takes writes before it is durable that it is not frozen any more";
     LeavesUndrained "leaves-undrained" "pairs: hosts use a deleted half into which the other array is still writing";
     ReleaseUndrained "release-undrained" "pairs: a volume is given up while writes to it are under way";
+    ReleaseBehind "release-behind" "pairs: a volume is given up before the other half has all that it lacked";
     SplitForgotten "split-forgotten" "F4: halves that have diverged are made the same without asking";
     LoserNotKept "loser-not-kept" "F4: what lost a split brain is not kept";
     AloneUnnoted "alone-unnoted" "F4: a half that is written alone begins no generation";
@@ -143,6 +144,7 @@ impl Defect {
                 | Self::FrozenWrites
                 | Self::LeavesUndrained
                 | Self::ReleaseUndrained
+                | Self::ReleaseBehind
                 | Self::SplitForgotten
                 | Self::LoserNotKept
                 | Self::AloneUnnoted

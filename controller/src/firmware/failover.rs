@@ -3,11 +3,17 @@
 //! A planned failover goes: the taker asks; the giver lets no host in any more, has everything under way land on both
 //! arrays, and commits *released*; the taker commits *owner* and answers; the giver commits *standby*. In between nobody
 //! serves; a crash in between is finished at the next contact ([`super::accord`]).
+//!
+//! What the taker still lacks, as it does nearly always in adaptive mode, is copied while the hosts are held off: so it is
+//! refused if that is much, and given up if it takes long.
+
+use std::time::Duration;
 
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{Halt, Kinship, Lineage, Owner, PairId, PeerId, Pinned, Role, Stage};
+use twintrack_core::{Halt, Kinship, Lineage, Owner, PairId, PeerId, Pinned, Role, Stage, TrackNo, TrackSet};
 use twintrack_link::manage::{Answer, PairHalf, Refusal};
 use twintrack_link::remote::{Answer as PeerAnswer, PeerError, Request};
+use twintrack_link::size;
 
 use super::durability::Waiter;
 use super::event::{CallId, Effect, LinkId};
@@ -18,11 +24,24 @@ use super::remotes::{gone, refusal, wrong_state};
 use super::safety::returning;
 use super::{Firmware, manage, rounds};
 
+/// How long hosts are held off until what is under way has landed, and what the taker lacks is there.
+const RELEASE_WITHIN: Duration = Duration::from_secs(5);
+/// How many tracks the taker may lack then.
+const LACKED_MAX: u32 = 1024;
+
 /// Pairs that a peer is to take over.
 #[derive(Debug)]
 pub(super) struct Release {
     served: Served,
     pairs: Vec<PairId>,
+    /// When it is given up.
+    until: Duration,
+}
+
+impl Release {
+    pub(super) fn until(&self) -> Duration {
+        self.until
+    }
 }
 
 impl Firmware {
@@ -190,18 +209,31 @@ impl Firmware {
     /// A planned failover, for the side that serves: nothing new is let in, and what is under way lands.
     pub(super) fn serve_release(&mut self, served: Served, pairs: &[PairId]) -> Result<(), PeerError> {
         for pair in pairs {
-            let record = self.tables.pair(*pair).ok_or_else(|| not_found(*pair))?;
-            if record.role != Role::Owner || !self.is_synchronized(*pair) {
+            if self.tables.pair(*pair).is_none() {
+                return Err(not_found(*pair));
+            }
+            if !self.moves(*pair) || self.tables.next_lacked(*pair, TrackNo(0)).is_some() {
                 return Err(peer_wrong_state(format!(
                     "{pair} is not synchronized: resume it and wait until it is; only if this array is out of reach, force \
                      the failover"
                 )));
             }
         }
+        let lacked = |pair: &PairId| self.tables.owed(*pair).map_or(0, TrackSet::count);
+        let lacked: u32 = pairs.iter().map(lacked).sum();
+        if lacked > LACKED_MAX {
+            let bytes =
+                |tracks| size::show(u64::from(tracks) * u64::from(self.tables.geometry().track_bytes()));
+            let (left, most) = (bytes(lacked), bytes(LACKED_MAX));
+            return Err(peer_wrong_state(format!(
+                "{left} are still to be copied, and hosts would be held off until they are: ask again when it is {most} or less \
+                 (`remote show` tells); only if this array is out of reach, force the failover"
+            )));
+        }
         if !self.pairs.releases.is_empty() {
             return Err(peer_wrong_state("another failover is under way: try again".into()));
         }
-        self.pairs.releases.push(Release { served, pairs: pairs.to_vec() });
+        self.pairs.releases.push(Release { served, pairs: pairs.to_vec(), until: self.now + RELEASE_WITHIN });
         Ok(())
     }
 
@@ -212,14 +244,24 @@ impl Firmware {
 
     /// Lets pairs go whose last I/O has landed, on both arrays; `false`: there are none.
     pub(super) fn advance_releases(&mut self, fx: &mut Vec<Effect>) -> bool {
-        let ready = |release: &Release| {
-            planted(Defect::ReleaseUndrained) || release.pairs.iter().all(|pair| self.is_idle(*pair))
+        // What was under way may have halted one.
+        let is_halted = |release: &Release| !release.pairs.iter().all(|pair| self.moves(*pair));
+        let is_landed = |release: &Release| release.pairs.iter().all(|pair| self.has_landed(*pair));
+        let is_over =
+            |release: &Release| is_landed(release) || is_halted(release) || release.until <= self.now;
+        let Some(at) = self.pairs.releases.iter().position(is_over) else { return false };
+        let reason = match &self.pairs.releases[at] {
+            release if is_landed(release) => None,
+            release if is_halted(release) => {
+                Some("the pair was halted while its last writes landed: nothing was changed".to_owned())
+            }
+            _ => Some(format!(
+                "what was under way had not landed on both arrays after {} s: nothing was changed, and hosts go on; ask again",
+                RELEASE_WITHIN.as_secs()
+            )),
         };
-        let Some(at) = self.pairs.releases.iter().position(ready) else { return false };
-        let Release { served, pairs } = self.pairs.releases.swap_remove(at);
-        // What was under way may have halted it.
-        if !pairs.iter().all(|pair| self.is_synchronized(*pair)) {
-            let reason = "the pair was halted while its last writes landed: nothing was changed".into();
+        let Release { served, pairs, .. } = self.pairs.releases.swap_remove(at);
+        if let Some(reason) = reason {
             self.answer_peer(served, Err(peer_wrong_state(reason)), fx);
             return true;
         }
@@ -235,6 +277,12 @@ impl Firmware {
             self.answer_peer(served, Err(error), fx);
         }
         true
+    }
+
+    /// No host's I/O is under way any more, and the other half is the same.
+    fn has_landed(&self, pair: PairId) -> bool {
+        let is_same = if planted(Defect::ReleaseBehind) { self.moves(pair) } else { self.is_same(pair) };
+        is_same && (planted(Defect::ReleaseUndrained) || self.is_idle(pair))
     }
 
     /// A link is gone: nobody waits for its releases.

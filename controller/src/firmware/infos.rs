@@ -43,9 +43,14 @@ impl Firmware {
         Some((link, data, status))
     }
 
-    /// Whether both halves are the same, but for writes under way, and this half serves.
+    /// Whether both halves are the same, but for writes under way, and stay so, and this half serves.
     pub(super) fn is_synchronized(&self, pair: PairId) -> bool {
-        self.mirrors(pair)
+        self.mirrors(pair) && self.is_same(pair)
+    }
+
+    /// Whether both halves are the same, but for writes under way, and this half serves.
+    pub(super) fn is_same(&self, pair: PairId) -> bool {
+        self.moves(pair)
             && self.is_whole(pair)
             && self.tables.next_owed(pair, TrackNo(0)).is_none()
             && self.tables.next_lacked(pair, TrackNo(0)).is_none()

@@ -302,6 +302,7 @@ impl Firmware {
             self.links.deadline(),
             self.marks.deadline(),
             self.mirror.deadline(),
+            self.pairs.deadline(),
             self.copies_due,
             self.moves.deadline(),
             self.schedules.deadline(),

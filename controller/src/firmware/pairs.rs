@@ -9,6 +9,7 @@
 //! the same request number gets the same answer (F2).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{CommandError, DeviceId, Halt, PairId, Role, Stage};
@@ -46,6 +47,11 @@ pub(super) struct Pairs {
 }
 
 impl Pairs {
+    /// When what this array is about to let go is given up.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.releases.iter().map(Release::until).min()
+    }
+
     /// Whether a volume has still to go back to its hosts.
     pub(super) fn is_leaving(&self, device: DeviceId) -> bool {
         self.leaving.values().any(|(leaving, _)| *leaving == device)

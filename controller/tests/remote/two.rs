@@ -37,6 +37,8 @@ pub struct Two {
     next_link: u64,
     is_cut: bool,
     stopped: [bool; 2],
+    /// The writes to each array's stores that do not end, while that is held up.
+    held: [Option<Vec<Effect>>; 2],
     turn: usize,
     calls: [u64; 2],
     /// What was sent: who said what, in one line.
@@ -57,6 +59,7 @@ impl Two {
             next_link: 0,
             is_cut: false,
             stopped: [false; 2],
+            held: [None, None],
             turn: 0,
             calls: [0; 2],
             said: Vec::new(),
@@ -260,6 +263,16 @@ impl Two {
         }
     }
 
+    /// No write to an array's stores ends any more.
+    pub fn hold_writes(&mut self, array: usize) {
+        self.held[array] = Some(Vec::new());
+    }
+
+    /// They do again.
+    pub fn let_writes_go(&mut self, array: usize) {
+        self.rigs[array].pending.extend(self.held[array].take().into_iter().flatten());
+    }
+
     pub fn heal(&mut self) {
         self.is_cut = false;
     }
@@ -357,7 +370,10 @@ impl Two {
                     line.to[1 - array].push_back(Parcel::Closed);
                 }
             }
-            other => self.rigs[array].carry_out_this(other),
+            other => match &mut self.held[array] {
+                Some(held) if matches!(other, Effect::Write { .. }) => held.push(other),
+                _ => self.rigs[array].carry_out_this(other),
+            },
         }
     }
 

@@ -3,10 +3,13 @@
 use super::build::{Draft, Mix};
 use super::{Act, Op, PairAct, PairSpec, Plan, Scenario, Task};
 use super::{remote_courses, remote_faults, remote_snapshots};
+use crate::dice::Dice;
 use crate::site::Site;
 
 /// How often an operator looks at the pairs, ms.
 const LOOK_MS: u64 = 25;
+/// In how many plans of failovers the other halves are told in the background only, per mille.
+const BEHIND: u32 = 150;
 
 pub(super) fn generate(scenario: Scenario, seed: u64) -> Plan {
     let mut draft = Draft::new(scenario, seed);
@@ -22,6 +25,9 @@ pub(super) fn generate(scenario: Scenario, seed: u64) -> Plan {
         draft.add_devices();
     }
     let pairs = add_pairs(&mut draft, scenario);
+    if scenario == Scenario::Failover && Dice::new(seed, "behind").chance(BEHIND) {
+        draft.pairs.iter_mut().for_each(|pair| pair.adaptive = true);
+    }
     let handled = (scenario == Scenario::Failover && draft.dice.chance(300)).then(|| pairs[0].clone());
     let made = |name: &String| pairs.iter().any(|pair| pair.r1 == *name && pair.from == Site::B);
     let first: Vec<_> = draft.standard.iter().filter(|(name, _)| !made(name)).cloned().collect();

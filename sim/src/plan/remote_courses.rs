@@ -186,6 +186,8 @@ fn add_handover(draft: &mut Draft) {
         draft.tasks.push(Task { host: host as u8, depth: 8, ops: io });
     }
     draft.tasks.push(Task { host: 0, depth: 1, ops: failovers });
+    // What the one that takes over lacks then has to get there first.
+    draft.pairs[0].adaptive = draft.dice.chance(400);
     add_looks(draft, std::slice::from_ref(&volume.pair));
 }
 
