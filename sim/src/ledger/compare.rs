@@ -102,10 +102,9 @@ impl Ledger {
             let Some(standard) = self.plan_name(site, devices, &info.standard) else { continue };
             let shown_by =
                 info.virtual_device.as_ref().and_then(|listed| self.plan_name(site, devices, listed));
-            let fits = |(_, session): &(&String, &mut Session)| {
+            let fits = |session: &Session| {
                 session.site == site
                     && session.id.is_none()
-                    && session.busy == 0
                     && session.standard == standard
                     && session.part.as_ref().map(Part::within) == info.tracks.map(within)
                     && session.is_before == is_before
@@ -113,7 +112,13 @@ impl Ledger {
                         || (stage(info.state) == Stage::Failed && session.stage.may_be(&Stage::Active)))
                     && (is_before || session.shown_by.may_be(&shown_by))
             };
-            let Some((label, session)) = self.sessions.iter_mut().find(fits) else { continue };
+            // Who is just being made may be it, too.
+            if self.sessions.values().any(|session| session.busy > 0 && fits(session)) {
+                continue;
+            }
+            let Some((label, session)) = self.sessions.iter_mut().find(|(_, session)| fits(session)) else {
+                continue;
+            };
             session.id = Some(info.id);
             let shown = devices.iter().find(|device| Some(&device.name) == info.virtual_device.as_ref());
             let device = self.devices.get_mut(label).filter(|_| is_before);
@@ -150,7 +155,9 @@ impl Ledger {
 
     fn compare_device(&mut self, name: &str, listed: &[DeviceInfo]) {
         let device = &self.devices[name];
-        if device.busy > 0 {
+        // With a session of before a restore its device goes.
+        let ends = self.sessions.get(name).is_some_and(|session| session.is_before && session.busy > 0);
+        if device.busy > 0 || ends {
             return;
         }
         let info = device.id.and_then(|id| listed.iter().find(|info| info.id == id));
@@ -289,5 +296,106 @@ fn stage(state: SessionInfoState) -> Stage {
         SessionInfoState::Deactivated => Stage::Deactivated,
         SessionInfoState::Failed => Stage::Failed,
         SessionInfoState::Removing => Stage::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use twintrack_link::manage::PinnedInfo;
+
+    use super::*;
+    use crate::ledger::Excuses;
+    use crate::oracle::Ending;
+    use crate::plan::RestoreItem;
+    use crate::timeline::Timeline;
+
+    fn ledger() -> Ledger {
+        let when_full = WhenFull::FailSessions;
+        let excuses = Excuses { disks: false, full: false, connections: true, when_full };
+        let mut ledger = Ledger::new(65536, excuses, Timeline::new(false));
+        ledger.expect_device(Site::A, "d0", Some(1 << 20));
+        ledger.devices.get_mut("d0").unwrap().exists = Maybe::is(true);
+        ledger
+    }
+
+    fn standard() -> DeviceInfo {
+        let kind = DeviceInfoKind::Standard { pool: "p".into(), sessions: 0 };
+        DeviceInfo { id: 1, name: "d0".into(), size_bytes: 1 << 20, kind, online: true, reserved: false }
+    }
+
+    fn shows(session: u32, name: &str) -> DeviceInfo {
+        let kind = DeviceInfoKind::Virtual { shows: vec![session] };
+        DeviceInfo { id: 100 + session, name: name.into(), kind, online: false, ..standard() }
+    }
+
+    fn active(id: u32, shown_by: &str, what: Option<PinnedKind>) -> SessionInfo {
+        SessionInfo {
+            id,
+            standard: "d0".into(),
+            tracks: None,
+            virtual_device: Some(shown_by.into()),
+            state: SessionInfoState::Active,
+            group: None,
+            activated_ms: Some(1),
+            pinned: what.map(|what| PinnedInfo { what, pair: String::new(), needed: false }),
+        }
+    }
+
+    /// A restore used up what an earlier one had kept, and with that went its device; but a listing of amid the command had shown
+    /// it, and then it had to stay for ever (`local` 1500).
+    #[test]
+    fn a_device_of_before_a_restore_goes_with_its_session() {
+        let mut ledger = ledger();
+        let (name, before) = ("d0.before-1", Some(PinnedKind::Before));
+        let restore = |session: &str, keep, makes: &str| RestoreItem {
+            session: session.into(),
+            to: None,
+            keep,
+            makes: Some(makes.into()),
+            name: None,
+            offline: false,
+        };
+        ledger.expect_session(Site::A, "s", "d0", None);
+        ledger.cut_begins(&["s".into()], true);
+        let items = [restore("s", true, "b")];
+        let restoring = ledger.restore_begins(&items).unwrap();
+        ledger.restore_called(&items, &restoring, &["b".into()]);
+        ledger.restore_ended(&items, restoring, &["b".into()], true);
+        ledger.sessions.get_mut("s").unwrap().stage = Maybe::is(Stage::Gone);
+        let kept = [standard(), shows(8, name)];
+        ledger.compare(Site::A, &kept, &[active(8, name, before)]);
+        assert_eq!(ledger.violations, []);
+
+        let items = [restore("b", false, "c")];
+        let restoring = ledger.restore_begins(&items).unwrap();
+        ledger.crashed(Site::A, Ending::Killed);
+        ledger.compare(Site::A, &kept, &[active(8, name, before)]);
+        ledger.restore_called(&items, &restoring, &["c".into()]);
+        ledger.restore_ended(&items, restoring, &["c".into()], true);
+        let name = "d0.before-2";
+        ledger.compare(Site::A, &[standard(), shows(9, name)], &[active(9, name, before)]);
+        assert_eq!(ledger.violations, []);
+    }
+
+    /// Nobody knew whether an establishment had come to anything, when another one of the same part of the device was seen amid its
+    /// steps. That was taken for the first one's, and then it was gone (`full` 1612).
+    #[test]
+    fn what_is_being_made_is_nobody_elses() {
+        let mut ledger = ledger();
+        for label in ["first", "second"] {
+            ledger.expect_session(Site::A, label, "d0", None);
+            ledger.session_changes(label, Some(Stage::Registered));
+            ledger.sessions.get_mut(label).unwrap().part =
+                Some(Part { first: 0, tracks: 2, at: 0, all: vec![label.into()] });
+        }
+        ledger.session_changed("first", |_| {});
+        let tracks = Some(TrackRange { first: 0, last: 1 });
+        let state = SessionInfoState::Registered;
+        let info = SessionInfo { tracks, state, virtual_device: None, ..active(8, "", None) };
+        ledger.compare(Site::A, &[standard()], &[info]);
+        assert_eq!(ledger.sessions["first"].id, None);
+        ledger.session_changed("second", |session| session.id = Some(8));
+        ledger.compare(Site::A, &[standard()], &[]);
+        assert_eq!(ledger.violations, []);
     }
 }

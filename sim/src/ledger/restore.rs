@@ -216,8 +216,8 @@ impl Ledger {
             match item.keep {
                 false if happened => {
                     session.lent = Lent::UsedUp;
-                    session.stage = Maybe::is(Stage::Gone);
-                    session.stage.also(Stage::Active);
+                    session.stage = Maybe::is(Stage::Active);
+                    self.session_may_end(&item.session);
                 }
                 true if happened && onto_standard => session.lent = Lent::Kept,
                 false if session.stage.known().is_none() => session.stage = stage,
