@@ -10,8 +10,8 @@ use std::time::Duration;
 use twintrack_controller::firmware::{HostError, HostOp};
 use twintrack_core::{Change, Pinned};
 use twintrack_link::manage::{
-    Answer, Command, PairHalf, PairMode, PairPace, PairPolicy, PairStatusInfo, PinnedKind, RefusalCode,
-    SessionInfo,
+    Activation, Answer, Command, PairHalf, PairMode, PairPace, PairPolicy, PairStatusInfo, PinnedKind,
+    RefusalCode, SessionInfo,
 };
 use two::{A, B, TRACK, Two};
 
@@ -123,8 +123,8 @@ fn a_resync_that_ends_removes_its_safety_copy() {
     two.command(B, GO_BACK("e")).unwrap_err();
 }
 
-/// A half into which a copy is under way is no state that the volume ever had: nothing is copied from it within its array, by
-/// hand or by the clock, until that is complete.
+/// A half into which a copy is under way is no state that the volume ever had: no session of it begins, and nothing is copied
+/// from it within its array, by hand or by the clock, until that is complete.
 #[test]
 fn what_is_amid_a_copy_is_not_copied_from() {
     let (mut two, before) = behind();
@@ -145,6 +145,16 @@ fn what_is_amid_a_copy_is_not_copied_from() {
     assert_eq!(refused.code, RefusalCode::WrongState);
     let reason = "device e is being filled from its remote pair: wait until that copy is done (`twintrack remote show e`)";
     assert_eq!(refused.reason, reason);
+    two.command(B, Command::DeviceCreateVirtual { name: "v".into() }).unwrap();
+    let register = Command::SessionRegister { standard: "e".into(), group: None, tracks: None };
+    let session = match two.command(B, register).unwrap() {
+        Answer::Session(session) => session.id,
+        other => panic!("{other:?}"),
+    };
+    two.command(B, Command::SessionRelate { session, virtual_device: "v".into() }).unwrap();
+    let activate =
+        Command::SessionActivate { sessions: vec![Activation { session, name: None, offline: false }] };
+    assert_eq!(two.command(B, activate.clone()).unwrap_err().reason, reason);
     let schedule =
         Command::ScheduleAdd { primary, secondaries: vec![secondary], at_ms: None, every_ms: None };
     let number = match two.command(B, schedule).unwrap() {
@@ -164,6 +174,7 @@ fn what_is_amid_a_copy_is_not_copied_from() {
     two.start(A);
     two.wait(Duration::from_secs(30));
     assert!(complete(&two, "e"));
+    two.command(B, activate).unwrap();
     assert_eq!(listed(&mut two), [], "it ran, and was the only one");
     assert_eq!(two.content(B, "f"), two.content(B, "e"));
     assert_eq!(two.content(B, "f"), two.content(A, "d"));

@@ -7,7 +7,7 @@
 //! it hears.
 
 use crate::command::CommandError;
-use crate::ids::{DeviceId, PeerId, SessionId, TrackNo, UnitSeq};
+use crate::ids::{DeviceId, PeerId, SessionId, UnitSeq};
 use crate::pair_records::Records;
 use crate::records::{
     Change, DEVICES_MAX, Decision, DeviceKind, DeviceRecord, Pinned, SESSIONS_PER_DEVICE_MAX, SessionRecord,
@@ -40,12 +40,7 @@ impl Tables {
             if points[..at].iter().any(same) {
                 return Err(CommandError::Exists { name: point.shown_by.clone() });
             }
-            if self
-                .pair_of_device(point.device)
-                .is_some_and(|pair| self.next_lacked(pair, TrackNo(0)).is_some())
-            {
-                return Err(CommandError::Filling { name });
-            }
+            self.check_whole_half(point.device)?;
             if self.devices[&point.device].sessions.len() >= SESSIONS_PER_DEVICE_MAX {
                 let (what, most) =
                     (format!("the number of sessions of device {name}"), SESSIONS_PER_DEVICE_MAX);

@@ -274,6 +274,29 @@ impl Tables {
         self.end_halt(id, CauseEvent::Resolve, loser)
     }
 
+    /// Refuses a half that lacks tracks.
+    pub(crate) fn check_lacks_nothing(&self, device: DeviceId) -> Result<(), CommandError> {
+        match self.pair_of_device(device).and_then(|pair| self.next_lacked(pair, TrackNo(0))) {
+            Some(_) => Err(self.filling(device)),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses to take what a half has for a point in time if it lacks tracks, or if a copy into it is not complete: that is no
+    /// state that the volume ever had.
+    pub(crate) fn check_whole_half(&self, device: DeviceId) -> Result<(), CommandError> {
+        let pair = self.pair_of_device(device).and_then(|pair| self.pair(pair));
+        if pair.is_some_and(|record| !record.complete) {
+            return Err(self.filling(device));
+        }
+        self.check_lacks_nothing(device)
+    }
+
+    fn filling(&self, device: DeviceId) -> CommandError {
+        let name = self.device(device).map_or_else(String::new, |device| device.name.clone());
+        CommandError::Filling { name }
+    }
+
     /// An event after which a pair moves again.
     fn end_halt(
         &mut self,

@@ -156,13 +156,7 @@ impl Tables {
                     }
                 }
             }
-            if self
-                .pair_of_device(record.standard)
-                .is_some_and(|pair| self.next_lacked(pair, TrackNo(0)).is_some())
-            {
-                let name = self.devices[&record.standard].record.name.clone();
-                return Err(CommandError::Filling { name });
-            }
+            self.check_whole_half(record.standard)?;
             let generation = self.devices[&record.standard].record.generation();
             if generation.next().is_none() {
                 let what = format!("the number of activations on {}", record.standard);

@@ -291,22 +291,7 @@ impl Tables {
             let name = self.device(device).map_or_else(String::new, |device| device.name.clone());
             return Err(CommandError::InCopy { name, copy });
         }
-        let lacks = |pair| self.next_lacked(pair, TrackNo(0)).is_some();
-        if self.pair_of_device(device).is_some_and(lacks) {
-            let name = self.device(device).map_or_else(String::new, |device| device.name.clone());
-            return Err(CommandError::Filling { name });
-        }
-        Ok(())
-    }
-
-    /// Refuses to copy from a half into which the copy of its remote pair is not complete: that is no state the volume ever had.
-    pub(super) fn check_whole_half(&self, device: DeviceId) -> Result<(), CommandError> {
-        let pair = self.pair_of_device(device).and_then(|pair| self.pair(pair));
-        if pair.is_none_or(|record| record.complete) {
-            return Ok(());
-        }
-        let name = self.device(device).map_or_else(String::new, |device| device.name.clone());
-        Err(CommandError::Filling { name })
+        self.check_lacks_nothing(device)
     }
 
     /// The copies that end with a device that is deleted: those into it that are no pair's any more and have only tracks to move

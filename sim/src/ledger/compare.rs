@@ -370,10 +370,12 @@ mod tests {
         let restoring = ledger.restore_begins(&items).unwrap();
         ledger.crashed(Site::A, Ending::Killed);
         ledger.compare(Site::A, &kept, &[active(8, name, before)]);
+        let name = "d0.before-2";
+        let kept = [standard(), shows(9, name)];
+        ledger.compare(Site::A, &kept, &[active(9, name, before)]);
         ledger.restore_called(&items, &restoring, &["c".into()]);
         ledger.restore_ended(&items, restoring, &["c".into()], true);
-        let name = "d0.before-2";
-        ledger.compare(Site::A, &[standard(), shows(9, name)], &[active(9, name, before)]);
+        ledger.compare(Site::A, &kept, &[active(9, name, before)]);
         assert_eq!(ledger.violations, []);
     }
 
