@@ -99,6 +99,7 @@ defects! {
     BitNotAwaited "bit-not-awaited" "C3: a track that became unequal is written in place before that is durable";
     UnpairedEarly "unpaired-early" "rule 3a: a pair counts no more at once, not when the unit that ended it is committed";
     ResyncForgets "resync-forgets" "C5: re-synchronize forgets what is unequal";
+    PartBeginsLate "part-begins-late" "D19: the first track of a part is not put back by its restore";
     FillEndsEarly "fill-ends-early" "D10: a copy ends with its first step, whatever is still to come";
     OtherSessionRestored "other-session-restored" "D10: sessions of before a restore show what is still to come to their device";
     RestoreUnnoted "restore-unnoted" "C5: what a restore brings to a volume of a pair is not noted as unequal";
@@ -174,6 +175,7 @@ impl Defect {
                 | Self::BitNotAwaited
                 | Self::UnpairedEarly
                 | Self::ResyncForgets
+                | Self::PartBeginsLate
                 | Self::FillEndsEarly
                 | Self::OtherSessionRestored
                 | Self::RestoreUnnoted

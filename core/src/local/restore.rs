@@ -6,6 +6,7 @@ use super::draft::Draft;
 use super::{CopyRecord, CopyStatus, Fill, Pace, Purpose};
 use crate::command::CommandError;
 use crate::defect::{Defect, planted};
+use crate::extent::Extent;
 use crate::ids::{CopyId, DeviceId, SessionId, TrackNo, UnitSeq};
 use crate::records::{Change, Pinned, SESSIONS_PER_DEVICE_MAX, SessionRecord, SessionState};
 use crate::tables::Tables;
@@ -117,7 +118,7 @@ impl Tables {
                     fill: Some(Fill { session: item.session, until }),
                     pace: Pace::Fast,
                     copied_ms: wall_ms,
-                    to_copy_from: source.extent.map_or(TrackNo(0), |part| part.first),
+                    to_copy_from: source.extent.map_or(TrackNo(0), first_of),
                     unequal_from: end,
                     moved_to: TrackNo(0),
                 };
@@ -214,4 +215,9 @@ impl Tables {
             |part| self.geometry.tracks(part.end(self.geometry)),
         )
     }
+}
+
+/// The first track that the restore of a part puts back.
+fn first_of(part: Extent) -> TrackNo {
+    if planted(Defect::PartBeginsLate) { TrackNo(part.first.0 + 1) } else { part.first }
 }

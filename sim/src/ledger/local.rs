@@ -2,7 +2,7 @@
 //! call on the secondary is a volume of its own, and nobody can have used it just before, for it was refused to hosts.
 
 use super::{Ledger, Maybe};
-use crate::oracle::{CutId, VolumeId};
+use crate::oracle::{CutId, Origin, VolumeId};
 use crate::site::Site;
 
 /// Where a pair stands.
@@ -128,7 +128,7 @@ impl Ledger {
         let (of, site) =
             self.devices.get(&primary).and_then(|device| Some((device.standard?, device.site)))?;
         let cut = self.history.begin_cut(site);
-        let before = self.becomes(secondary, (&primary, of), cut)?;
+        let before = self.becomes(secondary, &primary, Origin::Snapshot(of, cut))?;
         Some((cut, before))
     }
 }

@@ -2,7 +2,10 @@
 //! which began as what a session showed. What was asked of the target and was not answered by then may have reached it before
 //! the instant or after. What it was before the array keeps as a session, which the plan has a name for.
 
-use super::{Ledger, Maybe, Stage};
+use std::ops::Range;
+
+use super::{Ledger, Maybe, Part, Stage};
+use crate::disk::SECTOR_BYTES;
 use crate::oracle::{CutId, Origin, VolumeId};
 use crate::plan::RestoreItem;
 
@@ -53,14 +56,15 @@ impl Ledger {
                 session.volume?,
                 session.standard.clone(),
                 session.stage.clone(),
+                session.part.clone(),
                 self.restore_target(item)?,
             ))
         };
         let parts: Vec<_> = items.iter().map(parts).collect::<Option<_>>()?;
         let site = self.sessions.get(&items.first()?.session)?.site;
-        let stages = parts.iter().map(|(_, _, stage, _)| stage.clone()).collect();
+        let stages = parts.iter().map(|(_, _, stage, ..)| stage.clone()).collect();
         let mut restoring = Restoring { cut: self.history.begin_cut(site), before: Vec::new(), stages };
-        for (item, (of, standard, _, (target, is_standard))) in items.iter().zip(parts) {
+        for (item, (of, standard, _, part, (target, is_standard))) in items.iter().zip(parts) {
             self.turn_begins(&mut restoring, &target);
             self.device_changes(&target, |device| {
                 device.online.also(!item.offline);
@@ -73,7 +77,7 @@ impl Ledger {
                 self.session_may_end(&item.session);
             }
             if is_standard {
-                self.turn(&restoring, &target, (&standard, of), item.makes.as_deref());
+                self.turn(&restoring, &target, (&standard, of), part.as_ref(), item.makes.as_deref());
             } else if let Some(label) = &item.makes {
                 self.brought.insert((standard.clone(), standard.clone()));
                 self.restored.insert(standard.clone());
@@ -104,7 +108,7 @@ impl Ledger {
         let mut restoring = Restoring { cut, before: Vec::new(), stages: Vec::new() };
         self.turn_begins(&mut restoring, primary);
         self.device_changes(primary, |_| {});
-        self.turn(&restoring, primary, (secondary, of), makes);
+        self.turn(&restoring, primary, (secondary, of), None, makes);
         Some(restoring)
     }
 
@@ -120,12 +124,13 @@ impl Ledger {
         self.turning.insert(target.into());
     }
 
-    /// A standard device may be another volume from now on.
+    /// A standard device may be another volume from now on, or a part of it.
     fn turn(
         &mut self,
         restoring: &Restoring,
         target: &str,
         (from, of): (&str, VolumeId),
+        part: Option<&Part>,
         makes: Option<&str>,
     ) {
         let Some(before) = self.devices.get(target).and_then(|device| device.standard) else { return };
@@ -138,9 +143,15 @@ impl Ledger {
             self.made_begins(restoring, label, target, before);
             if let Some(session) = self.sessions.get_mut(label) {
                 (session.is_before, session.shown_by) = (true, Maybe::is(Some(label.into())));
+                session.part = part.map(|part| Part { at: 0, all: vec![label.into()], ..part.clone() });
             }
         }
-        self.becomes(target, (from, of), restoring.cut);
+        let (cut, sectors) = (restoring.cut, self.track_bytes / SECTOR_BYTES);
+        let origin = part.map_or(Origin::Snapshot(of, cut), |part| {
+            let Range { start, end } = part.within();
+            Origin::Patched { sectors: (start * sectors, end * sectors), part: of, rest: before, cut }
+        });
+        self.becomes(target, from, origin);
         self.restored.insert(target.into());
     }
 
@@ -155,16 +166,11 @@ impl Ledger {
         }
     }
 
-    /// From now on a device is a volume that begins as another one at a cut; what it was.
-    pub(super) fn becomes(
-        &mut self,
-        target: &str,
-        (from, of): (&str, VolumeId),
-        cut: CutId,
-    ) -> Option<VolumeId> {
+    /// From now on a device is a volume that begins as another one; what it was.
+    pub(super) fn becomes(&mut self, target: &str, from: &str, origin: Origin) -> Option<VolumeId> {
         let device = self.devices.get(target)?;
         let (site, before) = (device.site, device.standard?);
-        let volume = self.history.add_volume(site, target, Origin::Snapshot(of, cut));
+        let volume = self.history.add_volume(site, target, origin);
         self.history.succeed(volume, before);
         self.brought.insert((from.into(), target.into()));
         self.devices.get_mut(target)?.standard = Some(volume);

@@ -118,12 +118,17 @@ impl Told {
 fn way_back(history: &History, volume: VolumeId, asked: Span) -> Vec<Step> {
     let mut way = vec![Step { volume, left: asked, is_vague: false }];
     let mut at = volume;
-    while let Origin::Snapshot(of, cut) = history.origin(at) {
+    loop {
+        let (of, cut, is_one) = match history.origin(at) {
+            Origin::Snapshot(of, cut) => (of, cut, true),
+            // In the part it goes another way.
+            Origin::Patched { rest, cut, .. } => (rest, cut, false),
+            Origin::Blank | Origin::Heir(..) => return way,
+        };
         let left = history.cuts[cut.0 as usize].span;
-        way.push(Step { volume: of, left, is_vague: history.is_vague(cut) });
+        way.push(Step { volume: of, left, is_vague: !is_one || history.is_vague(cut) });
         at = of;
     }
-    way
 }
 
 /// How many steps each way has until the first volume that is on both.

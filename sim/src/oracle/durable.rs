@@ -104,7 +104,7 @@ fn candidates(
         if (initial.is_some() && !only_program_died) || !goes_back {
             return found;
         }
-        match history.origin(volume) {
+        match history.origin_at(volume, sector) {
             Origin::Snapshot(of, cut) | Origin::Heir(of, Some(cut)) if history.is_birth(volume, epoch) => {
                 let cut = &history.cuts[cut.0 as usize];
                 (span, epoch) = (cut.span, cut.epoch);

@@ -44,6 +44,17 @@ pub enum Origin {
     Blank,
     /// Another volume at the instant of a cut.
     Snapshot(VolumeId, CutId),
+    /// One volume in these sectors, and another one in all others, at the instant of a cut: a part was restored (D19).
+    Patched {
+        /// The first sector of the part, and the first one behind it.
+        sectors: (u64, u64),
+        /// What the part is.
+        part: VolumeId,
+        /// What all else is.
+        rest: VolumeId,
+        /// When.
+        cut: CutId,
+    },
     /// The other half of a pair, at the instant when it takes over; `None`: it has not.
     Heir(VolumeId, Option<CutId>),
 }
@@ -138,7 +149,7 @@ impl History {
     pub fn add_volume(&mut self, site: Site, label: &str, origin: Origin) -> VolumeId {
         let birth = match origin {
             Origin::Blank | Origin::Heir(..) => self.epoch(site),
-            Origin::Snapshot(_, cut) => match &self.cuts[cut.0 as usize] {
+            Origin::Snapshot(_, cut) | Origin::Patched { cut, .. } => match &self.cuts[cut.0 as usize] {
                 cut if cut.site == site => cut.epoch,
                 // Of the other array's volume (F3): it is there in this epoch or in a later one.
                 _ => self.epoch(site),
@@ -318,13 +329,14 @@ impl History {
 
     /// The ranges of bytes that were ever to be written on a volume, or on what it was made from, in order, merged.
     pub fn touched(&self, volume: VolumeId) -> Vec<(u64, u64)> {
-        let (mut ranges, mut next) = (Vec::new(), Some(volume));
-        while let Some(volume) = next {
+        let (mut ranges, mut volumes) = (Vec::new(), vec![volume]);
+        while let Some(volume) = volumes.pop() {
             ranges.extend(self.writes_of(volume).map(|write| (write.offset, write.length)));
-            next = match self.origin(volume) {
-                Origin::Blank => None,
-                Origin::Snapshot(of, _) | Origin::Heir(of, _) => Some(of),
-            };
+            match self.origin(volume) {
+                Origin::Blank => {}
+                Origin::Snapshot(of, _) | Origin::Heir(of, _) => volumes.push(of),
+                Origin::Patched { part, rest, .. } => volumes.extend([part, rest]),
+            }
         }
         ranges.sort_unstable();
         let mut merged: Vec<(u64, u64)> = Vec::new();
@@ -348,6 +360,16 @@ impl History {
 
     pub(super) fn origin(&self, volume: VolumeId) -> Origin {
         self.volumes[volume.0 as usize].origin
+    }
+
+    /// What a sector of a volume is at first.
+    pub(super) fn origin_at(&self, volume: VolumeId, sector: u64) -> Origin {
+        match self.origin(volume) {
+            Origin::Patched { sectors: (first, end), part, rest, cut } => {
+                Origin::Snapshot(if (first..end).contains(&sector) { part } else { rest }, cut)
+            }
+            origin => origin,
+        }
     }
 
     pub(super) fn record(&self, write: WriteId) -> &WriteRecord {
@@ -503,7 +525,7 @@ impl History {
         epoch: u32,
         value: Value,
     ) -> Result<(), Violation> {
-        match self.origin(volume) {
+        match self.origin_at(volume, sector) {
             Origin::Snapshot(of, cut) if self.is_birth(volume, epoch) => {
                 snapshot::check(self, volume, of, cut, sector, value)
             }

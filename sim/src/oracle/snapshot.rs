@@ -257,6 +257,28 @@ mod tests {
         read(&mut history, before, 2, &flying).unwrap();
     }
 
+    /// The restore of a part (D19): the rest of the device is what it was.
+    #[test]
+    fn of_a_part_the_rest_stays() {
+        let mut history = History::default();
+        let d = history.add_volume(Site::A, "d", Origin::Blank);
+        let first = [0, 1].map(|sector| write(&mut history, d, sector));
+        let cut = history.begin_cut(Site::A);
+        history.end_cut(cut);
+        let part = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
+        let after = [0, 1].map(|sector| write(&mut history, d, sector));
+        let cut = history.begin_cut(Site::A);
+        let origin = Origin::Patched { sectors: (1, 2), part, rest: d, cut };
+        let again = history.add_volume(Site::A, "d", origin);
+        history.succeed(again, d);
+        history.end_cut(cut);
+        let [first, after] = [first, after].map(|writes| writes.map(|write| history.payload(write)));
+        assert!(read(&mut history, again, 0, &first[0]).is_err());
+        assert!(read(&mut history, again, 1, &after[1]).is_err());
+        read(&mut history, again, 0, &after[0]).unwrap();
+        read(&mut history, again, 1, &first[1]).unwrap();
+    }
+
     #[test]
     fn own_writes_lie_over_it() {
         let mut history = History::default();

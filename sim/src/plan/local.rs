@@ -128,12 +128,24 @@ pub(super) fn add_pool(draft: &mut Draft, seed: u64) {
     draft.far_tracks = tracks * 8 + 32;
     draft.far = far.into_iter().map(|(name, _)| name).collect();
     if dice.chance(200) {
-        for _ in 0..dice.between(1, 5) {
-            let count = dice.between(1, 4) as u32;
-            let fault = if dice.chance(500) { DiskFault::Reads(count) } else { DiskFault::Writes(count) };
-            let at_ms = dice.below(draft.horizon_ms);
-            draft.faults.push(Fault::Disk { at_ms, disk: "far0".into(), fault }.into());
-        }
+        fail_at_times(draft, "far0", &mut dice);
+    }
+}
+
+/// In some plans the disk of the first pool fails at times.
+pub(super) fn fail_disk(draft: &mut Draft, seed: u64) {
+    let mut dice = Dice::new(seed, "first pool");
+    if dice.chance(150) {
+        fail_at_times(draft, "store0", &mut dice);
+    }
+}
+
+fn fail_at_times(draft: &mut Draft, disk: &str, dice: &mut Dice) {
+    for _ in 0..dice.between(1, 5) {
+        let count = dice.between(1, 4) as u32;
+        let fault = if dice.chance(500) { DiskFault::Reads(count) } else { DiskFault::Writes(count) };
+        let at_ms = dice.below(draft.horizon_ms);
+        draft.faults.push(Fault::Disk { at_ms, disk: disk.into(), fault }.into());
     }
 }
 

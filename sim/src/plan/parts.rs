@@ -1,7 +1,9 @@
 //! Virtual devices of parts of standard devices (D19): made again and again, while hosts use them and what they are of.
 
+use std::collections::BTreeSet;
+
 use super::build::Draft;
-use super::{Act, Fault, Op, PartSpec, Scenario, Task};
+use super::{Act, Fault, LocalAct, Op, PartSpec, RestoreItem, Scenario, Task};
 use crate::dice::Dice;
 use crate::disk::Survival;
 
@@ -14,6 +16,8 @@ struct Shown<'a> {
     name: String,
     track_bytes: u64,
     devices: &'a [(String, u64)],
+    /// Parts are put back (D10, D19).
+    restores: bool,
     dice: &'a mut Dice,
 }
 
@@ -29,8 +33,13 @@ pub(super) fn add(draft: &mut Draft, seed: u64) {
     for n in 0..dice.between(1, 2) {
         let name = format!("p{n}");
         let (host, depth) = (dice.below(2) as u8, *dice.pick(&[1, 4]));
-        let mut shown =
-            Shown { name: name.clone(), track_bytes: draft.track_bytes, devices: &devices, dice: &mut dice };
+        let mut shown = Shown {
+            name: name.clone(),
+            track_bytes: draft.track_bytes,
+            devices: &devices,
+            restores: draft.scenario == Some(Scenario::Local),
+            dice: &mut dice,
+        };
         let ops = shown.rounds(draft.horizon_ms);
         draft.faults.extend(shown.cut(&ops).map(Into::into));
         draft.virtuals.push(name);
@@ -69,8 +78,14 @@ impl Shown<'_> {
             for offset in [0, u64::from(length)] {
                 ops.push(Op::now(Act::Read { device: self.name.clone(), offset, length }));
             }
+            let mut left = parts;
+            if self.restores && self.dice.chance(400) {
+                let items = self.restore(round, &left);
+                left.retain(|part| items.iter().all(|item| item.keep || item.session != part.session));
+                ops.push(Op::now(Act::Local(LocalAct::Restore { items })));
+            }
             if round + 1 < count || self.dice.chance(500) {
-                self.remove(&parts, &mut ops);
+                self.remove(&left, &mut ops);
             }
         }
         ops
@@ -99,6 +114,22 @@ impl Shown<'_> {
             parts.push(PartSpec { session: format!("{}.{round}.{n}", self.name), device, first, last });
         }
         parts
+    }
+
+    /// Some of the parts are put back to their devices, of each device one; what is used up nobody has to remove.
+    fn restore(&mut self, round: u64, parts: &[PartSpec]) -> Vec<RestoreItem> {
+        let mut items: Vec<RestoreItem> = Vec::new();
+        let mut devices = BTreeSet::new();
+        for part in parts.iter().filter(|part| devices.insert(&part.device)) {
+            if !items.is_empty() && self.dice.chance(500) {
+                continue;
+            }
+            let keep = self.dice.chance(500);
+            let makes =
+                (keep || self.dice.chance(700)).then(|| format!("{}.{round}.b{}", self.name, items.len()));
+            items.push(RestoreItem { keep, makes, ..RestoreItem::of(&part.session) });
+        }
+        items
     }
 
     /// Something at a standard device, where a part is of: the parts keep what is there.

@@ -137,6 +137,7 @@ pub fn generate(scenario: Scenario, seed: u64) -> Plan {
         local::add_pool(&mut draft, seed);
         local::make_tight(&mut draft, seed);
         local::schedule(&mut draft, seed);
+        local::fail_disk(&mut draft, seed);
     }
     parts::add(&mut draft, seed);
     if scenario == Scenario::Local {
