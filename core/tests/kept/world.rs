@@ -63,7 +63,7 @@ impl World {
         match rng.below(100) {
             0..=29 if !returning => self.host_write(self.device(id), track, blocks),
             30..=39 => self.host_write(self.own, track, blocks),
-            40..=47 => self.establish_if_room(if rng.chance(60) { self.device(id) } else { self.own }),
+            40..=47 => self.establish_if_possible(if rng.chance(60) { self.device(id) } else { self.own }),
             48..=52 => self.remove_some(rng),
             53..=62 => self.begin_copy_if_fit(id),
             63..=69 => self.end_copy_if_fit(id),
@@ -119,8 +119,10 @@ impl World {
         Some(())
     }
 
-    fn establish_if_room(&mut self, device: DeviceId) {
-        if self.t.sessions_of(device).count() < 5 {
+    /// If there is room, and no copy into it is under way.
+    fn establish_if_possible(&mut self, device: DeviceId) {
+        let pair = self.t.pair_of_device(device).and_then(|pair| self.t.pair(pair));
+        if pair.is_none_or(|half| half.complete) && self.t.sessions_of(device).count() < 5 {
             self.establish(device);
         }
     }
