@@ -24,18 +24,24 @@ macro_rules! named {
     )*};
 }
 
+mod devices;
 mod local;
 mod remote;
+mod sessions;
 mod tracks;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use devices::{ArrayInfo, DeviceInfo, DeviceInfoKind, PoolInfo, WhenFull};
 pub use local::{PairCalled, PairInfo, PairPace, PairStage, Restore, ScheduleInfo};
 pub use remote::{
     DivergedInfo, ForcedInfo, LINK_TEST_BYTES_MAX, LinkInfo, LinkInfoState, LinkTestInfo, NewDevice,
     PairCause, PairData, PairHalf, PairLink, PairMode, PairPolicy, PairRole, PairStatusInfo, PinnedKind,
     RemoteInfo, RemoteSnapshotInfo, SafetyCopyInfo, VerifyInfo, parse_serial, show_serial,
+};
+pub use sessions::{
+    ByteRange, ChangedTracks, Differences, PinnedInfo, SessionInfo, SessionInfoState, TrackRange,
 };
 pub use tracks::{TRACK_RANGES_MAX, TrackList, TrackListError};
 
@@ -496,192 +502,6 @@ pub enum Answer {
     Pairs(Vec<PairInfo>),
     /// Schedules of copies, by number.
     Schedules(Vec<ScheduleInfo>),
-}
-
-/// The array.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArrayInfo {
-    /// Its serial number.
-    pub serial: String,
-    /// The version of the software.
-    pub version: String,
-    /// Bytes of a track.
-    pub track_bytes: u32,
-    /// Devices there are.
-    pub devices: u32,
-    /// Sessions there are.
-    pub sessions: u32,
-    /// What needs a person's eye, one sentence each.
-    pub warnings: Vec<String>,
-}
-
-/// A pool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolInfo {
-    /// Its name.
-    pub name: String,
-    /// All of it.
-    pub size_bytes: u64,
-    /// What the standard devices' present content takes.
-    pub data_bytes: u64,
-    /// What only sessions keep.
-    pub log_bytes: u64,
-    /// What nothing takes.
-    pub free_bytes: u64,
-    /// What happens when log space runs out.
-    pub when_full: WhenFull,
-    /// With less free than this it is among the warnings.
-    pub warn_below_bytes: u64,
-}
-
-/// What a pool does when a host's write to a standard device finds no free track.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WhenFull {
-    /// The oldest sessions fail, visibly, until the write finds room.
-    #[default]
-    FailSessions,
-    /// The write is refused; every session stays.
-    RefuseWrites,
-}
-
-impl WhenFull {
-    /// As it is written in settings and shown to people.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::FailSessions => "fail-sessions",
-            Self::RefuseWrites => "refuse-writes",
-        }
-    }
-}
-
-/// A device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceInfo {
-    /// Its number.
-    pub id: u32,
-    /// Its name.
-    pub name: String,
-    /// 0 for a virtual device that was never related.
-    pub size_bytes: u64,
-    /// Standard or virtual.
-    pub kind: DeviceInfoKind,
-    /// Whether hosts may use it.
-    pub online: bool,
-    /// Kept to become the secondary of a pair: hosts use it only once it has been copied to.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub reserved: bool,
-}
-
-/// What kind of device it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum DeviceInfoKind {
-    /// Has data.
-    Standard {
-        /// Its pool.
-        pool: String,
-        /// Sessions on it.
-        sessions: u32,
-    },
-    /// Has pointers.
-    Virtual {
-        /// The sessions that it shows: none, one, or that of each part, in the order of its bytes.
-        shows: Vec<u32>,
-    },
-}
-
-/// Tracks of a standard device, one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrackRange {
-    /// The first one.
-    pub first: u32,
-    /// The last one.
-    pub last: u32,
-}
-
-/// A session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionInfo {
-    /// Its number.
-    pub id: u32,
-    /// Its standard device.
-    pub standard: String,
-    /// The tracks of it that the session is of (D19); `None`: all.
-    #[serde(default)]
-    pub tracks: Option<TrackRange>,
-    /// Its virtual device.
-    pub virtual_device: Option<String>,
-    /// Where it stands.
-    pub state: SessionInfoState,
-    /// The group it waits in.
-    pub group: Option<u32>,
-    /// Wall time of its activation in ms since 1970.
-    pub activated_ms: Option<u64>,
-    /// What the array keeps it for, whatever room there is.
-    #[serde(default)]
-    pub pinned: Option<PinnedInfo>,
-}
-
-/// What a session is kept for that does not give way when room runs out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PinnedInfo {
-    /// What it has.
-    pub what: PinnedKind,
-    /// Of which pair or copy; empty: of none.
-    pub pair: String,
-    /// A pair may have to go back to it, or a copy is made from it: it cannot be removed.
-    pub needed: bool,
-}
-
-/// Where a session stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SessionInfoState {
-    /// Reserved.
-    Registered,
-    /// Has its virtual device.
-    Related,
-    /// Half of a point in time on two arrays, until it is decided whether both have it.
-    Prepared,
-    /// A point in time.
-    Active,
-    /// A set of changed tracks (D15).
-    Deactivated,
-    /// Lost its old tracks to a full pool.
-    Failed,
-    /// On its way out.
-    Removing,
-}
-
-/// The tracks of a standard device that changed since a session's activation, or that were written through its
-/// virtual device; for a deactivated session, until then.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChangedTracks {
-    /// Track numbers in order, at most [`PAGE_MAX`].
-    pub tracks: Vec<u32>,
-    /// Where to go on, if that was not all.
-    pub next: Option<u32>,
-}
-
-/// What differs between two moments of a device, at most as coarse as a track. While hosts write, each answer is of another
-/// instant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Differences {
-    /// In order, at most [`PAGE_MAX`].
-    pub ranges: Vec<ByteRange>,
-    /// Where to go on, if that was not all.
-    pub next: Option<u64>,
-}
-
-/// Some bytes of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ByteRange {
-    /// The first.
-    pub offset: u64,
-    /// How many.
-    pub length: u64,
 }
 
 /// Why a command was refused. Nothing was changed, unless it says otherwise.
