@@ -4,13 +4,12 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use twintrack_host::manage::{PairInfo, PairPace, RefusalCode, ScheduleInfo};
+use twintrack_host::manage::{PairInfo, RefusalCode, ScheduleInfo};
 
 use super::Host;
 use super::operator::Told;
 use super::scheduled::LATE_MS;
 use crate::cabinet::EPOCH_MS;
-use crate::ledger::Coupling;
 use crate::oracle::{CutId, Rotation, Violation, VolumeId};
 use crate::plan::Turns;
 
@@ -178,23 +177,11 @@ impl Host {
             // From before what confirms it: after that the next one may be made.
             let Some(next) = self.turn_begins(&turn.secondary) else { continue };
             let primary = self.shared.ledger().locals[&turn.secondary].primary.clone();
-            // What is answered is committed, and with it all that came before.
-            let paced = self.pair_pace(&primary, &turn.secondary, PairPace::Fast).await;
-            let for_good = matches!(&paced, Told::Done(again) if again.copied_ms == copied_ms);
-            if !for_good || self.shared.ledger().history.epoch(self.site) != look.epoch {
+            if !self.is_there_for_good((&primary, &turn.secondary), copied_ms, look.epoch).await {
                 self.turn_ends(&next);
                 continue;
             }
-            let mut ledger = self.shared.ledger();
-            // Seen only after a crash it may be of before that.
-            if turn.waited_in == look.epoch {
-                ledger.history.cut_asked_in(turn.cut, &[look.epoch]);
-            } else {
-                ledger.history.blur_cut(turn.cut);
-            }
-            ledger.history.end_cut(turn.cut);
-            drop(ledger);
-            self.local_told(&turn.secondary, &Told::Done(()), Coupling::Open);
+            self.clock_copied(&turn.secondary, turn.cut, turn.waited_in, look.epoch);
             *turn = Turn { copied_ms, waited_in: look.epoch, ..next };
             made += 1;
         }

@@ -9,7 +9,7 @@ use super::Host;
 use super::operator::Told;
 use crate::cabinet::EPOCH_MS;
 use crate::ledger::Coupling;
-use crate::oracle::Violation;
+use crate::oracle::{CutId, Violation};
 
 /// How late a copy may be while the array is up, and says of no trouble, ms.
 pub(super) const LATE_MS: u64 = 3000;
@@ -80,6 +80,13 @@ impl Host {
             }
             return;
         };
+        drop(ledger);
+        self.clock_copied(secondary, cut, waited_in, epoch);
+    }
+
+    /// The clock had a copy made, last seen not to be in one epoch, and seen to be in another.
+    pub(super) fn clock_copied(&self, secondary: &str, cut: CutId, waited_in: u32, epoch: u32) {
+        let mut ledger = self.shared.ledger();
         // Seen only after a crash it may be of before that.
         if epoch == waited_in {
             ledger.history.cut_asked_in(cut, &[epoch]);
@@ -89,6 +96,19 @@ impl Host {
         ledger.history.end_cut(cut);
         drop(ledger);
         self.local_told(secondary, &Told::Done(()), Coupling::Open);
+    }
+
+    /// Whether a copy that was seen in an epoch is there for good.
+    pub(super) async fn is_there_for_good(
+        &self,
+        (primary, secondary): (&str, &str),
+        copied_ms: Option<u64>,
+        epoch: u32,
+    ) -> bool {
+        // What is answered is committed, and with it all that came before.
+        let paced = self.pair_pace(primary, secondary, PairPace::Fast).await;
+        let is_told = matches!(&paced, Told::Done(again) if again.copied_ms == copied_ms);
+        is_told && self.shared.ledger().history.epoch(self.site) == epoch
     }
 
     async fn find_copy(&self, primary: &str, secondary: &str, at_ms: u64) -> Found {
@@ -102,11 +122,8 @@ impl Host {
             _ => return Found::Unknown,
         };
         if pair.copied_ms.is_some_and(|copied_ms| copied_ms >= at_ms) {
-            // What is answered is committed, and with it all that came before.
-            let paced = self.pair_pace(primary, secondary, PairPace::Fast).await;
-            let for_good = matches!(&paced, Told::Done(again) if again.copied_ms == pair.copied_ms);
-            let same = self.shared.ledger().history.epoch(self.site) == epoch;
-            return if for_good && same { Found::Made(epoch) } else { Found::Unknown };
+            let is_there = self.is_there_for_good((primary, secondary), pair.copied_ms, epoch).await;
+            return if is_there { Found::Made(epoch) } else { Found::Unknown };
         }
         if self.shared.ledger().history.epoch(self.site) != epoch {
             return Found::Unknown;
