@@ -78,6 +78,7 @@ defects! {
     LeavesUndrained "leaves-undrained" "pairs: hosts use a deleted half into which the other array is still writing";
     ReleaseUndrained "release-undrained" "pairs: a volume is given up while writes to it are under way";
     ReleaseBehind "release-behind" "pairs: a volume is given up before the other half has all that it lacked";
+    ForcedUndrained "forced-undrained" "pairs: a half is made to serve by force while what the other array has sent it still lands";
     SplitForgotten "split-forgotten" "F4: halves that have diverged are made the same without asking";
     LoserNotKept "loser-not-kept" "F4: what lost a split brain is not kept";
     AloneUnnoted "alone-unnoted" "F4: a half that is written alone begins no generation";
@@ -146,6 +147,7 @@ impl Defect {
                 | Self::LeavesUndrained
                 | Self::ReleaseUndrained
                 | Self::ReleaseBehind
+                | Self::ForcedUndrained
                 | Self::SplitForgotten
                 | Self::LoserNotKept
                 | Self::AloneUnnoted

@@ -10,7 +10,9 @@
 use std::time::Duration;
 
 use twintrack_core::defect::{Defect, planted};
-use twintrack_core::{Halt, Kinship, Lineage, Owner, PairId, PeerId, Pinned, Role, Stage, TrackNo, TrackSet};
+use twintrack_core::{
+    CommandError, Halt, Kinship, Lineage, Owner, PairId, PeerId, Pinned, Role, Stage, TrackNo, TrackSet,
+};
 use twintrack_link::manage::{Answer, PairHalf, Refusal};
 use twintrack_link::remote::{Answer as PeerAnswer, PeerError, Request};
 use twintrack_link::size;
@@ -20,6 +22,7 @@ use super::event::{CallId, Effect, LinkId};
 use super::links::{Asked, Served};
 use super::mirror::{not_found, wrong_state as peer_wrong_state};
 use super::pairs::{refused, told_by_peer};
+use super::points::{Caller, Point, What};
 use super::remotes::{gone, refusal, wrong_state};
 use super::safety::returning;
 use super::{Firmware, manage, rounds};
@@ -61,7 +64,7 @@ impl Firmware {
         }
         let pairs = self.tables.group_of(pair);
         if force {
-            return self.force(call, &pairs, fx);
+            return self.force(call, pairs);
         }
         if role == Role::Owner && self.is_vouched(pair) {
             let infos = pairs.iter().filter_map(|pair| self.remote_info(*pair)).collect();
@@ -85,25 +88,45 @@ impl Firmware {
         }
     }
 
-    /// This array serves, whatever the other one does: a person says that it is out of order.
-    fn force(&mut self, call: CallId, pairs: &[PairId], fx: &mut Vec<Effect>) -> Result<(), Refusal> {
-        self.check_unlinked(pairs)?;
-        self.check_whole(pairs)?;
-        let serves = |pair: &PairId| {
-            self.tables.pair(*pair).is_some_and(|record| record.role == Role::Owner) && self.is_vouched(*pair)
-        };
-        let forced: Vec<PairId> = pairs.iter().filter(|pair| !serves(pair)).copied().collect();
+    /// This array serves, whatever the other one does: a person says that it is out of order. What that one has sent lands first,
+    /// or hosts would see it come.
+    fn force(&mut self, call: CallId, pairs: Vec<PairId>) -> Result<(), Refusal> {
+        self.check_unlinked(&pairs)?;
+        self.check_whole(&pairs)?;
+        let (caller, wall_ms) = (Caller::Call(call), self.wall_ms());
+        self.start_beside(Point { caller, wall_ms, what: What::Force(pairs) }).map_err(refusal)
+    }
+
+    /// The devices of halves that are to serve by force, and do not yet.
+    pub(super) fn owners_forced(&self, pairs: &[PairId]) -> Vec<Owner> {
+        if planted(Defect::ForcedUndrained) {
+            return Vec::new();
+        }
+        let forced = pairs.iter().filter(|pair| !self.surely_serves(**pair));
+        forced.filter_map(|pair| self.tables.pair(*pair)).map(|record| Owner::Device(record.device)).collect()
+    }
+
+    fn surely_serves(&self, pair: PairId) -> bool {
+        self.tables.pair(pair).is_some_and(|record| record.role == Role::Owner) && self.is_vouched(pair)
+    }
+
+    /// Nothing is under way on the devices: their halves serve.
+    pub(super) fn serve_by_force(&mut self, pairs: &[PairId]) -> Result<(), CommandError> {
+        self.check_unlinked_still(pairs, "forced")?;
+        if self.check_whole(pairs).is_err() {
+            return Err(CommandError::Incomplete { pair: pairs[0] });
+        }
+        let forced: Vec<PairId> = pairs.iter().filter(|pair| !self.surely_serves(**pair)).copied().collect();
         let had_all = forced.iter().map(|pair| (*pair, self.had_all_ms(*pair))).collect::<Vec<_>>();
-        self.tables.set_roles(&forced, Role::Owner, true).map_err(refusal)?;
+        self.tables.set_roles(&forced, Role::Owner, true)?;
         let now = self.now;
         for (pair, had_all_ms) in &had_all {
-            self.tables.note_had_all(*pair, *had_all_ms).map_err(refusal)?;
+            self.tables.note_had_all(*pair, *had_all_ms)?;
             self.standing(*pair).behind_since = Some(now);
             // What this half may have or not have of the last writes goes to the other one, whatever that has.
             let dirty = self.dirty_words(*pair);
             self.tables.owe_words(*pair, &dirty);
         }
-        self.take_by_force(call, pairs.to_vec(), fx);
         Ok(())
     }
 

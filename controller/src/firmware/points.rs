@@ -1,5 +1,5 @@
-//! Points in time and what ends them: activate, deactivate, remove; what a half is before a copy, and the way back to it. Each
-//! waits for the writes in flight (Fig. 19A).
+//! Points in time and what ends them: activate, deactivate, remove; what a half is before a copy, the way back to it, and what
+//! it is when it is made to serve by force. Each waits for the writes in flight (Fig. 19A).
 //!
 //! The gates of the owners it concerns are closed, the writes that are inside land, the command changes everything in one unit, the
 //! gates open. Hosts wait for the drain, not for the disk; the caller is told after a sync and a commit that began after
@@ -63,6 +63,8 @@ pub(super) enum What {
     Remove(SessionId),
     /// A copy into a half begins: what it was is kept first.
     BeginCopy(PairId),
+    /// Halves serve by force.
+    Force(Vec<PairId>),
     /// Halves serve by force, and go back to what was kept of them.
     GoBack(Vec<PairId>),
     /// A pair within the array is copied, or restored from its secondary.
@@ -184,6 +186,7 @@ impl Firmware {
                 let sessions = sessions.into_iter().map(Owner::Session);
                 Ok(sessions.chain(devices.into_iter().map(Owner::Device)).collect())
             }
+            What::Force(pairs) => Ok(self.owners_forced(pairs)),
             What::GoBack(pairs) => {
                 Ok(self.tables.check_go_back(pairs)?.into_iter().map(Owner::Device).collect())
             }
@@ -221,6 +224,7 @@ impl Firmware {
             What::Restore(list) => {
                 self.tables.restore(list, point.wall_ms)?;
             }
+            What::Force(pairs) => self.serve_by_force(pairs)?,
             What::GoBack(pairs) => self.go_back(pairs)?,
             What::GoBackStep(pair) => self.go_back_step(*pair, fx),
             What::Joint(request) => self.cut_joint(*request, point.wall_ms, fx)?,
@@ -272,6 +276,7 @@ impl Firmware {
             What::Deactivate(session) => self.session_info(session).map_or(Answer::Done, Answer::Session),
             What::PairCopy { id, .. } => self.pair_answer(id),
             What::Restore(list) => self.restored_answer(&list),
+            What::Force(pairs) => return self.take_by_force(call, pairs, fx),
             // The way has only begun.
             What::GoBack(pairs) => return self.await_return(call, pairs),
             // So has this.

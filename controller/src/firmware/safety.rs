@@ -249,13 +249,22 @@ impl Firmware {
         Ok(())
     }
 
+    /// The same, after what was under way has landed.
+    pub(super) fn check_unlinked_still(
+        &self,
+        pairs: &[PairId],
+        verb: &'static str,
+    ) -> Result<(), CommandError> {
+        if self.check_unlinked(pairs).is_ok() {
+            return Ok(());
+        }
+        let (pair, state, advice) = (pairs[0], "linked again".into(), "fail over without --force");
+        Err(CommandError::PairState { pair, state, verb, advice })
+    }
+
     /// Nothing is under way on the devices: their halves serve from now on, though no host yet.
     pub(super) fn go_back(&mut self, pairs: &[PairId]) -> Result<(), CommandError> {
-        if self.check_unlinked(pairs).is_err() {
-            let (pair, state) = (pairs[0], "linked again".into());
-            let (verb, advice) = ("put back to what was kept of it", "fail over without --force");
-            return Err(CommandError::PairState { pair, state, verb, advice });
-        }
+        self.check_unlinked_still(pairs, "put back to what was kept of it")?;
         let wall_ms = self.wall_ms();
         self.tables.go_back(pairs, wall_ms)?;
         for pair in pairs {

@@ -14,6 +14,7 @@ mod parts;
 mod remote;
 mod remote_courses;
 mod remote_faults;
+mod remote_landing;
 mod remote_returns;
 mod remote_snapshots;
 mod remote_thaws;

@@ -4,8 +4,8 @@
 use super::build::Draft;
 use super::remote::{add_looks, failover, op};
 use super::{
-    Act, Fault, LinkTrouble, Op, PairAct, PairSpec, Scenario, Strike, Task, remote_returns, remote_snapshots,
-    remote_thaws,
+    Act, Fault, LinkTrouble, Op, PairAct, PairSpec, Scenario, Strike, Task, remote_landing, remote_returns,
+    remote_snapshots, remote_thaws,
 };
 use crate::dice::Dice;
 use crate::disk::Survival;
@@ -44,6 +44,8 @@ fn add_later(draft: &mut Draft, scenario: Scenario, seed: u64) -> bool {
         remote_returns::add_course(draft);
     } else if remote_thaws::is_course(scenario, seed) {
         remote_thaws::add_course(draft);
+    } else if remote_landing::is_course(scenario, seed) {
+        remote_landing::add_course(draft);
     } else {
         return false;
     }
