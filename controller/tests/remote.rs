@@ -8,7 +8,10 @@ mod two;
 use std::time::Duration;
 
 use twintrack_controller::firmware::{HostError, HostOp, Reply, StatusOf};
-use twintrack_link::manage::{Answer, Command, PairHalf, PairMode, PairPace, PairStatusInfo, RefusalCode};
+use twintrack_core::{Change, Stage};
+use twintrack_link::manage::{
+    Answer, Command, NewDevice, PairHalf, PairMode, PairPace, PairPolicy, PairStatusInfo, RefusalCode,
+};
 use two::{A, B, TRACK, Two};
 
 /// A1, A2, A4, A6, A8: the halves are made in their order, the content is copied, and writes are on both.
@@ -97,7 +100,7 @@ fn what_is_lacked_is_an_error_while_the_peer_is_away() {
     two.write(B, 1, 150 * TRACK, 4096, 9);
     two.detach(B, 1);
     two.begin_create_from("d", "e", false, PairHalf::R2);
-    while two.rigs[A].firmware.tables().pairs().all(|(_, r)| r.stage != twintrack_core::Stage::Ready) {
+    while two.rigs[A].firmware.tables().pairs().all(|(_, r)| r.stage != Stage::Ready) {
         two.carry_out();
     }
     two.cut();
@@ -111,6 +114,8 @@ fn what_is_lacked_is_an_error_while_the_peer_is_away() {
         "{extents:?}"
     );
     assert_eq!(two.read(A, 1, 150 * TRACK, 4096), Err(HostError::Io));
+    // Of part of a block it would have to know the rest.
+    assert_eq!(two.try_write(A, 1, 150 * TRACK + 512, 512, 4), Err(HostError::Io));
     two.heal();
     two.wait(Duration::from_secs(20));
     assert_eq!(two.read(A, 1, 150 * TRACK, 4096).unwrap(), [9; 8]);
@@ -144,7 +149,7 @@ fn a_write_under_way_when_the_link_breaks() {
     assert!(matches!(two.rigs[A].replies.remove(&tag), Some(Ok(_))));
     let committed = two.rigs[A].metadata.clone();
     two.restart(A);
-    assert!(committed.iter().any(|change| matches!(change, twintrack_core::Change::Owed(..))));
+    assert!(committed.iter().any(|change| matches!(change, Change::Owed(..))));
     two.heal();
     two.wait(Duration::from_secs(20));
     assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
@@ -479,6 +484,11 @@ fn verify_finds_what_differs() {
         matches!(&clean, Answer::Verified(info) if info.differing.is_empty() && info.compared_tracks == 16)
     );
     two.spoil(B, "e", 3);
+    let told = two.command(A, Command::RemoteVerify { device: "d".into(), mark: false }).unwrap();
+    assert!(matches!(&told, Answer::Verified(info) if info.differing == [3] && !info.marked), "{told:?}");
+    two.wait(Duration::from_secs(20));
+    assert_eq!(two.status(A, "d"), PairStatusInfo::Synchronized);
+    assert_ne!(two.content(B, "e"), two.content(A, "d"), "nobody said that it is to be set right");
     let found = two.command(A, Command::RemoteVerify { device: "d".into(), mark: true }).unwrap();
     assert!(matches!(&found, Answer::Verified(info) if info.differing == [3] && info.marked), "{found:?}");
     two.settle();
@@ -511,9 +521,105 @@ fn asked_again_the_pair_is_the_same() {
     two.device(A, "d", 4);
     let first = two.create("d", "e", true).unwrap();
     two.settle();
-    let again = two.create("d", "e", true).unwrap();
-    assert_eq!(first, again);
-    assert_eq!(two.rigs[A].firmware.tables().pairs().count(), 1);
+    for restarts in [false, true] {
+        if restarts {
+            two.restart(A);
+            two.wait(Duration::from_secs(20));
+        }
+        assert_eq!(two.create("d", "e", true).unwrap(), first);
+        assert_eq!(two.rigs[A].firmware.tables().pairs().count(), 1);
+    }
+    // And none once it has been deleted, whether the other array knows that yet or not.
+    two.cut();
+    two.command(A, Command::RemoteDelete { device: "d".into(), force: true }).unwrap();
+    for heals in [false, true] {
+        if heals {
+            two.heal();
+            two.wait(Duration::from_secs(20));
+            assert_eq!(two.rigs[A].firmware.tables().pairs().count(), 0);
+        }
+        let refusal = two.create("d", "e", false).unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::WrongState);
+        assert!(refusal.reason.contains("what it made is not there any more"), "{refusal}");
+    }
+}
+
+/// F2: so does one that was refused, after a restart, too, and whatever has changed since.
+#[test]
+fn asked_again_the_refusal_is_the_same() {
+    let mut two = Two::linked();
+    two.device(A, "d", 4);
+    let first = two.create("d", "e", false).unwrap_err();
+    assert_eq!(first.code, RefusalCode::NotFound, "{first}");
+    two.settle();
+    two.device(B, "e", 4);
+    for restarts in [false, true] {
+        if restarts {
+            two.restart(A);
+            two.wait(Duration::from_secs(20));
+        }
+        assert_eq!(two.create("d", "e", false).unwrap_err(), first);
+    }
+}
+
+/// A1, A2, A4, A5: whatever step it is at, the other array has its half only after the one that was asked has its own, durably,
+/// and that is ready only once the other one is there; whichever half has the content.
+#[test]
+fn halves_are_made_in_their_order() {
+    for from in [PairHalf::R1, PairHalf::R2] {
+        let mut two = Two::linked();
+        two.device(A, "d", 4);
+        two.device(B, "e", 4);
+        two.detach(B, 1);
+        two.begin_create_from("d", "e", false, from);
+        let mut seen = Vec::new();
+        while two.rigs[A].answers.is_empty() {
+            two.step_on();
+            let durable = [A, B].map(|array| {
+                let made = |change: &Change| match change {
+                    Change::Pair(_, Some(record)) => Some(record.stage),
+                    _ => None,
+                };
+                two.rigs[array].metadata.iter().filter_map(made).last()
+            });
+            if seen.last() != Some(&durable) {
+                seen.push(durable);
+            }
+        }
+        let (creating, ready) = (Some(Stage::Creating), Some(Stage::Ready));
+        let order = [[creating, None], [creating, creating], [ready, creating]];
+        assert_eq!(seen, order, "{from:?}");
+    }
+}
+
+/// A6, A7: both volumes are made with the pair, or, as here at first, neither is.
+#[test]
+fn both_volumes_are_made_on_the_way() {
+    let mut two = Two::linked();
+    let create = |request, peer_pool: Option<&str>| Command::RemoteCreate {
+        request,
+        device: "d".into(),
+        peer: "b".into(),
+        peer_device: "e".into(),
+        half: PairHalf::R1,
+        from: PairHalf::R1,
+        create_local: Some(NewDevice { pool: None, size_bytes: 4 * TRACK }),
+        create_peer: Some(NewDevice { pool: peer_pool.map(Into::into), size_bytes: 4 * TRACK }),
+        mode: PairMode::Synchronous,
+        policy: PairPolicy::Continue,
+        group: None,
+    };
+    let refusal = two.command(A, create(1, Some("nowhere"))).unwrap_err();
+    assert_eq!(refusal.code, RefusalCode::NotFound, "{refusal}");
+    two.wait(Duration::from_secs(20));
+    let devices = |two: &Two| [A, B].map(|array| two.rigs[array].firmware.tables().devices().count());
+    assert_eq!(devices(&two), [0, 0]);
+    two.command(A, create(2, None)).unwrap();
+    two.settle();
+    assert_eq!(devices(&two), [1, 1]);
+    two.rigs[A].attach(1, "d");
+    two.write(A, 1, TRACK, 4096, 5);
+    assert_eq!(two.content(B, "e"), two.content(A, "d"));
 }
 
 /// An unknown array is told who to ask; nothing is touched.

@@ -9,7 +9,9 @@ use crate::local::Pace;
 use crate::pair_records::Records;
 use crate::records::{Change, DeviceKind, DeviceRecord};
 use crate::remote::axes::{Cause, CauseEvent};
-use crate::remote::{Halt, Ledger, Lineage, Mode, PAIRS_MAX, PairRecord, Policy, Regions, Role, Stage};
+use crate::remote::{
+    Halt, Ledger, Lineage, Mode, PAIRS_MAX, PairRecord, Policy, Regions, Role, SagaResult, Stage,
+};
 use crate::tables::Tables;
 
 /// One half of a pair: its record, what it owes and lacks, and its dirty regions.
@@ -162,7 +164,13 @@ impl Tables {
             return Err(stage_error(id, &record, "made ready", "nothing is left to do"));
         }
         record.stage = Stage::Ready;
-        Ok(self.put(vec![Change::Pair(id, Some(record))], &[]))
+        let request = record.request;
+        let mut changes = vec![Change::Pair(id, Some(record))];
+        if id.serial == self.serial {
+            // Who asks again when the pair is gone is told so.
+            changes.extend(self.saga_changes(request, SagaResult::Done));
+        }
+        Ok(self.put(changes, &[]))
     }
 
     /// Undoes this half of a creation that failed (A7): a device that was made for it is deleted, another one is free.

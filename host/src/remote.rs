@@ -1,8 +1,8 @@
 //! Links to other arrays and remote pairs, as typed calls. What each does and answers is told at its [`Command`].
 
 use twintrack_link::manage::{
-    Answer, Command, LinkInfo, LinkTestInfo, NewDevice, PairHalf, PairMode, PairPace, PairPolicy, RemoteInfo,
-    RemoteSnapshotInfo, VerifyInfo,
+    Answer, Command, LinkInfo, LinkTestInfo, NewDevice, PairHalf, PairMode, PairPace, PairPolicy, Refusal,
+    RefusalCode, RemoteInfo, RemoteSnapshotInfo, VerifyInfo,
 };
 
 use crate::array::{ArrayClient, ArrayError};
@@ -167,6 +167,19 @@ impl<D: Dial> ArrayClient<D> {
     /// person says that the other array is out of order. Back again is the same call at the other array.
     pub async fn remote_failover(&self, device: &str, force: bool) -> Result<Vec<RemoteInfo>, ArrayError> {
         ask!(self, Command::RemoteFailover { device: device.to_owned(), force }, Remotes)
+    }
+
+    /// R1 serves again, without loss: [`Self::remote_failover`], refused unless this array has R1.
+    pub async fn remote_failback(&self, device: &str) -> Result<Vec<RemoteInfo>, ArrayError> {
+        let info = self.remote_show(device).await?;
+        if info.half == PairHalf::R1 {
+            return self.remote_failover(device, false).await;
+        }
+        let reason = format!(
+            "{} is R2, and failback makes R1 serve: ask the array that {} is here, for {}",
+            info.device, info.peer, info.peer_device
+        );
+        Err(ArrayError::Refused(Refusal { code: RefusalCode::WrongState, reason }))
     }
 
     /// This array serves from now on, with what the volume was before a copy into it began, and so all pairs of its

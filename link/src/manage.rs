@@ -535,3 +535,26 @@ pub enum RefusalCode {
     /// A store or the metadata failed, or the array is going down: whether it happened is not known (503).
     Unavailable,
 }
+
+impl RefusalCode {
+    const ALL: [Self; 8] = [
+        Self::BadRequest,
+        Self::Unauthorized,
+        Self::NotFound,
+        Self::Exists,
+        Self::WrongState,
+        Self::Limit,
+        Self::NoSpace,
+        Self::Unavailable,
+    ];
+
+    /// Its number, from 1, where an array keeps how a request ended.
+    pub fn number(self) -> u16 {
+        Self::ALL.iter().position(|code| *code == self).map_or(0, |at| at as u16 + 1)
+    }
+
+    /// The kind of a number; `None`: no kind has it.
+    pub fn of_number(number: u16) -> Option<Self> {
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+}

@@ -113,20 +113,20 @@ impl Firmware {
         new: &NewPair,
         fx: &mut Vec<Effect>,
     ) -> Option<Result<(), Refusal>> {
-        if let Some(saga) = self.tables.saga(new.request)
-            && let SagaResult::Refused { reason, .. } = &saga.result
-        {
-            return Some(Err(wrong_state(reason.clone())));
+        let ended = self.tables.saga(new.request).map(|saga| &saga.result);
+        if let Some(SagaResult::Refused { code, reason }) = ended {
+            return Some(Err(refused_before(*code, reason)));
         }
         let known = self.tables.pairs().find(|(_, record)| record.request == new.request);
-        let (pair, stage) = known.map(|(pair, record)| (pair, record.stage))?;
-        match stage {
-            Stage::Ready => {
+        match known.map(|(pair, record)| (pair, record.stage)) {
+            None => ended.map(|_| Err(gone_since(new.request))),
+            Some((pair, Stage::Ready)) => {
                 let answer = self.remote_answer(pair);
                 self.answer(call, answer, fx);
                 Some(Ok(()))
             }
-            _ => {
+            Some((_, Stage::Ended)) => Some(Err(gone_since(new.request))),
+            Some(_) => {
                 let reason = format!("request {} is under way: ask again", new.request);
                 Some(Err(Refusal { code: RefusalCode::Unavailable, reason }))
             }
@@ -193,16 +193,43 @@ impl Firmware {
 
     /// A creation has failed: who asked is told, now and when he asks again.
     pub(super) fn fail_creation(&mut self, pair: PairId, refusal: Refusal, fx: &mut Vec<Effect>) {
+        self.note_failed(pair, &refusal);
+        self.tell_failed(pair, refusal, fx);
+    }
+
+    /// What is said when he asks again.
+    pub(super) fn note_failed(&mut self, pair: PairId, refusal: &Refusal) {
         if let Some(request) = self.tables.pair(pair).map(|record| record.request) {
-            let result = SagaResult::Refused { code: 0, reason: refusal.reason.clone() };
-            self.tables.finish_saga(request, result);
+            self.tables.finish_saga(request, saga_of(refusal));
         }
+    }
+
+    pub(super) fn tell_failed(&mut self, pair: PairId, refusal: Refusal, fx: &mut Vec<Effect>) {
         self.pairs.creating.remove(&pair);
         self.changed();
         if let Some(call) = self.pairs.callers.remove(&pair) {
             self.answer(call, Err(refusal), fx);
         }
     }
+}
+
+/// How a request ended that was refused.
+pub(super) fn saga_of(refusal: &Refusal) -> SagaResult {
+    SagaResult::Refused { code: refusal.code.number(), reason: refusal.reason.clone() }
+}
+
+/// What was said when a request was refused.
+pub(super) fn refused_before(code: u16, reason: &str) -> Refusal {
+    // Of some that are on record none was noted; and what was not known then is known now.
+    let known = RefusalCode::of_number(code).filter(|code| *code != RefusalCode::Unavailable);
+    let code = known.unwrap_or(RefusalCode::WrongState);
+    Refusal { code, reason: reason.to_owned() }
+}
+
+/// A request was done, and what it made is no more.
+pub(super) fn gone_since(request: u64) -> Refusal {
+    let what = "was done before, and what it made is not there any more";
+    wrong_state(format!("request {request} {what}: take another number to have it made anew"))
 }
 
 /// What the other array said when it did not make its half.

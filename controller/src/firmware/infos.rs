@@ -20,7 +20,7 @@ impl Firmware {
             serial: record.and_then(|record| record.serial).map(show_serial),
             state: if up { LinkInfoState::Up } else { self.links.state(peer) },
             why: (!up).then(|| self.links.why(peer).to_owned()),
-            since_ms: 0,
+            since_ms: self.links.since(peer).map_or(0, |at| self.wall_ms_at(at)),
             round_trip_us: self.links.round_trip(peer).map(|time| time.as_micros() as u64),
             pairs: self.tables.pairs_of_peer(peer).count() as u32,
         }
@@ -168,11 +168,11 @@ impl Firmware {
             ),
             (_, Some(Halt::Peer)) => (
                 "the other array failed to write".into(),
-                "it is tried again at the next contact, or by `remote resume`",
+                "it is tried again within 10 s, or by `remote resume`",
             ),
             (_, Some(Halt::Space)) => (
                 "the other array's pool is full, or has no room left for a copy that keeps what was there before".into(),
-                "make room there; it is tried again by itself, or by `remote resume`",
+                "make room there; it is tried again within 10 s, or by `remote resume`",
             ),
             (PairStatus::FailedOver, _) if !owner => {
                 ("the other half serves".into(), "it is copied here when the link is back")

@@ -22,6 +22,7 @@ use twintrack_link::manage::{Answer, Refusal, RefusalCode, RemoteSnapshotInfo};
 use twintrack_link::remote::{Answer as PeerAnswer, POINTS_MAX, PeerError, PreparedPoint, Request};
 
 use super::Firmware;
+use super::creation::{gone_since, refused_before, saga_of};
 use super::durability::Waiter;
 use super::event::{CallId, Effect};
 use super::links::{Asked, Served};
@@ -153,7 +154,7 @@ impl Firmware {
             return Some(Err(Refusal { code: RefusalCode::Unavailable, reason }));
         }
         let shown_there = match &self.tables.saga(new.request)?.result {
-            SagaResult::Refused { reason, .. } => return Some(Err(wrong_state(reason.clone()))),
+            SagaResult::Refused { code, reason } => return Some(Err(refused_before(*code, reason))),
             SagaResult::Done => true,
             SagaResult::Untold { .. } => false,
         };
@@ -163,7 +164,10 @@ impl Firmware {
             let there = self.name_there(*pair, &new.name);
             self.snapshot_info(*pair, self.tables.session_shown_by(device)?, None, there, shown_there)
         };
-        let infos = pairs.iter().filter_map(shown).collect();
+        let infos: Vec<_> = pairs.iter().filter_map(shown).collect();
+        if infos.len() < pairs.len() {
+            return Some(Err(gone_since(new.request)));
+        }
         self.answer(call, Ok(Answer::RemoteSnapshots(infos)), fx);
         Some(Ok(()))
     }
@@ -306,8 +310,7 @@ impl Firmware {
     pub(super) fn fail_joint(&mut self, request: u64, refusal: Refusal, fx: &mut Vec<Effect>) {
         let Some(joint) = self.joints.remove(&request) else { return };
         self.tables.drop_undecided(Decision { by: None, request });
-        let result = SagaResult::Refused { code: 0, reason: refusal.reason.clone() };
-        self.tables.finish_saga(request, result);
+        self.tables.finish_saga(request, saga_of(&refusal));
         self.jobs.hurry();
         self.changed();
         if let Some(call) = joint.call {

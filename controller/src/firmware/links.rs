@@ -94,6 +94,8 @@ struct Way {
     /// One of the arrays does not want it.
     refused: bool,
     up: Option<LinkId>,
+    /// Since when there is a link, or none.
+    since: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +120,11 @@ impl Links {
     /// The link to a peer that is up.
     pub(super) fn up(&self, peer: PeerId) -> Option<LinkId> {
         self.ways.get(&peer)?.up
+    }
+
+    /// Since when there is one, or none.
+    pub(super) fn since(&self, peer: PeerId) -> Option<Duration> {
+        self.ways.get(&peer).map(|way| way.since)
     }
 
     /// Why there is none.
@@ -174,6 +181,7 @@ impl Firmware {
                 },
                 refused: false,
                 up: None,
+                since: now,
             });
         }
     }
@@ -360,7 +368,7 @@ impl Firmware {
             return;
         }
         if let Some(way) = self.links.ways.get_mut(&peer) {
-            way.up = Some(id);
+            (way.up, way.since) = (Some(id), self.now);
             way.why.clear();
             if let Some(redial) = &mut way.redial {
                 redial.up(self.now);
@@ -411,7 +419,7 @@ impl Firmware {
         {
             let was_up = way.up == Some(id);
             if was_up {
-                way.up = None;
+                (way.up, way.since) = (None, now);
             }
             // Of two that are being made the last one tells why there is none.
             if was_up || way.up.is_none() && !others {

@@ -219,8 +219,11 @@ impl Firmware {
             }
             Err(error) => {
                 let sure = error.code != PeerErrorCode::Unavailable;
+                let refusal = not_made(pair, &error);
+                // While this half is known, of which request it is.
+                self.note_failed(pair, &refusal);
                 self.undo_here(pair, !sure, fx);
-                self.fail_creation(pair, not_made(pair, &error), fx);
+                self.tell_failed(pair, refusal, fx);
             }
         }
     }

@@ -42,7 +42,7 @@ pub struct LinkInfo {
     pub state: LinkInfoState,
     /// Why it is not up: one sentence, with what to do.
     pub why: Option<String>,
-    /// Since when it is in that state: wall time in ms since 1970.
+    /// Since when it is up, or is not: wall time in ms since 1970.
     pub since_ms: u64,
     /// How long a message takes there and back in µs, as last measured.
     pub round_trip_us: Option<u64>,

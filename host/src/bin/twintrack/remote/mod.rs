@@ -176,10 +176,13 @@ impl RemoteCommand {
             Self::Mode { device, mode } => array.remote_mode(&device, mode).await?,
             Self::Pace { device, pace } => array.remote_pace(&device, pace).await?,
             Self::Failover { device, to_safety_copy: true, .. } => return go_back(context, &device).await,
-            Self::Failover { device, force, .. } => return fail_over(context, &device, force).await,
+            Self::Failover { device, force, .. } => {
+                let pairs = context.array.remote_failover(&device, force);
+                return hand_over(context, &device, force, pairs).await;
+            }
             Self::Failback { device } => {
-                check_failback(&array.remote_show(&device).await?)?;
-                return fail_over(context, &device, false).await;
+                let pairs = context.array.remote_failback(&device);
+                return hand_over(context, &device, false, pairs).await;
             }
             Self::Resolve { device, keep } => array.remote_resolve(&device, keep).await?,
             Self::Snapshot(args) => return snapshot::run(context, args).await,
@@ -197,9 +200,14 @@ fn show_all(context: &Context, pairs: &[RemoteInfo]) -> Result<(), Failure> {
     context.output.show(pairs, || show::table(pairs).to_string())
 }
 
-async fn fail_over(context: &Context, device: &str, force: bool) -> Result<(), Failure> {
+async fn hand_over(
+    context: &Context,
+    device: &str,
+    force: bool,
+    pairs: impl Future<Output = Result<Vec<RemoteInfo>, ArrayError>>,
+) -> Result<(), Failure> {
     let waiting = Waiting::new(format!("waiting until the last writes of {device} have landed"));
-    let pairs = context.array.remote_failover(device, force).await?;
+    let pairs = pairs.await?;
     drop(waiting);
     // What was lost by it.
     let whys = || pairs.iter().map(|pair| format!("{}: {}\n", printable(&pair.device), printable(&pair.why)));
@@ -212,18 +220,6 @@ async fn go_back(context: &Context, device: &str) -> Result<(), Failure> {
     let pairs = context.patient().remote_go_back(device).await?;
     drop(waiting);
     show_all(context, &pairs)
-}
-
-/// The way back leads to R1.
-fn check_failback(info: &RemoteInfo) -> Result<(), Failure> {
-    if info.half == PairHalf::R1 {
-        return Ok(());
-    }
-    let reason = format!(
-        "{} is R2, and failback makes R1 serve: ask the array that {} is here, for {}",
-        info.device, info.peer, info.peer_device
-    );
-    Err(ArrayError::Refused(Refusal { code: RefusalCode::WrongState, reason }).into())
 }
 
 async fn verify(context: &Context, device: &str, mark: bool) -> Result<(), Failure> {
