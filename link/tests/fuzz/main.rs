@@ -8,7 +8,9 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use bytes::BytesMut;
 use mutate::{Dice, mutate};
+use twintrack_link::remote::{Decoder, Message, VERSION};
 
 /// How many mutations are tried of all inputs of a target together.
 const MUTATIONS: usize = 6000;
@@ -31,6 +33,21 @@ fn remote() {
 #[test]
 fn manage() {
     replay("manage", targets::manage);
+}
+
+/// With another version of the protocol nothing would be heard behind the first message.
+#[test]
+fn the_corpus_of_links_is_of_the_present_version() {
+    let corpus = corpus("remote");
+    let heard = |(_, data): &&(String, Vec<u8>)| {
+        let mut input = BytesMut::from(&data[..]);
+        let mut decoder = Decoder::new();
+        let first = decoder.next(&mut input).ok().flatten();
+        matches!(first, Some(Message::Hello(hello)) if hello.version == VERSION)
+            && decoder.next(&mut input).is_ok_and(|second| second.is_some())
+    };
+    let count = corpus.iter().filter(heard).count();
+    assert!(count >= 40, "{count} of {}", corpus.len());
 }
 
 fn replay(name: &str, target: fn(&[u8])) {
