@@ -227,7 +227,7 @@ pub(super) fn refused_before(code: u16, reason: &str) -> Refusal {
 }
 
 /// A request was done, and what it made is no more.
-pub(super) fn gone_since(request: u64) -> Refusal {
+fn gone_since(request: u64) -> Refusal {
     let what = "was done before, and what it made is not there any more";
     wrong_state(format!("request {request} {what}: take another number to have it made anew"))
 }

@@ -22,7 +22,7 @@ use twintrack_link::manage::{Answer, Refusal, RefusalCode, RemoteSnapshotInfo};
 use twintrack_link::remote::{Answer as PeerAnswer, POINTS_MAX, PeerError, PreparedPoint, Request};
 
 use super::Firmware;
-use super::creation::{gone_since, refused_before, saga_of};
+use super::creation::{refused_before, saga_of};
 use super::durability::Waiter;
 use super::event::{CallId, Effect};
 use super::links::{Asked, Served};
@@ -164,10 +164,8 @@ impl Firmware {
             let there = self.name_there(*pair, &new.name);
             self.snapshot_info(*pair, self.tables.session_shown_by(device)?, None, there, shown_there)
         };
-        let infos: Vec<_> = pairs.iter().filter_map(shown).collect();
-        if infos.len() < pairs.len() {
-            return Some(Err(gone_since(new.request)));
-        }
+        // It was done; of what has been removed here since nothing is left to tell.
+        let infos = pairs.iter().filter_map(shown).collect();
         self.answer(call, Ok(Answer::RemoteSnapshots(infos)), fx);
         Some(Ok(()))
     }

@@ -50,7 +50,7 @@ pub(super) fn generate(scenario: Scenario, seed: u64) -> Plan {
     if scenario != Scenario::Create {
         add_looks(&mut draft, &pairs);
     }
-    remote_faults::add(&mut draft, scenario, &pairs);
+    remote_faults::add(&mut draft, scenario, &pairs, seed);
     // What hosts read and write through a handle has a check of its own.
     if handled.is_none() {
         remote_snapshots::add(&mut draft, scenario, &pairs, seed);

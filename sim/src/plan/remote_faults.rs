@@ -6,7 +6,10 @@ use crate::dice::Dice;
 use crate::disk::{DiskFault, Survival};
 use crate::site::Site;
 
-pub(super) fn add(draft: &mut Draft, scenario: Scenario, pairs: &[PairSpec]) {
+/// In how many plans both arrays lose their power at once, per mille.
+const BOTH: u32 = 150;
+
+pub(super) fn add(draft: &mut Draft, scenario: Scenario, pairs: &[PairSpec], seed: u64) {
     let (horizon_ms, dice) = (draft.horizon_ms, &mut draft.dice);
     let mut on = |off_per_mille: u32, least: u64, most: u64| {
         if dice.chance(off_per_mille) { 0 } else { dice.between(least, most) }
@@ -75,7 +78,23 @@ pub(super) fn add(draft: &mut Draft, scenario: Scenario, pairs: &[PairSpec]) {
         })),
         _ => {}
     }
+    faults.extend(both_at_once(&mut Dice::new(seed, "both arrays"), horizon_ms));
     draft.faults.extend(faults);
+}
+
+/// The power of both arrays goes, as of two in one room; which one is back first is chance.
+fn both_at_once(dice: &mut Dice, horizon_ms: u64) -> Vec<Strike> {
+    let times = if dice.chance(BOTH) { dice.between(1, 2) } else { 0 };
+    let mut faults = Vec::new();
+    for _ in 0..times {
+        let at_ms = dice.below(horizon_ms);
+        for array in Site::ALL {
+            let survival = *dice.pick(&[Survival::Nothing, Survival::Mixed, Survival::Everything]);
+            let down_ms = dice.between(1, 300);
+            faults.push(Strike { array, fault: Fault::Crash { at_ms, down_ms, survival } });
+        }
+    }
+    faults
 }
 
 /// Disks of either array that do wrong. What cannot be read of a volume is all on one of them.
