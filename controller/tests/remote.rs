@@ -580,7 +580,7 @@ fn halves_are_made_in_their_order() {
                     Change::Pair(_, Some(record)) => Some(record.stage),
                     _ => None,
                 };
-                two.rigs[array].metadata.iter().filter_map(made).last()
+                two.rigs[array].metadata.iter().rev().find_map(made)
             });
             if seen.last() != Some(&durable) {
                 seen.push(durable);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use twintrack_host::ArrayError;
-use twintrack_host::manage::{PairHalf, PairMode, PairPace, Refusal, RefusalCode, RemoteInfo};
+use twintrack_host::manage::{PairHalf, PairMode, PairPace, RemoteInfo};
 
 use crate::Context;
 use crate::advice::Advice;
