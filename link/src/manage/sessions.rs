@@ -72,7 +72,7 @@ pub enum SessionInfoState {
 /// virtual device; for a deactivated session, until then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangedTracks {
-    /// Track numbers in order, at most [`PAGE_MAX`].
+    /// Track numbers in order, at most [`PAGE_MAX`](super::PAGE_MAX).
     pub tracks: Vec<u32>,
     /// Where to go on, if that was not all.
     pub next: Option<u32>,
@@ -82,7 +82,7 @@ pub struct ChangedTracks {
 /// instant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Differences {
-    /// In order, at most [`PAGE_MAX`].
+    /// In order, at most [`PAGE_MAX`](super::PAGE_MAX).
     pub ranges: Vec<ByteRange>,
     /// Where to go on, if that was not all.
     pub next: Option<u64>,
