@@ -281,7 +281,7 @@ fn a_secondary_is_chosen() {
     assert_eq!(rig.read(1, 0, 512), Err(HostError::Gone), "f is copied from it, and nothing to it");
 }
 
-/// C8: at a time, then every period, by turns; what was missed is made up for once.
+/// C8: at a time, then every period, by turns.
 #[test]
 fn copies_by_the_clock() {
     let mut rig = two();
