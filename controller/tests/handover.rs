@@ -27,6 +27,15 @@ fn adaptive(tracks: u64, spare: u32) -> Two {
     two
 }
 
+/// Hosts write where they did; and when R2's writes end again, it takes over.
+fn goes_on(two: &mut Two) {
+    two.write(A, 1, 0, 4096, 4);
+    two.let_writes_go(B);
+    two.settle();
+    fail_over(two).unwrap();
+    assert_eq!(two.content(B, "e")[..8], [4; 8]);
+}
+
 /// Planned failover and back: nothing is lost, the old side serves no more.
 #[test]
 fn failover_and_failback() {
@@ -109,11 +118,7 @@ fn hosts_are_not_held_off_for_ever() {
     two.wait(Duration::from_secs(2));
     let refusal = two.rigs[B].answers.remove(&call).expect("it is answered").unwrap_err();
     assert!(refusal.reason.contains("had not landed on both arrays after 5 s"), "{refusal}");
-    two.write(A, 1, 0, 4096, 4);
-    two.let_writes_go(B);
-    two.settle();
-    fail_over(&mut two).unwrap();
-    assert_eq!(two.content(B, "e")[..8], [4; 8]);
+    goes_on(&mut two);
 }
 
 /// With much to copy nobody is held off at all.
@@ -126,11 +131,7 @@ fn who_is_far_behind_does_not_take_over() {
     }
     let refusal = fail_over(&mut two).unwrap_err();
     assert!(refusal.reason.contains("MiB are still to be copied"), "{refusal}");
-    two.write(A, 1, 0, 4096, 4);
-    two.let_writes_go(B);
-    two.settle();
-    fail_over(&mut two).unwrap();
-    assert_eq!(two.content(B, "e")[..8], [4; 8]);
+    goes_on(&mut two);
 }
 
 /// Of a pair that does not move nothing gets there.

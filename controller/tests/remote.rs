@@ -322,6 +322,24 @@ fn scattered_tracks_mark_their_regions_alone() {
     assert_eq!(tables.regions(pair).unwrap().count(), 3);
 }
 
+/// What R1 has sent lands before R2 serves by force: a host would see it come (`failover` 645 did).
+#[test]
+fn a_forced_failover_waits_for_what_is_landing() {
+    let mut two = Two::synchronized(4);
+    two.hold_writes(B);
+    two.rigs[A].write(1, 0, 4096, 7);
+    two.settle();
+    two.cut();
+    let call = two.rigs[B].manage(Command::RemoteFailover { device: "e".into(), force: true });
+    two.settle();
+    assert!(!two.rigs[B].answers.contains_key(&call) && two.rigs[B].attach_error("e").is_some());
+    two.let_writes_go(B);
+    two.settle();
+    two.rigs[B].answers.remove(&call).expect("it is answered").unwrap();
+    two.rigs[B].attach(2, "e");
+    assert_eq!(two.read(B, 2, 0, 4096).unwrap(), [7; 8]);
+}
+
 /// A forced failover: R1, back again, stops before anything flows; it was not written alone, so it becomes the copy.
 #[test]
 fn a_forced_failover() {

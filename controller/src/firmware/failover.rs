@@ -89,7 +89,9 @@ impl Firmware {
     }
 
     /// This array serves, whatever the other one does: a person says that it is out of order. What that one has sent lands first,
-    /// or hosts would see it come.
+    /// or hosts would see it come. Then the role, and what this half may have or not have, are one unit after the other, committed
+    /// before the answer and before a host is let in: a crash until then leaves a half that stands by, or one that serves and
+    /// still has its marks, from which the same is owed again.
     fn force(&mut self, call: CallId, pairs: Vec<PairId>) -> Result<(), Refusal> {
         self.check_unlinked(&pairs)?;
         self.check_whole(&pairs)?;
