@@ -2,10 +2,12 @@
 
 mod rig;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rig::{Rig, geometry};
 use twintrack_controller::firmware::{AttachError, Effect, Event, HostError, HostOp};
+use twintrack_core::{CopyStatus, PoolId};
 use twintrack_link::manage::{
     Answer, Command, DeviceInfo, PairCalled, PairInfo, PairPace, PairStage, Refusal, RefusalCode, Restore,
     SessionInfo,
@@ -343,16 +345,23 @@ fn moves_under_way(rig: &mut Rig) -> usize {
         if rig.pending.iter().any(|effect| matches!(effect, Effect::Read { .. })) {
             return under_way(rig);
         }
-        match rig.firmware.next_deadline() {
-            _ if rig.carry_out() => {}
-            Some(at) => {
-                rig.now = rig.now.max(at);
-                rig.step(Event::Timer);
-            }
-            None => break,
+        if !go_on(rig) {
+            break;
         }
     }
     panic!("nothing is moved");
+}
+
+/// A timer that is due, or one effect, or else the next timer.
+fn go_on(rig: &mut Rig) -> bool {
+    let next = rig.firmware.next_deadline();
+    if next.is_none_or(|at| at > rig.now) && rig.carry_out() {
+        return true;
+    }
+    let Some(at) = next else { return false };
+    rig.now = rig.now.max(at);
+    rig.step(Event::Timer);
+    true
 }
 
 /// C6: so many tracks at a time, and another number while it runs.
@@ -416,7 +425,7 @@ fn a_copy_to_another_pool() {
         assert!(rig.carry_out());
     }
     rig.restart();
-    let moved = 100 - rig.firmware.tables().pool_space(twintrack_core::PoolId(1)).free;
+    let moved = 100 - rig.firmware.tables().pool_space(PoolId(1)).free;
     assert!((1..39).contains(&moved), "the crash came in the middle: {moved} tracks are in the second pool");
     rig.attach(1, "d");
     rig.attach(2, "e");
@@ -427,9 +436,49 @@ fn a_copy_to_another_pool() {
     let copied = pair_show(&mut rig);
     assert_eq!((copied.status, copied.unequal_tracks), (PairStage::Copied, 2));
     let tables = rig.firmware.tables();
-    assert!(tables.data_tracks(twintrack_core::PoolId(1)) >= 40);
-    let free = tables.pool_space(twintrack_core::PoolId(0)).free;
+    assert!(tables.data_tracks(PoolId(1)) >= 40);
+    let free = tables.pool_space(PoolId(0)).free;
     assert_eq!(free, 160, "the first pool has what the primary needs, and no more");
+}
+
+/// C3: the copy pointer is durable with the tracks that it has passed, so that after a crash at whatever effect it stands where it
+/// stood, and each track is moved once.
+#[test]
+fn a_crash_resumes_at_the_copy_pointer() {
+    const TRACKS: u64 = 40;
+    let mut seen = BTreeSet::new();
+    for effects in (0..120).step_by(3) {
+        let mut rig = two_pools(TRACKS, 100, PairPace::Medium);
+        let (primary, secondary) = names();
+        rig.manage(Command::PairCopy { primary, secondary });
+        // Disks that take their time, so that what is moved is committed now and then.
+        (0..effects).for_each(|_| {
+            rig.now += Duration::from_millis(40);
+            go_on(&mut rig);
+        });
+        rig.restart();
+        let (_, copy) = rig.firmware.tables().copies().next().unwrap();
+        let (status, pointer) = (copy.status, u64::from(copy.moved_to.0));
+        let in_second = 100 - u64::from(rig.firmware.tables().pool_space(PoolId(1)).free);
+        assert!(pointer <= in_second, "{effects}: {pointer} is ahead of {in_second} moved tracks");
+        if status != CopyStatus::Copying {
+            continue;
+        }
+        // Three at a time end in their order here: what is beyond the pointer was under way.
+        assert!(
+            in_second - pointer <= 3,
+            "{effects}: {in_second} are moved, and the pointer is at {pointer}"
+        );
+        let shown = pair_show(&mut rig).moved_to_track;
+        assert!(shown.is_none_or(|shown| u64::from(shown) >= pointer), "{effects}: {shown:?} of {pointer}");
+        let moved = rig.log.len();
+        rig.wait(Duration::from_secs(5));
+        let read = rig.log[moved..].matches("read io").count() as u64;
+        assert!(read <= TRACKS - pointer, "{effects}: {read} tracks are read from {pointer} on");
+        assert_eq!(pair_show(&mut rig).called, PairCalled::Duplex);
+        seen.insert(pointer);
+    }
+    assert!(seen.len() > 3 && seen.last() > Some(&30), "{seen:?}");
 }
 
 /// A target whose pool is full says so, shows what it should all the same, and goes on by itself.

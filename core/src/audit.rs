@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::TrackNo;
 use crate::entry::Entry;
 use crate::ids::{CopyId, DeviceId, Generation, PairId, PhysicalTrack, SessionId};
+use crate::local::{CopyRecord, CopyStatus};
 use crate::mask::BlockMask;
 use crate::records::{Pinned, SessionState};
 use crate::tables::Tables;
@@ -178,6 +179,9 @@ impl Tables {
             if record.fill.is_none() && !copy.to_copy.set.is_empty() {
                 return wrong("tracks are to come from nowhere");
             }
+            if self.lies_elsewhere_before_pointer(*id, record) {
+                return wrong("a track before its copy pointer is not in the pool of its target");
+            }
             if let Some(fill) = record.fill
                 && self.session(fill.session).is_none_or(|session| {
                     session.pinned != Some(Pinned::Source(*id)) || session.state.window().is_none()
@@ -187,6 +191,19 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// Whether a track of a target lies in another pool, though the copy pointer has passed it. What another copy has brought
+    /// there since, that copy moves.
+    fn lies_elsewhere_before_pointer(&self, id: CopyId, copy: &CopyRecord) -> bool {
+        let target = copy.target();
+        let is_moving = copy.status == CopyStatus::Copying && copy.fill.is_none();
+        if !is_moving || self.copies().any(|(other, it)| other != id && it.target() == target) {
+            return false;
+        }
+        let Some(device) = self.devices.get(&target) else { return false };
+        let mut passed = device.table.mapped(TrackNo(0)).take_while(|(track, _)| *track < copy.moved_to);
+        device.pool().is_some_and(|pool| passed.any(|(_, entry)| self.is_foreign(entry, pool)))
     }
 
     /// What a half owes, lacks and has marked is of its device, and is what its durable words and marks stand for; a

@@ -10,8 +10,6 @@ use crate::tables::Tables;
 
 /// Tracks that one step takes over, or looks at.
 const LOOKS: usize = 4096;
-/// Tracks by which the copy pointer moves on before it is noted durably.
-const POINTER_LAG: u32 = 1024;
 
 /// A copy within the array: its record, what is to copy and what is unequal.
 #[derive(Debug)]
@@ -216,14 +214,15 @@ impl Tables {
         Err(last.filter(|_| more).map(|_| TrackNo(at)))
     }
 
-    /// Tracks of the target before this one lie in its own pool: noted durably now and then, so that a crash resumes there (C3).
+    /// Tracks of the target before this one lie in its own pool: noted after the units that moved them, so that a crash resumes
+    /// there (C3, Fig. 6 step 607).
     pub fn moved_to(&mut self, id: CopyId, to: TrackNo) -> Option<UnitSeq> {
         let mut record = self.copy(id)?.clone();
         if planted(Defect::MovedPointerAhead) {
             record.moved_to = TrackNo(self.tracks_of(record.target()));
             return Some(self.put(vec![Change::Copy(id, Some(record))], &[]));
         }
-        if to.0 < record.moved_to.0.saturating_add(POINTER_LAG) {
+        if to <= record.moved_to {
             return None;
         }
         record.moved_to = to;
