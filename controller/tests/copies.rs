@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rig::{Rig, geometry};
 use twintrack_controller::firmware::{AttachError, Effect, Event, HostError, HostOp};
-use twintrack_core::{CopyStatus, PoolId};
+use twintrack_core::{CopyStatus, PoolId, TrackNo};
 use twintrack_link::manage::{
     Answer, Command, DeviceInfo, PairCalled, PairInfo, PairPace, PairStage, Refusal, RefusalCode, Restore,
     SessionInfo,
@@ -46,17 +46,17 @@ fn pair_create(rig: &mut Rig) -> PairInfo {
 
 fn pair_copy(rig: &mut Rig) -> Result<PairInfo, Refusal> {
     let (primary, secondary) = names();
-    pair(rig, Command::PairCopy { primary, secondary })
+    pair(rig, Command::PairCopy { primary, secondary, pace: None })
 }
 
 fn pair_resync(rig: &mut Rig) -> Result<PairInfo, Refusal> {
     let (primary, secondary) = names();
-    pair(rig, Command::PairResync { primary, secondary })
+    pair(rig, Command::PairResync { primary, secondary, pace: None })
 }
 
 fn pair_restore(rig: &mut Rig, discard_before: bool) -> Result<PairInfo, Refusal> {
     let (primary, secondary) = names();
-    pair(rig, Command::PairRestore { primary, secondary, discard_before })
+    pair(rig, Command::PairRestore { primary, secondary, discard_before, pace: None })
 }
 
 fn pair_show(rig: &mut Rig) -> PairInfo {
@@ -73,7 +73,7 @@ fn restore(rig: &mut Rig, restores: Vec<Restore>) -> Result<Vec<DeviceInfo>, Ref
 
 fn back(session: u32, to: Option<&str>) -> Restore {
     let to = to.map(str::to_owned);
-    Restore { session, to, keep: false, discard_before: false, name: None, offline: false }
+    Restore { session, to, keep: false, discard_before: false, name: None, offline: false, pace: None }
 }
 
 fn sessions(rig: &mut Rig) -> Vec<SessionInfo> {
@@ -370,7 +370,7 @@ fn the_pace_is_kept_and_changed() {
     for (pace, tracks) in [(PairPace::Slow, 1), (PairPace::Medium, 3), (PairPace::Fast, 15)] {
         let mut rig = two_pools(40, 100, pace);
         let (primary, secondary) = names();
-        rig.manage(Command::PairCopy { primary, secondary });
+        rig.manage(Command::PairCopy { primary, secondary, pace: None });
         assert_eq!(moves_under_way(&mut rig), tracks, "{pace:?}");
         let (primary, secondary) = names();
         rig.manage(Command::PairPace { primary, secondary, pace: PairPace::Fast });
@@ -381,12 +381,117 @@ fn the_pace_is_kept_and_changed() {
     }
 }
 
+/// C6: a pace can be given with each command, and is the pair's from then on; without one it stays what it was.
+#[test]
+fn a_pace_with_a_command() {
+    let mut rig = two_pools(40, 100, PairPace::Slow);
+    let both = |at: fn(String, String) -> Command| {
+        let (primary, secondary) = names();
+        at(primary, secondary)
+    };
+    rig.manage(both(|primary, secondary| Command::PairCopy {
+        primary,
+        secondary,
+        pace: Some(PairPace::Fast),
+    }));
+    assert_eq!(moves_under_way(&mut rig), 15);
+    rig.wait(Duration::from_secs(3));
+    // What a command that is refused says of a pace changes nothing.
+    let again =
+        both(|primary, secondary| Command::PairCopy { primary, secondary, pace: Some(PairPace::Slow) });
+    assert_eq!(pair(&mut rig, again).unwrap_err().code, RefusalCode::WrongState);
+    assert_eq!(pair_show(&mut rig).pace, PairPace::Fast);
+    (0..40).for_each(|track| write(&mut rig, 2, track, 90));
+    let resync =
+        both(|primary, secondary| Command::PairResync { primary, secondary, pace: Some(PairPace::Slow) });
+    assert_eq!(pair(&mut rig, resync).unwrap().pace, PairPace::Slow);
+    rig.manage(both(|primary, secondary| Command::PairCopy { primary, secondary, pace: None }));
+    assert_eq!(moves_under_way(&mut rig), 1);
+    rig.wait(Duration::from_secs(5));
+    (0..40).for_each(|track| write(&mut rig, 2, track, 91));
+    rig.manage(both(|primary, secondary| Command::PairRestore {
+        primary,
+        secondary,
+        discard_before: true,
+        pace: Some(PairPace::Medium),
+    }));
+    assert_eq!(moves_under_way(&mut rig), 3);
+    rig.restart();
+    assert_eq!(pair_show(&mut rig).pace, PairPace::Medium);
+}
+
+/// C6: a restore, and a copy whose pair was deleted, have a pace, too, and get another one by the names of their volumes.
+#[test]
+fn the_pace_of_what_ends_by_itself() {
+    let mut rig = two_pools(40, 100, PairPace::Slow);
+    let (primary, secondary) = names();
+    rig.manage(Command::PairCopy { primary, secondary, pace: None });
+    assert_eq!(moves_under_way(&mut rig), 1);
+    let (primary, secondary) = names();
+    rig.manage(Command::PairDelete { primary, secondary });
+    let faster = |rig: &mut Rig, pace| {
+        let (primary, secondary) = names();
+        rig.manage(Command::PairPace { primary, secondary, pace });
+        while rig.carry_out() && rig.pending.iter().any(|effect| matches!(effect, Effect::Read { .. })) {}
+        moves_under_way(rig)
+    };
+    assert_eq!(faster(&mut rig, PairPace::Fast), 15);
+    assert_eq!(pair_show(&mut rig).called, PairCalled::Once);
+    rig.wait(Duration::from_secs(3));
+    let session = rig.establish("v", 3);
+    let restore = Restore { pace: Some(PairPace::Medium), discard_before: true, ..back(session, Some("e")) };
+    (0..40).for_each(|track| write(&mut rig, 2, track, 90));
+    rig.manage(Command::SessionRestore { restores: vec![restore] });
+    assert_eq!(moves_under_way(&mut rig), 3);
+    assert_eq!(faster(&mut rig, PairPace::Slow), 1);
+    rig.wait(Duration::from_secs(5));
+    let (primary, secondary) = names();
+    let over = rig.command(Command::PairPace { primary, secondary, pace: PairPace::Fast }).unwrap_err();
+    assert_eq!(over.code, RefusalCode::NotFound);
+    assert_eq!(content(&mut rig, 1), content(&mut rig, 2));
+}
+
+/// C6: after a restart in the middle of an adaptive copy it is not known how long hosts wait usually. It is learnt at the slowest
+/// pace, and the copy goes on faster: it once stayed at one track for as long as a host used a disk that was not quick.
+#[test]
+fn an_adaptive_copy_learns_what_is_usual() {
+    let mut rig = two_pools(120, 200, PairPace::Adaptive);
+    let (primary, secondary) = names();
+    rig.manage(Command::PairCopy { primary, secondary, pace: None });
+    moves_under_way(&mut rig);
+    let flush = rig.host(1, HostOp::Flush);
+    while !rig.replies.contains_key(&flush) {
+        assert!(rig.carry_out());
+    }
+    rig.restart();
+    rig.attach(1, "d");
+    let mut seen = Vec::new();
+    let copying = |rig: &Rig| {
+        let (id, copy) = rig.firmware.tables().copies().next().unwrap();
+        copy.status == CopyStatus::Copying && rig.firmware.tables().next_foreign(id, TrackNo(0)).is_ok()
+    };
+    for _ in 0..500 {
+        if !copying(&rig) {
+            break;
+        }
+        let tag = rig.host(1, HostOp::Read { offset: 0, length: 512 });
+        rig.now += Duration::from_millis(5);
+        while !rig.replies.contains_key(&tag) {
+            assert!(go_on(&mut rig));
+        }
+        seen.push(under_way(&rig));
+    }
+    let slowest = seen.iter().position(|tracks| *tracks <= 1);
+    let faster = seen.iter().rposition(|tracks| *tracks > 5);
+    assert!(slowest.is_some() && faster > slowest, "{seen:?}");
+}
+
 /// C6: an adaptive copy has fewer tracks under way while hosts wait longer than usual for it.
 #[test]
 fn an_adaptive_copy_backs_off() {
     let mut rig = two_pools(120, 200, PairPace::Adaptive);
     let (primary, secondary) = names();
-    rig.manage(Command::PairCopy { primary, secondary });
+    rig.manage(Command::PairCopy { primary, secondary, pace: None });
     assert_eq!(moves_under_way(&mut rig), 3);
     let mut most = 0;
     for _ in 0..60 {
@@ -413,7 +518,7 @@ fn an_adaptive_copy_backs_off() {
 fn a_copy_to_another_pool() {
     let mut rig = two_pools(40, 100, PairPace::Slow);
     let (primary, secondary) = names();
-    rig.manage(Command::PairCopy { primary, secondary });
+    rig.manage(Command::PairCopy { primary, secondary, pace: None });
     moves_under_way(&mut rig);
     rig.write(1, 39 * TRACK, TRACK as usize, 1);
     rig.write(2, 38 * TRACK + 512, 512, 2);
@@ -450,7 +555,7 @@ fn a_crash_resumes_at_the_copy_pointer() {
     for effects in (0..120).step_by(3) {
         let mut rig = two_pools(TRACKS, 100, PairPace::Medium);
         let (primary, secondary) = names();
-        rig.manage(Command::PairCopy { primary, secondary });
+        rig.manage(Command::PairCopy { primary, secondary, pace: None });
         // Disks that take their time, so that what is moved is committed now and then.
         (0..effects).for_each(|_| {
             rig.now += Duration::from_millis(40);

@@ -183,7 +183,7 @@ fn a_group_takes_its_parts_at_one_instant() {
 }
 
 fn back(session: u32) -> Restore {
-    Restore { session, to: None, keep: false, discard_before: false, name: None, offline: false }
+    Restore { session, to: None, keep: false, discard_before: false, name: None, offline: false, pace: None }
 }
 
 fn restore(rig: &mut Rig, restores: Vec<Restore>) {

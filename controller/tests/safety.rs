@@ -140,7 +140,7 @@ fn what_is_amid_a_copy_is_not_copied_from() {
     amid_the_copy(&mut two);
     two.stop(A);
     assert!(!complete(&two, "e"));
-    let copy = Command::PairCopy { primary: primary.clone(), secondary: secondary.clone() };
+    let copy = Command::PairCopy { primary: primary.clone(), secondary: secondary.clone(), pace: None };
     let refused = two.command(B, copy).unwrap_err();
     assert_eq!(refused.code, RefusalCode::WrongState);
     let reason = "device e is being filled from its remote pair: wait until that copy is done (`twintrack remote show e`)";

@@ -192,6 +192,7 @@ fn what_a_restore_must_not_break() {
         keep_before: true,
         name: name.map(str::to_owned),
         online: true,
+        pace: Pace::Fast,
     };
     let [older, session] = ["a", "b"].map(|name| establish(&mut t, p, name));
     write(&mut t, p);
@@ -250,7 +251,15 @@ fn a_move_does_not_go_over_what_is_still_to_come() {
     let (id, _) = t.create_local_pair(p, s, Pace::Fast).unwrap();
     t.begin_local_copy(id, PairCommand::Copy, true, 2).unwrap();
     assert!(t.fill_step(id));
-    let item = RestoreItem { session, to: s, keep: false, keep_before: false, name: None, online: true };
+    let item = RestoreItem {
+        session,
+        to: s,
+        keep: false,
+        keep_before: false,
+        name: None,
+        online: true,
+        pace: Pace::Fast,
+    };
     t.restore(&[item], 3).unwrap();
     let filling = t.next_filling().unwrap();
     let plan = t.plan_relocate(place).unwrap().expect("it lies in the other pool");
@@ -293,7 +302,15 @@ fn a_part_is_restored_where_it_lies() {
     let before: Vec<_> = (0..6).map(|track| entry(&t, track)).collect();
     (0..6).for_each(|track| write_whole(&mut t, p, track));
     let after: Vec<_> = (0..6).map(|track| entry(&t, track)).collect();
-    let to = |to| RestoreItem { session, to, keep: false, keep_before: true, name: None, online: true };
+    let to = |to| RestoreItem {
+        session,
+        to,
+        keep: false,
+        keep_before: true,
+        name: None,
+        online: true,
+        pace: Pace::Fast,
+    };
     for other in [s, shows] {
         let refused = t.restore(&[to(other)], 2).unwrap_err();
         assert_eq!(
@@ -325,8 +342,15 @@ fn a_part_is_restored_where_it_lies() {
     t.end_relocation(moving[0]);
     assert_eq!(t.copies().count(), 0);
     // And back.
-    let undo =
-        RestoreItem { session: kept, to: p, keep: false, keep_before: false, name: None, online: true };
+    let undo = RestoreItem {
+        session: kept,
+        to: p,
+        keep: false,
+        keep_before: false,
+        name: None,
+        online: true,
+        pace: Pace::Fast,
+    };
     t.restore(&[undo], 3).unwrap();
     assert_eq!(is(&t), after);
     t.audit().unwrap();
@@ -343,7 +367,15 @@ fn a_part_that_ends_within_a_track_is_not_restored_to_a_larger_device() {
         let (shows, _) = t.create_virtual(&format!("v{first}")).unwrap();
         t.relate(session, shows).unwrap();
         t.activate(&[ActivateSession { session, name: None, online: true }], None, 1).unwrap();
-        RestoreItem { session, to: p, keep: true, keep_before: false, name: None, online: true }
+        RestoreItem {
+            session,
+            to: p,
+            keep: true,
+            keep_before: false,
+            name: None,
+            online: true,
+            pace: Pace::Fast,
+        }
     });
     t.grow(p, 4 * (1 << 14)).unwrap();
     assert!(matches!(t.restore(&parts[1..], 2), Err(CommandError::SizesDiffer { .. })));

@@ -34,16 +34,26 @@ impl<D: Dial> ArrayClient<D> {
         ask!(self, Command::PairShow { primary, secondary }, Pair).map(|pair| *pair)
     }
 
-    /// *Copy* (C4): the secondary becomes the primary as it is now.
-    pub async fn pair_copy(&self, primary: &str, secondary: &str) -> Result<PairInfo, ArrayError> {
+    /// *Copy* (C4): the secondary becomes the primary as it is now; at another pace from now on, if one is given (C6).
+    pub async fn pair_copy(
+        &self,
+        primary: &str,
+        secondary: &str,
+        pace: Option<PairPace>,
+    ) -> Result<PairInfo, ArrayError> {
         let (primary, secondary) = (primary.to_owned(), secondary.to_owned());
-        ask!(self, Command::PairCopy { primary, secondary }, Pair).map(|pair| *pair)
+        ask!(self, Command::PairCopy { primary, secondary, pace }, Pair).map(|pair| *pair)
     }
 
     /// *Re-synchronize*: hosts leave the secondary, and the next copy moves what differs (C5).
-    pub async fn pair_resync(&self, primary: &str, secondary: &str) -> Result<PairInfo, ArrayError> {
+    pub async fn pair_resync(
+        &self,
+        primary: &str,
+        secondary: &str,
+        pace: Option<PairPace>,
+    ) -> Result<PairInfo, ArrayError> {
         let (primary, secondary) = (primary.to_owned(), secondary.to_owned());
-        ask!(self, Command::PairResync { primary, secondary }, Pair).map(|pair| *pair)
+        ask!(self, Command::PairResync { primary, secondary, pace }, Pair).map(|pair| *pair)
     }
 
     /// The primary becomes the secondary as it is now (D14).
@@ -52,12 +62,13 @@ impl<D: Dial> ArrayClient<D> {
         primary: &str,
         secondary: &str,
         discard_before: bool,
+        pace: Option<PairPace>,
     ) -> Result<PairInfo, ArrayError> {
         let (primary, secondary) = (primary.to_owned(), secondary.to_owned());
-        ask!(self, Command::PairRestore { primary, secondary, discard_before }, Pair).map(|pair| *pair)
+        ask!(self, Command::PairRestore { primary, secondary, discard_before, pace }, Pair).map(|pair| *pair)
     }
 
-    /// Another pace (C6).
+    /// Another pace of a pair, or else of the copies of two volumes that end by themselves (C6).
     pub async fn pair_pace(
         &self,
         primary: &str,

@@ -193,7 +193,7 @@ pub enum Command {
     },
     /// The pairs, and the copies that end by themselves: [`Answer::Pairs`].
     PairList {},
-    /// One pair: [`Answer::Pair`].
+    /// One pair, or else a copy of these two volumes that ends by itself: [`Answer::Pair`].
     PairShow {
         /// The primary.
         primary: String,
@@ -206,6 +206,9 @@ pub enum Command {
         primary: String,
         /// The secondary.
         secondary: String,
+        /// How many tracks are moved to another pool at a time; `None`: as before.
+        #[serde(default)]
+        pace: Option<PairPace>,
     },
     /// *Re-synchronize*: hosts leave the secondary, and the next copy moves what differs (C5): [`Answer::Pair`].
     PairResync {
@@ -213,6 +216,9 @@ pub enum Command {
         primary: String,
         /// The secondary.
         secondary: String,
+        /// How many tracks are moved to another pool at a time; `None`: as before.
+        #[serde(default)]
+        pace: Option<PairPace>,
     },
     /// The primary becomes the secondary as it is now (D14): [`Answer::Pair`].
     PairRestore {
@@ -223,8 +229,12 @@ pub enum Command {
         /// What the primary was before is not kept as a session.
         #[serde(default)]
         discard_before: bool,
+        /// How many tracks are moved to another pool at a time; `None`: as before.
+        #[serde(default)]
+        pace: Option<PairPace>,
     },
-    /// Another pace, also of a copy in progress (C6): [`Answer::Pair`].
+    /// Another pace of a pair, also of a copy in progress, or else of all copies of these two volumes that end by themselves (C6):
+    /// [`Answer::Pair`].
     PairPace {
         /// The primary.
         primary: String,

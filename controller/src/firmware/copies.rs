@@ -15,6 +15,7 @@ use twintrack_link::manage::{Answer, PairCalled, PairInfo, PairPace, PairStage, 
 use super::Firmware;
 use super::event::HostError;
 use super::io::{Change, Parent};
+use super::waits::{Load, Waits};
 
 /// Between two attempts at what failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -22,8 +23,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const SLOW: usize = 1;
 const MEDIUM: usize = 3;
 const FAST: usize = 15;
-/// How much longer than usual hosts may wait before an adaptive copy backs off.
-const SLACK: Duration = Duration::from_millis(1);
 
 /// The copies whose tracks are being moved.
 #[derive(Debug)]
@@ -31,9 +30,7 @@ pub(super) struct Moves {
     copies: BTreeMap<CopyId, Moving>,
     /// When copies are to be looked at: one has filled its target, or goes on.
     due: Option<Duration>,
-    /// How long hosts wait for their answers, in the mean of the last few; and in the mean while nothing was moved.
-    recent: Duration,
-    usual: Duration,
+    waits: Waits,
 }
 
 #[derive(Debug)]
@@ -55,7 +52,7 @@ impl Default for Moves {
     /// Those of before are to be taken up.
     fn default() -> Self {
         let due = Some(Duration::ZERO);
-        Self { copies: BTreeMap::new(), due, recent: Duration::ZERO, usual: Duration::ZERO }
+        Self { copies: BTreeMap::new(), due, waits: Waits::default() }
     }
 }
 
@@ -65,13 +62,13 @@ impl Moves {
     }
 
     /// A host has its answer after so long.
-    pub(super) fn host_waited(&mut self, waited: Duration) {
-        let idle = self.copies.values().all(|moving| moving.under_way.is_empty());
-        let mean = |of: Duration, weight: u32| (of * (weight - 1) + waited) / weight;
-        self.recent = mean(self.recent, 8);
-        if idle {
-            self.usual = mean(self.usual, 64);
-        }
+    pub(super) fn host_waited(&mut self, now: Duration, waited: Duration) {
+        let load = match self.copies.values().map(|moving| moving.under_way.len()).max() {
+            None | Some(0) => Load::None,
+            Some(SLOW) => Load::Least,
+            Some(_) => Load::More,
+        };
+        self.waits.answered(now, waited, load);
     }
 }
 
@@ -166,7 +163,7 @@ impl Firmware {
     }
 
     pub(super) fn track_moved(&mut self, id: CopyId, track: TrackNo, result: Result<(), HostError>) {
-        let slow = self.moves.recent > self.moves.usual * 2 + SLACK;
+        let slow = self.moves.waits.are_long(self.now);
         let Some(moving) = self.moves.copies.get_mut(&id) else { return };
         moving.under_way.remove(&track);
         moving.window = if slow { (moving.window / 2).max(SLOW) } else { (moving.window + 1).min(FAST) };
@@ -192,6 +189,22 @@ impl Firmware {
         })
     }
 
+    /// The pair of two volumes, or else the copies of them that end by themselves; at least one.
+    pub(super) fn copies_between(&self, primary: &str, secondary: &str) -> Result<Vec<CopyId>, CommandError> {
+        let (first, second) = (self.device(primary)?, self.device(secondary)?);
+        if let Some(pair) = self.tables.local_pair(first, second) {
+            return Ok(vec![pair]);
+        }
+        let of_both = |copy: &CopyRecord| (copy.primary, copy.secondary) == (first, second);
+        let copies: Vec<_> =
+            self.tables.copies().filter(|(_, copy)| of_both(copy)).map(|(id, _)| id).collect();
+        if copies.is_empty() {
+            let (primary, secondary) = (primary.to_owned(), secondary.to_owned());
+            return Err(CommandError::NotPaired { primary, secondary });
+        }
+        Ok(copies)
+    }
+
     pub(super) fn restore_items(&self, restores: Vec<Restore>) -> Result<Vec<RestoreItem>, CommandError> {
         let item = |restore: Restore| {
             let session = SessionId(restore.session);
@@ -204,6 +217,7 @@ impl Firmware {
                 keep_before: !restore.discard_before,
                 name: restore.name,
                 online: !restore.offline,
+                pace: restore.pace.map_or(Pace::Fast, core_pace),
             })
         };
         restores.into_iter().map(item).collect()

@@ -403,7 +403,7 @@ impl Firmware {
     /// Answers a request, unless its connection is gone.
     fn reply(&mut self, id: RequestId, fx: &mut Vec<Effect>) {
         let Some(request) = self.requests.remove(&id) else { return };
-        self.moves.host_waited(self.now - request.since);
+        self.moves.host_waited(self.now, self.now - request.since);
         let result = match request.error {
             Some(error) => Err(error),
             None => Ok(match request.what {

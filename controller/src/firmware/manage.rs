@@ -193,33 +193,33 @@ impl Firmware {
             }
             Command::PairList {} => Outcome::Now(Answer::Pairs(self.local_pair_infos())),
             Command::PairShow { primary, secondary } => {
-                Outcome::Now(self.pair_answer(self.local_pair(&primary, &secondary)?))
+                let copies = self.copies_between(&primary, &secondary)?;
+                Outcome::Now(copies.first().map_or(Answer::Done, |id| self.pair_answer(*id)))
             }
-            Command::PairCopy { primary, secondary } => {
-                let id = self.local_pair(&primary, &secondary)?;
-                self.tables.check_pair_command(id, PairCommand::Copy)?;
-                self.start_point(later(What::PairCopy {
-                    id,
-                    command: PairCommand::Copy,
-                    keep_before: false,
-                }));
+            Command::PairCopy { primary, secondary, pace } => {
+                let (id, command) = (self.local_pair(&primary, &secondary)?, PairCommand::Copy);
+                self.tables.check_pair_command(id, command)?;
+                let pace = pace.map(core_pace);
+                self.start_point(later(What::PairCopy { id, command, keep_before: false, pace }));
                 Outcome::Later
             }
-            Command::PairRestore { primary, secondary, discard_before } => {
+            Command::PairRestore { primary, secondary, discard_before, pace } => {
                 let (id, command) = (self.local_pair(&primary, &secondary)?, PairCommand::Restore);
                 self.tables.check_pair_command(id, command)?;
-                self.start_point(later(What::PairCopy { id, command, keep_before: !discard_before }));
+                let (keep_before, pace) = (!discard_before, pace.map(core_pace));
+                self.start_point(later(What::PairCopy { id, command, keep_before, pace }));
                 Outcome::Later
             }
-            Command::PairResync { primary, secondary } => {
+            Command::PairResync { primary, secondary, pace } => {
                 let id = self.local_pair(&primary, &secondary)?;
                 self.tables.resync_local_pair(id)?;
+                pace.map(|pace| self.tables.set_pace(id, core_pace(pace))).transpose()?;
                 Outcome::Durable(self.pair_answer(id))
             }
             Command::PairPace { primary, secondary, pace } => {
-                let id = self.local_pair(&primary, &secondary)?;
-                self.tables.set_pace(id, core_pace(pace))?;
-                Outcome::Durable(self.pair_answer(id))
+                let copies = self.copies_between(&primary, &secondary)?;
+                copies.iter().try_for_each(|id| self.tables.set_pace(*id, core_pace(pace)).map(|_| ()))?;
+                Outcome::Durable(copies.first().map_or(Answer::Done, |id| self.pair_answer(*id)))
             }
             Command::PairDelete { primary, secondary } => {
                 let id = self.local_pair(&primary, &secondary)?;

@@ -51,6 +51,7 @@ mod status;
 mod told;
 mod tracks;
 mod verify;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

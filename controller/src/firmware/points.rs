@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 
 use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{
-    ActivateSession, CommandError, CopyId, GroupId, Owner, PairCommand, PairId, RestoreItem, ScheduleId,
-    SessionId,
+    ActivateSession, CommandError, CopyId, GroupId, Owner, Pace, PairCommand, PairId, RestoreItem,
+    ScheduleId, SessionId,
 };
 use twintrack_link::manage::Answer;
 use twintrack_link::remote::{Answer as PeerAnswer, PreparedPoint};
@@ -68,7 +68,7 @@ pub(super) enum What {
     /// Halves serve by force, and go back to what was kept of them.
     GoBack(Vec<PairId>),
     /// A pair within the array is copied, or restored from its secondary.
-    PairCopy { id: CopyId, command: PairCommand, keep_before: bool },
+    PairCopy { id: CopyId, command: PairCommand, keep_before: bool, pace: Option<Pace> },
     /// A schedule's copy.
     Run(ScheduleId),
     /// Devices become what sessions show, all at one instant.
@@ -215,8 +215,9 @@ impl Firmware {
                 self.jobs.hurry();
             }
             What::BeginCopy(pair) => self.begin_copy(point.caller, *pair, closed)?,
-            What::PairCopy { id, command, keep_before } => {
+            What::PairCopy { id, command, keep_before, pace } => {
                 self.tables.begin_local_copy(*id, *command, *keep_before, point.wall_ms)?;
+                pace.map(|pace| self.tables.set_pace(*id, pace)).transpose()?;
             }
             What::Run(id) => {
                 self.tables.run_schedule(*id, point.wall_ms)?;

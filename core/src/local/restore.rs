@@ -27,6 +27,8 @@ pub struct RestoreItem {
     pub name: Option<String>,
     /// Whether hosts may use the device then (D9).
     pub online: bool,
+    /// How many tracks are moved at a time if the session's are in another pool (C6).
+    pub pace: Pace,
 }
 
 impl Tables {
@@ -116,7 +118,7 @@ impl Tables {
                     status: CopyStatus::Copying,
                     back: false,
                     fill: Some(Fill { session: item.session, until }),
-                    pace: Pace::Fast,
+                    pace: item.pace,
                     copied_ms: wall_ms,
                     to_copy_from: source.extent.map_or(TrackNo(0), first_of),
                     unequal_from: end,

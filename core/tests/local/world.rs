@@ -251,7 +251,15 @@ impl World {
             _ => standard,
         };
         let keep_before = rng.chance(50) && self.t.sessions().count() < SESSIONS_MAX;
-        let item = RestoreItem { session, to, keep: rng.chance(50), keep_before, name: None, online: true };
+        let item = RestoreItem {
+            session,
+            to,
+            keep: rng.chance(50),
+            keep_before,
+            name: None,
+            online: true,
+            pace: Pace::Fast,
+        };
         let (known, content) =
             (self.t.sessions().map(|(id, _)| id).collect(), self.model.sessions[&session].clone());
         let tracks = self.tracks_of(session);

@@ -130,4 +130,7 @@ pub struct Restore {
     /// Keeps hosts off the device (D9).
     #[serde(default)]
     pub offline: bool,
+    /// How many tracks are moved at a time if the session's are in another pool (C6); `None`: *fast*.
+    #[serde(default)]
+    pub pace: Option<PairPace>,
 }

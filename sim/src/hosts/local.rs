@@ -55,7 +55,7 @@ impl Host {
             LocalAct::CopyAt { in_ms, .. } => self.copy_at(primary, secondary, *in_ms).await,
             LocalAct::CopyBack { before, .. } => self.copy_back(primary, secondary, before.as_deref()).await,
             LocalAct::Resync { .. } => {
-                let call = self.array.pair_resync(&first, &second);
+                let call = self.array.pair_resync(&first, &second, None);
                 self.local_command(secondary, Coupling::Open, Coupling::Paired, call).await;
             }
             LocalAct::Pace { pace, .. } => {
@@ -148,7 +148,7 @@ impl Host {
         let stage = self.shared.ledger().locals[secondary].stage.known().copied();
         let Some((cut, before)) = self.shared.ledger().copy_begins(secondary) else { return };
         let (first, second) = (self.device(primary).0, self.device(secondary).0);
-        let told = self.ask(self.array.pair_copy(&first, &second)).await;
+        let told = self.ask(self.array.pair_copy(&first, &second, None)).await;
         let restored = [primary, secondary].iter().any(|name| self.shared.ledger().restored.contains(*name));
         let allowed = stage.map(|stage| stage == Coupling::Paired).filter(|fits| !fits || !restored);
         self.judge("pair copy", allowed, &told);

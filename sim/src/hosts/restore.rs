@@ -43,6 +43,7 @@ impl Host {
                 discard_before: item.makes.is_none(),
                 name: item.name.clone(),
                 offline: item.offline,
+                pace: None,
             })
         });
         let asked: Vec<_> = asked.collect();
@@ -135,7 +136,7 @@ impl Host {
         let Some(restoring) = began else { return };
         let makes: Vec<_> = before.iter().map(|label| (*label).to_owned()).collect();
         let (from, to) = (self.device(primary).0, self.device(secondary).0);
-        let told = self.ask(self.array.pair_restore(&from, &to, before.is_none())).await;
+        let told = self.ask(self.array.pair_restore(&from, &to, before.is_none(), None)).await;
         // While it is being copied it is not copied back.
         let allowed = stage.map(|stage| stage == Coupling::Open).filter(|fits| !fits);
         self.judge("copying back", allowed, &told);

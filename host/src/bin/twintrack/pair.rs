@@ -31,9 +31,19 @@ pub enum PairCommand {
     /// Shows one pair
     Show(Volumes),
     /// The secondary becomes the primary as it is at this instant; both are usable at once
-    Copy(Volumes),
+    Copy {
+        #[command(flatten)]
+        pair: Volumes,
+        #[command(flatten)]
+        at: AtPace,
+    },
     /// Takes the secondary back from its hosts; the next copy moves only what differs
-    Resync(Volumes),
+    Resync {
+        #[command(flatten)]
+        pair: Volumes,
+        #[command(flatten)]
+        at: AtPace,
+    },
     /// The primary becomes the secondary as it is at this instant; both are usable at once
     ///
     /// What the primary was is kept as a session, so that this can be undone by `session restore`.
@@ -43,8 +53,10 @@ pub enum PairCommand {
         /// What the primary was is not kept
         #[arg(long)]
         discard_before: bool,
+        #[command(flatten)]
+        at: AtPace,
     },
-    /// Sets another pace, also for a copy in progress
+    /// Sets another pace, also for a copy in progress, and for restores and copies of pairs that were deleted
     Pace {
         #[command(flatten)]
         pair: Volumes,
@@ -97,6 +109,14 @@ pub struct Volumes {
     secondary: String,
 }
 
+/// How fast.
+#[derive(Debug, Args)]
+pub struct AtPace {
+    /// Another pace of the pair from now on: slow, medium, fast or adaptive
+    #[arg(long, value_parser = args::pace)]
+    pace: Option<PairPace>,
+}
+
 impl PairCommand {
     /// Where its failures lead.
     pub fn advice(&self) -> Advice {
@@ -105,8 +125,8 @@ impl PairCommand {
             Self::Create { .. } => Advice::new("pair create", &devices, &pairs),
             Self::List => Advice::new("pair list", &devices, &pairs),
             Self::Show(_) => Advice::new("pair show", &pairs, &pairs),
-            Self::Copy(_) => Advice::new("pair copy", &pairs, &pairs),
-            Self::Resync(_) => Advice::new("pair resync", &pairs, &pairs),
+            Self::Copy { .. } => Advice::new("pair copy", &pairs, &pairs),
+            Self::Resync { .. } => Advice::new("pair resync", &pairs, &pairs),
             Self::Restore { .. } => Advice::new("pair restore", &pairs, &pairs),
             Self::Pace { .. } => Advice::new("pair pace", &pairs, &pairs),
             Self::Schedule(command) => {
@@ -133,10 +153,10 @@ impl PairCommand {
                 return context.output.show(&pairs, || table(&pairs));
             }
             Self::Show(pair) => array.pair_show(&pair.primary, &pair.secondary).await?,
-            Self::Copy(pair) => array.pair_copy(&pair.primary, &pair.secondary).await?,
-            Self::Resync(pair) => array.pair_resync(&pair.primary, &pair.secondary).await?,
-            Self::Restore { pair, discard_before } => {
-                array.pair_restore(&pair.primary, &pair.secondary, discard_before).await?
+            Self::Copy { pair, at } => array.pair_copy(&pair.primary, &pair.secondary, at.pace).await?,
+            Self::Resync { pair, at } => array.pair_resync(&pair.primary, &pair.secondary, at.pace).await?,
+            Self::Restore { pair, discard_before, at } => {
+                array.pair_restore(&pair.primary, &pair.secondary, discard_before, at.pace).await?
             }
             Self::Pace { pair, pace } => array.pair_pace(&pair.primary, &pair.secondary, pace).await?,
             Self::Schedule(command) => return schedule(context, command).await,

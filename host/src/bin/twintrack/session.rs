@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueHint};
 use twintrack_core::{GroupId, SessionId};
 use twintrack_host::manage::{
-    Activation, PinnedInfo, Refusal, RefusalCode, Restore, SessionInfo, SessionInfoState, TrackRange,
+    Activation, PairPace, PinnedInfo, Refusal, RefusalCode, Restore, SessionInfo, SessionInfoState,
+    TrackRange,
 };
 use twintrack_host::{ArrayError, EstablishError, EstablishStep, Pair, establish};
 use twintrack_link::time::utc;
@@ -97,6 +98,9 @@ pub enum SessionCommand {
         /// Keeps hosts off the devices
         #[arg(long)]
         offline: bool,
+        /// Tracks that are moved at a time if the sessions' are in another pool: slow (1), medium (3), fast (15), or adaptive
+        #[arg(long, default_value = "fast", value_parser = args::pace)]
+        pace: PairPace,
     },
     /// Ends a session's I/O and cost; its changed tracks stay to be read
     Deactivate {
@@ -217,7 +221,7 @@ impl SessionCommand {
             Self::Establish { pairs, names, offline, one_by_one } => {
                 establish_all(context, pairs, names, offline, one_by_one).await?
             }
-            Self::Restore { restores, keep, discard_before, names, offline } => {
+            Self::Restore { restores, keep, discard_before, names, offline, pace } => {
                 let names = new_names(names, restores.len(), "sessions")?;
                 let restore = |((session, to), name): ((SessionId, Option<String>), _)| Restore {
                     session: session.0,
@@ -226,6 +230,7 @@ impl SessionCommand {
                     discard_before,
                     name,
                     offline,
+                    pace: Some(pace),
                 };
                 let restores = restores.into_iter().zip(names).map(restore).collect();
                 let devices = array.session_restore(restores).await?;
