@@ -10,8 +10,8 @@ mod world;
 
 use common::{Durable, Failure, Rng, campaign, cases};
 use twintrack_core::{
-    ActivateSession, Change, CommandError, CopyStatus, DeviceId, Geometry, Owner, Pace, PairCommand, Place,
-    PoolId, PoolRecord, RestoreItem, StoreId, StoreRecord, Tables, TrackNo,
+    ActivateSession, Change, CommandError, DeviceId, Geometry, Owner, Pace, PairCommand, Place, PoolId,
+    PoolRecord, RestoreItem, StoreId, StoreRecord, Tables, TrackNo,
 };
 use world::World;
 
@@ -30,66 +30,6 @@ fn history(words: &[u64]) -> Result<(), Failure> {
 #[test]
 fn copies_are_as_if_they_were_whole() {
     campaign(&history, cases(400), STEPS);
-}
-
-/// Fig. 8, every status × command (C2): what fits leads on, and what does not changes nothing and says so.
-#[test]
-fn every_status_and_command() {
-    use CopyStatus::{Copied, Copying, Paired};
-    use PairCommand::{Copy, Delete, Restore, Resync};
-    let reach = |status: CopyStatus| {
-        let (mut t, [p, s]) = array();
-        let (id, _) = t.create_local_pair(p, s, Pace::Medium).unwrap();
-        if status != Paired {
-            t.begin_local_copy(id, Copy, true, 7).unwrap();
-        }
-        while status == Copied && !t.fill_step(id) {}
-        assert_eq!(t.copy(id).unwrap().status, status);
-        (t, id)
-    };
-    for (status, command, leads) in [
-        (Paired, Copy, Some(Some(Copying))),
-        (Paired, Resync, None),
-        (Paired, Restore, None),
-        (Paired, Delete, Some(None)),
-        (Copying, Copy, None),
-        (Copying, Resync, None),
-        (Copying, Restore, None),
-        (Copying, Delete, Some(None)),
-        (Copied, Copy, None),
-        (Copied, Resync, Some(Some(Paired))),
-        (Copied, Restore, Some(Some(Copying))),
-        (Copied, Delete, Some(None)),
-    ] {
-        assert_eq!(command.leads(status), leads, "{command:?} on {status:?}");
-        let (mut t, id) = reach(status);
-        let before = t.last_unit();
-        let done = match command {
-            Copy | Restore => t.begin_local_copy(id, command, true, 7),
-            Resync => t.resync_local_pair(id),
-            Delete => t.delete_local_pair(id),
-        };
-        match leads {
-            None => {
-                assert_eq!(done, Err(CommandError::CopyState { copy: id, state: status, verb: command }));
-                assert_eq!(t.last_unit(), before, "{command:?} on {status:?} changes nothing");
-            }
-            Some(then) => {
-                done.unwrap();
-                let pair = t.copy(id).filter(|copy| copy.is_pair()).map(|copy| copy.status);
-                assert_eq!(pair, then, "{command:?} on {status:?}");
-            }
-        }
-        t.audit().unwrap();
-        // No pair: nothing but *create pair* finds anything.
-        let (mut t, _) = array();
-        let none = Err(CommandError::NoCopy { copy: id });
-        match command {
-            Copy | Restore => assert_eq!(t.begin_local_copy(id, command, true, 7), none),
-            Resync => assert_eq!(t.resync_local_pair(id), none),
-            Delete => assert_eq!(t.delete_local_pair(id), none),
-        }
-    }
 }
 
 /// What cannot be paired is refused, and says why (C1, C7).

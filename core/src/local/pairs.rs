@@ -131,7 +131,11 @@ impl Tables {
                 other_bytes: first.size_bytes,
             });
         }
-        if let Some(copy) = self.copies_of.get(&secondary).and_then(|copies| copies.first().copied()) {
+        // What is only moved to the volume's own pool, for a copy that has no pair any more, is in nobody's way.
+        let is_moved =
+            |copy: &CopyRecord| !copy.is_pair() && copy.fill.is_none() && copy.target() == secondary;
+        let mut of_secondary = self.copies_of.get(&secondary).into_iter().flatten().copied();
+        if let Some(copy) = of_secondary.find(|id| !self.copy(*id).is_some_and(is_moved)) {
             return Err(CommandError::InCopy { name: name(secondary), copy });
         }
         let is_secondary = |copy: &CopyRecord| copy.is_pair() && copy.secondary == primary;
