@@ -388,6 +388,7 @@ impl Firmware {
             kind,
             online: record.online,
             reserved: record.reserved,
+            copies: self.tables.copies_of_device(id).map(|copy| copy.0).collect(),
         }
     }
 

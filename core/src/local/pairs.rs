@@ -71,6 +71,11 @@ impl Tables {
         self.copies.get(&id).map(|copy| &copy.record)
     }
 
+    /// The copies within the array that a device is in, by number.
+    pub fn copies_of_device(&self, device: DeviceId) -> impl Iterator<Item = CopyId> {
+        self.copies_of.get(&device).into_iter().flatten().copied()
+    }
+
     /// The pair of a primary and a secondary.
     pub fn local_pair(&self, primary: DeviceId, secondary: DeviceId) -> Option<CopyId> {
         let of_primary = self.copies_of.get(&primary)?;

@@ -9,12 +9,28 @@ use crate::array::{Act, Array, Asked, Ended, ended, twintrack};
 
 pub fn device(name: &str) -> DeviceInfo {
     let kind = DeviceInfoKind::Standard { pool: "main".to_owned(), sessions: 1 };
-    DeviceInfo { id: 1, name: name.to_owned(), size_bytes: 10 << 30, kind, online: true, reserved: false }
+    DeviceInfo {
+        id: 1,
+        name: name.to_owned(),
+        size_bytes: 10 << 30,
+        kind,
+        online: true,
+        reserved: false,
+        copies: Vec::new(),
+    }
 }
 
 fn virtual_device(name: &str) -> DeviceInfo {
     let kind = DeviceInfoKind::Virtual { shows: Vec::new() };
-    DeviceInfo { id: 2, name: name.to_owned(), size_bytes: 0, kind, online: true, reserved: false }
+    DeviceInfo {
+        id: 2,
+        name: name.to_owned(),
+        size_bytes: 0,
+        kind,
+        online: true,
+        reserved: false,
+        copies: Vec::new(),
+    }
 }
 
 pub fn session(id: u32, state: SessionInfoState) -> SessionInfo {
@@ -147,6 +163,7 @@ fn answers_are_tables_for_people() {
     kind      standard
     pool      main
     sessions  1
+    pairs     simplex
     size      10 GiB (10737418240 bytes)
     hosts     online
     "#);

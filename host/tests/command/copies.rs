@@ -48,15 +48,25 @@ fn commands_on_pairs_are_sent() {
             r#"{"command":"pair-create","primary":"db","secondary":null,"pace":"adaptive"}"#,
         ),
         ("pair show db db-night", r#"{"command":"pair-show","primary":"db","secondary":"db-night"}"#),
-        ("pair copy db db-night", r#"{"command":"pair-copy","primary":"db","secondary":"db-night"}"#),
-        ("pair resync db db-night", r#"{"command":"pair-resync","primary":"db","secondary":"db-night"}"#),
         (
-            "pair restore db db-night",
-            r#"{"command":"pair-restore","primary":"db","secondary":"db-night","discard_before":false}"#,
+            "pair copy db db-night",
+            r#"{"command":"pair-copy","primary":"db","secondary":"db-night","pace":null}"#,
         ),
         (
-            "pair restore db db-night --discard-before",
-            r#"{"command":"pair-restore","primary":"db","secondary":"db-night","discard_before":true}"#,
+            "pair copy db db-night --pace slow",
+            r#"{"command":"pair-copy","primary":"db","secondary":"db-night","pace":"slow"}"#,
+        ),
+        (
+            "pair resync db db-night --pace fast",
+            r#"{"command":"pair-resync","primary":"db","secondary":"db-night","pace":"fast"}"#,
+        ),
+        (
+            "pair restore db db-night",
+            r#"{"command":"pair-restore","primary":"db","secondary":"db-night","discard_before":false,"pace":null}"#,
+        ),
+        (
+            "pair restore db db-night --discard-before --pace medium",
+            r#"{"command":"pair-restore","primary":"db","secondary":"db-night","discard_before":true,"pace":"medium"}"#,
         ),
         (
             "pair pace db db-night fast",
@@ -99,11 +109,11 @@ fn commands_on_restores_are_sent() {
     for (line, expected) in [
         (
             "session restore 4",
-            r#"{"command":"session-restore","restores":[{"session":4,"to":null,"keep":false,"discard_before":false,"name":null,"offline":false}]}"#,
+            r#"{"command":"session-restore","restores":[{"session":4,"to":null,"keep":false,"discard_before":false,"name":null,"offline":false,"pace":"fast"}]}"#,
         ),
         (
-            "session restore ses-4=other 5 --keep --discard-before --offline --name a --name b",
-            r#"{"command":"session-restore","restores":[{"session":4,"to":"other","keep":true,"discard_before":true,"name":"a","offline":true},{"session":5,"to":null,"keep":true,"discard_before":true,"name":"b","offline":true}]}"#,
+            "session restore ses-4=other 5 --keep --discard-before --offline --name a --name b --pace slow",
+            r#"{"command":"session-restore","restores":[{"session":4,"to":"other","keep":true,"discard_before":true,"name":"a","offline":true,"pace":"slow"},{"session":5,"to":null,"keep":true,"discard_before":true,"name":"b","offline":true,"pace":"slow"}]}"#,
         ),
     ] {
         assert_eq!(asked(line, one()), expected, "{line}");

@@ -98,6 +98,7 @@ fn an_establish_that_fails_says_where_and_what_is_left() {
                         kind: twintrack_host::manage::DeviceInfoKind::Virtual { shows: Vec::new() },
                         online: true,
                         reserved: false,
+                        copies: Vec::new(),
                     }))
                 }
                 SessionRegister { .. } => {

@@ -28,71 +28,45 @@ fn every_command_has_a_man_page() {
     assert!(ended.stderr.starts_with("error: /dev/null/man cannot be written"), "{}", ended.stderr);
 }
 
-/// The command line as a whole, so that a change of it shows in review.
+/// The command line as a whole, each command with its own options, so that a change of it shows in review.
 #[test]
 fn usage_of_every_command() {
     let mut usages = String::new();
-    for line in [
-        "array show",
-        "pool list",
-        "device create",
-        "device list",
-        "device show",
-        "device delete",
-        "device rename",
-        "device resize",
-        "device online",
-        "device offline",
-        "session register",
-        "session relate",
-        "session activate",
-        "session establish",
-        "session deactivate",
-        "session remove",
-        "session list",
-        "session changed",
-        "session read",
-        "group begin",
-        "group process",
-        "group list",
-        "group cancel",
-        "completions",
-        "man",
-    ] {
-        let help = ended(twintrack(&format!("{line} -h")));
-        assert_eq!(help.code, Some(0), "{line}");
+    let everywhere: Vec<_> = options(&ended(twintrack("-h")).stdout).map(str::to_owned).collect();
+    let mut left = vec![String::new()];
+    while let Some(command) = left.pop() {
+        let help = ended(twintrack(&format!("{command} -h")));
+        assert_eq!(help.code, Some(0), "{command}");
+        let subcommands: Vec<_> = section(&help.stdout, "Commands:").map(first_word).collect();
+        if !subcommands.is_empty() {
+            let further = subcommands.iter().rev().filter(|name| **name != "help");
+            left.extend(further.map(|name| format!("{command} {name}")));
+            continue;
+        }
         let usage = help.stdout.lines().skip_while(|line| !line.starts_with("Usage:"));
         for part in usage.take_while(|line| !line.is_empty()) {
             usages += part.trim_start_matches("Usage:").trim_start();
             usages.push('\n');
         }
+        for option in options(&help.stdout).filter(|option| !everywhere.iter().any(|other| other == option)) {
+            usages += &format!("    {option}\n");
+        }
     }
-    insta::assert_snapshot!(usages, @r#"
-    twintrack array show [OPTIONS]
-    twintrack pool list [OPTIONS]
-    twintrack device create NAME SIZE [--pool POOL]
-    twintrack device create NAME --virtual
-    twintrack device list [OPTIONS]
-    twintrack device show [OPTIONS] <NAME>
-    twintrack device delete [OPTIONS] <NAME>
-    twintrack device rename [OPTIONS] <NAME> <TO>
-    twintrack device resize [OPTIONS] <NAME> <SIZE>
-    twintrack device online [OPTIONS] <NAME>
-    twintrack device offline [OPTIONS] <NAME>
-    twintrack session register [OPTIONS] <DEVICE[:C/H-C/H]>
-    twintrack session relate [OPTIONS] <SESSION> <VIRTUAL>
-    twintrack session activate [OPTIONS] <SESSION>...
-    twintrack session establish [OPTIONS] <STANDARD[:C/H-C/H]=VIRTUAL>...
-    twintrack session deactivate [OPTIONS] <SESSION>
-    twintrack session remove [OPTIONS] <SESSION>
-    twintrack session list [OPTIONS] [STANDARD]
-    twintrack session changed [OPTIONS] <SESSION>
-    twintrack session read [OPTIONS] <SESSION> <TRACK|FIRST-LAST>...
-    twintrack group begin [OPTIONS]
-    twintrack group process [OPTIONS] <GROUP>
-    twintrack group list [OPTIONS]
-    twintrack group cancel [OPTIONS] <GROUP>
-    twintrack completions [OPTIONS] <SHELL>
-    twintrack man [OPTIONS] <DIR>
-    "#);
+    insta::assert_snapshot!(usages);
+}
+
+/// The lines of a part of a help text.
+fn section<'a>(help: &'a str, title: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = help.lines().skip_while(move |line| *line != title).skip(1);
+    lines.take_while(|line| !line.is_empty())
+}
+
+/// The options of a help text, without what they do.
+fn options(help: &str) -> impl Iterator<Item = &str> {
+    let lines = section(help, "Options:").map(str::trim_start).filter(|line| line.starts_with('-'));
+    lines.map(|line| line.split("  ").next().unwrap_or(line))
+}
+
+fn first_word(line: &str) -> &str {
+    line.split_whitespace().next().unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::{Act, array};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use twintrack_host::manage::{Answer, ChangedTracks, Refusal, RefusalCode};
+use twintrack_host::manage::{Answer, ChangedTracks, Refusal, RefusalCode, Restore};
 use twintrack_host::{ANSWER_BYTES_MAX, ArrayClient, ArrayError, Dial, Endpoint, GroupMode, TokioDial};
 
 fn answer(answer: &Answer) -> Act {
@@ -47,6 +47,33 @@ async fn commands_are_sent_as_json() {
             r#"POST /v1/command {"command":"group-process","group":7,"mode":"one-by-one","options":[]}"#,
         ]
     );
+}
+
+/// D18, Fig. 26: *Restore* of many pairs is one call, so that they are restored at one instant.
+#[tokio::test]
+async fn a_restore_of_many_is_one_command() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let array = array({
+        let seen = seen.clone();
+        move |_, _, body| {
+            seen.lock().unwrap().push(String::from_utf8_lossy(body).into_owned());
+            answer(&Answer::Devices(vec![]))
+        }
+    });
+    let restore = |session, to: Option<&str>| Restore {
+        session,
+        to: to.map(str::to_owned),
+        keep: false,
+        discard_before: false,
+        name: None,
+        offline: false,
+        pace: None,
+    };
+    assert_eq!(array.session_restore(vec![restore(4, None), restore(5, Some("log"))]).await, Ok(vec![]));
+    let seen = seen.lock().unwrap();
+    let sent: serde_json::Value = serde_json::from_str(&seen[0]).unwrap();
+    assert_eq!((seen.len(), &sent["command"]), (1, &"session-restore".into()));
+    assert_eq!((&sent["restores"][0]["session"], &sent["restores"][1]["to"]), (&4.into(), &"log".into()));
 }
 
 #[tokio::test]

@@ -161,6 +161,7 @@ impl Model {
             kind,
             online: true,
             reserved: false,
+            copies: Vec::new(),
         }))
     }
 

@@ -75,6 +75,9 @@ pub struct DeviceInfo {
     /// Kept to become the secondary of a pair: hosts use it only once it has been copied to.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reserved: bool,
+    /// The numbers of the pairs and other copies within the array that it is in; a standard device in none is *simplex* (C13).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<u32>,
 }
 
 /// What kind of device it is.

@@ -320,7 +320,15 @@ mod tests {
 
     fn standard() -> DeviceInfo {
         let kind = DeviceInfoKind::Standard { pool: "p".into(), sessions: 0 };
-        DeviceInfo { id: 1, name: "d0".into(), size_bytes: 1 << 20, kind, online: true, reserved: false }
+        DeviceInfo {
+            id: 1,
+            name: "d0".into(),
+            size_bytes: 1 << 20,
+            kind,
+            online: true,
+            reserved: false,
+            copies: Vec::new(),
+        }
     }
 
     fn shows(session: u32, name: &str) -> DeviceInfo {

@@ -1,7 +1,7 @@
 //! `device`: create, look at and change devices.
 
 use clap::Subcommand;
-use twintrack_core::{DeviceId, SessionId};
+use twintrack_core::{CopyId, DeviceId, SessionId};
 use twintrack_host::manage::{DeviceInfo, DeviceInfoKind};
 
 use crate::Context;
@@ -167,6 +167,7 @@ fn facts(device: &DeviceInfo, nbd_uri: Option<String>) -> Table<2> {
             facts.fact("kind", "standard");
             facts.fact("pool", pool);
             facts.fact("sessions", sessions.to_string());
+            facts.fact("pairs", pairs(device));
         }
         DeviceInfoKind::Virtual { shows } => {
             facts.fact("kind", "virtual");
@@ -179,6 +180,15 @@ fn facts(device: &DeviceInfo, nbd_uri: Option<String>) -> Table<2> {
         facts.fact("nbd", uri);
     }
     facts
+}
+
+/// The pairs and other copies that a standard device is in, as `pair list` has them (C13).
+fn pairs(device: &DeviceInfo) -> String {
+    if device.copies.is_empty() {
+        return "simplex".to_owned();
+    }
+    let named: Vec<_> = device.copies.iter().map(|copy| CopyId(*copy).to_string()).collect();
+    named.join(", ")
 }
 
 /// The sessions of a virtual device, so many at most by name.
@@ -218,6 +228,7 @@ mod tests {
             kind,
             online,
             reserved: false,
+            copies: Vec::new(),
         };
         let standard = DeviceInfoKind::Standard { pool: "main".to_owned(), sessions: 2 };
         [
@@ -241,7 +252,8 @@ mod tests {
 
     #[test]
     fn one_device_is_shown_exactly() {
-        let [db, monday, spare, parts] = devices();
+        let [mut db, monday, spare, parts] = devices();
+        db.copies = vec![7, 9];
         let uri = "nbd+unix:///db?socket=/srv/a/nbd.sock".to_owned();
         insta::assert_snapshot!(facts(&db, Some(uri)), @r#"
         name      db
@@ -249,6 +261,7 @@ mod tests {
         kind      standard
         pool      main
         sessions  2
+        pairs     copy-7, copy-9
         size      10 GiB (10737418240 bytes)
         hosts     online
         nbd       nbd+unix:///db?socket=/srv/a/nbd.sock
