@@ -40,8 +40,8 @@ struct Moving {
     under_way: BTreeSet<TrackNo>,
     /// Why one failed, until another one succeeds.
     trouble: Option<HostError>,
-    /// One has failed since the beginning was last begun at.
-    failed: bool,
+    /// The first one that failed since they were last begun from the copy pointer on.
+    failed: Option<TrackNo>,
     /// How many an adaptive copy has under way at most.
     window: usize,
     /// When what failed is tried again.
@@ -111,7 +111,7 @@ impl Firmware {
             at: moved_to,
             under_way: BTreeSet::new(),
             trouble: None,
-            failed: false,
+            failed: None,
             window: MEDIUM,
             again: None,
         };
@@ -152,8 +152,8 @@ impl Firmware {
         if !moving.under_way.is_empty() {
             return;
         }
-        if std::mem::take(&mut moving.failed) {
-            moving.at = TrackNo(0);
+        if moving.failed.take().is_some() {
+            moving.at = self.tables.copy(id).map_or(TrackNo(0), |copy| copy.moved_to);
             moving.again = Some(self.now + RETRY_AFTER);
             self.moves.due = earlier(self.moves.due, moving.again);
             return;
@@ -168,13 +168,18 @@ impl Firmware {
         moving.under_way.remove(&track);
         moving.window = if slow { (moving.window / 2).max(SLOW) } else { (moving.window + 1).min(FAST) };
         match result {
-            Ok(()) if !moving.failed => {
-                moving.trouble = None;
-                let to = moving.under_way.first().copied().unwrap_or(moving.at);
+            Ok(()) => {
+                let undone = moving.under_way.first().copied().into_iter().chain(moving.failed);
+                let to = undone.min().unwrap_or(moving.at);
+                if moving.failed.is_none() {
+                    moving.trouble = None;
+                }
                 self.tables.moved_to(id, to);
             }
-            Ok(()) => {}
-            Err(error) => (moving.trouble, moving.failed) = (Some(error), true),
+            Err(error) => {
+                moving.trouble = Some(error);
+                moving.failed = Some(moving.failed.map_or(track, |first| first.min(track)));
+            }
         }
         self.move_some(id);
     }
@@ -275,16 +280,11 @@ impl Firmware {
             pace: shown_pace(copy.pace),
             tracks,
             to_copy_tracks,
-            moved_to_track: moving.then(|| self.moved_to(id, copy)),
+            moved_to_track: moving.then_some(copy.moved_to.0),
             unequal_tracks,
             copied_ms: (copy.copied_ms > 0).then_some(copy.copied_ms),
             trouble: trouble.map(str::to_owned),
         }
-    }
-
-    fn moved_to(&self, id: CopyId, copy: &CopyRecord) -> u32 {
-        let moving = self.moves.copies.get(&id);
-        moving.map_or(copy.moved_to, |moving| moving.under_way.first().copied().unwrap_or(moving.at)).0
     }
 }
 

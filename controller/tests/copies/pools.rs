@@ -241,6 +241,7 @@ fn a_copy_into_a_full_pool_waits() {
     let stuck = pair_show(&mut rig);
     assert_eq!((stuck.status, stuck.called), (PairStage::Copying, PairCalled::Suspend));
     assert!(stuck.trouble.unwrap().contains("full"));
+    assert_eq!(stuck.moved_to_track, Some(30), "as far as the room went, each time that it is tried again");
     assert_eq!(rig.read(2, 39 * TRACK, 512).unwrap(), [49]);
     rig.do_host(2, HostOp::Trim { offset: 0, length: 20 * TRACK as u32, fua: true }).unwrap();
     rig.wait(Duration::from_secs(5));

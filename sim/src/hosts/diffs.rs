@@ -32,6 +32,8 @@ impl Host {
     }
 
     async fn diff_claimed(&self, label: &str, other: Option<&str>, by: DiffBy) {
+        // A write that nobody awaits any more ends later than it becomes quiet.
+        let is_quiet = self.shared.in_phase(Phase::Quiet);
         let compared = self.shared.ledger().compared(label, other);
         let told = match by {
             DiffBy::Command => self.diff_by_command(label, other).await,
@@ -45,7 +47,7 @@ impl Host {
             let checked = told.check(&ledger.history, ledger.track_bytes, compared);
             ledger.hold(checked);
         }
-        if self.shared.in_phase(Phase::Quiet) {
+        if is_quiet {
             self.check_shown(label, other, &told).await;
         }
     }

@@ -140,7 +140,12 @@ impl Io {
 
     async fn carry_out(&mut self, act: Act) {
         self.since_ms = self.host.shared.timeline.now_ms();
-        let track = self.host.shared.ledger().track_bytes;
+        let track = {
+            let ledger = self.host.shared.ledger();
+            // Since it was got ready the device may have become another volume.
+            self.layout = ledger.layout(&self.device).unwrap_or_else(|| self.layout.clone());
+            ledger.track_bytes
+        };
         match act {
             Act::Read { offset, length, .. } => self.read(offset, length).await,
             Act::Status { offset, length, .. } => self.status(offset, length).await,

@@ -59,8 +59,11 @@ impl Host {
                 self.local_command(secondary, Coupling::Open, Coupling::Paired, call).await;
             }
             LocalAct::Pace { pace, .. } => {
+                let calm = self.calm_epoch().await;
                 let told = self.pair_pace(primary, secondary, *pace).await;
-                self.judge("pair pace", self.is_paired(secondary), &told);
+                // A copy that nobody calls a pair has a pace, too.
+                let allowed = self.is_paired(secondary).filter(|is| *is || self.is_calm_since(calm));
+                self.judge("pair pace", allowed, &told);
             }
             LocalAct::Delete { .. } => {
                 let allowed = self.is_paired(secondary);
@@ -130,27 +133,35 @@ impl Host {
         call: impl Future<Output = Result<T, twintrack_host::ArrayError>>,
     ) {
         let stage = self.shared.ledger().locals[secondary].stage.known().copied();
+        let calm = self.calm_epoch().await;
         let told = self.ask(call).await;
         // While it is being copied a pair is not re-synchronized; nor is a device paired that something is copied to.
-        let copied = from == Coupling::Open || (from == Coupling::Gone && self.may_be_filled(secondary));
-        let allowed = stage.map(|stage| stage == from).filter(|fits| !fits || !copied);
+        let allowed = stage.map(|stage| stage == from).filter(|fits| !fits || self.is_calm_since(calm));
         self.judge("pair command", allowed, &told);
         self.local_told(secondary, &told, to);
     }
 
-    /// Whether a copy to a device, or from a session of it, may be in progress that no pair is about.
-    fn may_be_filled(&self, device: &str) -> bool {
-        let ledger = self.shared.ledger();
-        ledger.restored.contains(device) || ledger.locals.get(device).is_some_and(|pair| pair.deleted)
+    /// The epoch, if no copy is in progress: none is after it on devices that the caller has claimed, for a crash alone could
+    /// bring one back.
+    pub(super) async fn calm_epoch(&self) -> Option<u32> {
+        let epoch = self.shared.ledger().history.epoch(self.site);
+        let Told::Done(pairs) = self.ask(self.array.pair_list()).await else { return None };
+        let is_calm = pairs.iter().all(|pair| pair.status != PairStage::Copying);
+        Some(epoch).filter(|_| is_calm)
+    }
+
+    pub(super) fn is_calm_since(&self, epoch: Option<u32>) -> bool {
+        epoch == Some(self.shared.ledger().history.epoch(self.site))
     }
 
     async fn local_copy(&self, primary: &str, secondary: &str) {
         let stage = self.shared.ledger().locals[secondary].stage.known().copied();
+        let calm = self.calm_epoch().await;
         let Some((cut, before)) = self.shared.ledger().copy_begins(secondary) else { return };
         let (first, second) = (self.device(primary).0, self.device(secondary).0);
         let told = self.ask(self.array.pair_copy(&first, &second, None)).await;
-        let restored = [primary, secondary].iter().any(|name| self.shared.ledger().restored.contains(*name));
-        let allowed = stage.map(|stage| stage == Coupling::Paired).filter(|fits| !fits || !restored);
+        let allowed =
+            stage.map(|stage| stage == Coupling::Paired).filter(|fits| !fits || self.is_calm_since(calm));
         self.judge("pair copy", allowed, &told);
         self.local_told(secondary, &told, Coupling::Open);
         if let Told::Unknown = told {

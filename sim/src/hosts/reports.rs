@@ -3,7 +3,7 @@
 use super::Host;
 use super::operator::Told;
 use crate::ledger::Stage;
-use crate::oracle::{Span, check_refused_track, check_report};
+use crate::oracle::{Span, check_refused_track, check_report, check_report_across};
 
 /// Tracks of a change report that one operation reads.
 const TRACKS_READ_MAX: usize = 8;
@@ -12,6 +12,7 @@ impl Host {
     /// The change report of a session, whole; `None` if it was not to be had.
     pub(super) async fn changed(&self, label: &str) -> Option<Vec<u32>> {
         let (id, stage) = self.session(label)?;
+        let was = self.shared.ledger().volume_now(label);
         let call = self.shared.ledger().history.tick();
         let (mut report, mut from) = (Vec::new(), 0);
         loop {
@@ -36,10 +37,17 @@ impl Host {
         };
         let (volume, tracks) = (session.volume?, session.tracks());
         self.note(format_args!("{label} changed {report:?}"));
-        if !ledger.is_reported_whole(label) {
-            return Some(report);
-        }
-        let checked = check_report(&ledger.history, volume, ledger.track_bytes, &tracks, &report, end);
+        let (history, track_bytes) = (&ledger.history, ledger.track_bytes);
+        let is_one_pool = self.shared.plan.devices.iter().all(|spec| !spec.far);
+        let checked = match was.filter(|was| ledger.volume_now(label) == Some(*was)) {
+            _ if ledger.is_reported_whole(label) => {
+                check_report(history, volume, track_bytes, &tracks, &report, end)
+            }
+            Some(device) if stage.surely(&Stage::Active) && session.part.is_none() => {
+                check_report_across(history, (volume, device), track_bytes, &report, end, is_one_pool)
+            }
+            _ => Ok(()),
+        };
         ledger.hold(checked)?;
         Some(report)
     }

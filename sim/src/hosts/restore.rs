@@ -132,13 +132,15 @@ impl Host {
     pub(super) async fn copy_back(&self, primary: &str, secondary: &str, before: Option<&str>) {
         let stage = self.shared.ledger().locals[secondary].stage.known().copied();
         let Told::Done(info) = self.ask(self.pair_show(primary, secondary)).await else { return };
+        let calm = self.calm_epoch().await;
         let began = self.shared.ledger().copy_back_begins(primary, secondary, before);
         let Some(restoring) = began else { return };
         let makes: Vec<_> = before.iter().map(|label| (*label).to_owned()).collect();
         let (from, to) = (self.device(primary).0, self.device(secondary).0);
         let told = self.ask(self.array.pair_restore(&from, &to, before.is_none(), None)).await;
         // While it is being copied it is not copied back.
-        let allowed = stage.map(|stage| stage == Coupling::Open).filter(|fits| !fits);
+        let allowed =
+            stage.map(|stage| stage == Coupling::Open).filter(|fits| !fits || self.is_calm_since(calm));
         self.judge("copying back", allowed, &told);
         self.shared.ledger().restore_called(&[], &restoring, &makes);
         let happened = match told {

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::{Ledger, Maybe, Part, Stage};
+use super::{Claim, Ledger, Maybe, Part, Stage};
 use crate::disk::SECTOR_BYTES;
 use crate::oracle::{CutId, Origin, VolumeId};
 use crate::plan::RestoreItem;
@@ -268,6 +268,15 @@ impl Ledger {
                 device.exists = Maybe::is(happened);
             }
         }
+    }
+
+    /// The volume that the device of a session is, if nothing may be making it another.
+    pub fn volume_now(&self, label: &str) -> Option<VolumeId> {
+        let name = &self.sessions.get(label)?.standard;
+        let is_changing = self.turning.contains(name)
+            || self.claims.get(name) == Some(&Claim::Alone)
+            || self.locals.get(name).is_some_and(|pair| pair.busy);
+        self.devices.get(name)?.standard.filter(|_| !is_changing)
     }
 
     /// Whether what a session reports as changed follows from what hosts wrote: no copy changed its device since.

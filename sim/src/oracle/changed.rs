@@ -3,8 +3,10 @@
 //! device. A write that was never answered, or in flight at either end, may count or not; a write that a crash may have
 //! taken back may count or not. Any other track of a deactivated session is refused.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
+use super::differs::Between;
 use super::history::{Content, History, Origin, VolumeId};
 use super::register::{Moment, Span};
 use super::{NEVER, Violation};
@@ -30,8 +32,8 @@ pub fn check_report(
     let (mut may, mut must) = (Vec::new(), Vec::new());
     for (volume, from) in [(of, begin), (session, begin)] {
         for write in history.writes_of(volume) {
-            let tracks = write.offset / track_bytes..(write.offset + write.length).div_ceil(track_bytes);
-            let tracks = tracks.filter(|track| within.contains(track)).map(|track| track as u32);
+            let tracks =
+                write.tracks(track_bytes).filter(|track| within.contains(track)).map(|track| track as u32);
             if write.span.answer > from.call && write.span.call < end.answer {
                 may.extend(tracks.clone());
             }
@@ -54,6 +56,43 @@ pub fn check_report(
     if let Some(track) = report.iter().find(|track| may.binary_search(track).is_err()) {
         let what =
             format_args!("track {track} did not change since the activation of {label}, and is reported");
+        return Err(Violation::new("changed", what));
+    }
+    Ok(())
+}
+
+/// Checks the report of an active session whose device has become another volume since, by restores or copies: what surely
+/// differs between both is in it; and, if all of them lie in one pool, nothing but what was written on a way from it to what the
+/// device has been. What was copied to another pool lies elsewhere, and is another.
+pub fn check_report_across(
+    history: &History,
+    (session, device): (VolumeId, VolumeId),
+    track_bytes: u64,
+    report: &[u32],
+    asked: Span,
+    is_one_pool: bool,
+) -> Result<(), Violation> {
+    let Some(between) = Between::of(history, track_bytes, [session, device], asked) else { return Ok(()) };
+    let is_told = |track: u64| report.binary_search(&(track as u32)).is_ok();
+    let differ =
+        between.surely.iter().flat_map(|range| range.start / track_bytes..range.end.div_ceil(track_bytes));
+    let label = history.label(session);
+    if let Some(track) = { differ }.find(|track| !is_told(*track)) {
+        let what =
+            format_args!("track {track} of {label} is another since its device is, and the report lacks it");
+        return Err(Violation::new("changed", what));
+    }
+    if !is_one_pool {
+        return Ok(());
+    }
+    let mut may = BTreeSet::new();
+    for was in history.namesakes(device) {
+        let Some(between) = Between::of(history, track_bytes, [session, was], asked) else { return Ok(()) };
+        may.extend(between.may);
+    }
+    if let Some(track) = report.iter().find(|track| !may.contains(&u64::from(**track))) {
+        let what =
+            format_args!("track {track} of {label} did not change, though its device did, and is reported");
         return Err(Violation::new("changed", what));
     }
     Ok(())
@@ -115,6 +154,41 @@ mod tests {
         assert!(of_part(&[1]) && !of_part(&[1, 2]) && !of_part(&[]), "a part tells of its own tracks");
         assert!(check_refused_track(false, 5, &[1, 2]).is_err());
         assert!(check_refused_track(true, 5, &[1, 2]).is_ok());
+    }
+
+    /// The device was brought back to an older session, and written before and after that.
+    #[test]
+    fn a_report_goes_on_over_a_restore() {
+        let mut history = History::default();
+        let instant = |history: &mut History| {
+            let cut = history.begin_cut(Site::A);
+            history.end_cut(cut);
+            cut
+        };
+        let write = |history: &mut History, volume, track: u64| {
+            let write = history.begin_write(volume, track * 16384, 512, Content::Data, false);
+            history.end_write(write).unwrap();
+        };
+        let d = history.add_volume(Site::A, "d", Origin::Blank);
+        write(&mut history, d, 0);
+        let cut = instant(&mut history);
+        let older = history.add_volume(Site::A, "older", Origin::Snapshot(d, cut));
+        write(&mut history, d, 1);
+        write(&mut history, older, 2);
+        let cut = instant(&mut history);
+        let s = history.add_volume(Site::A, "s", Origin::Snapshot(d, cut));
+        write(&mut history, d, 3);
+        let cut = instant(&mut history);
+        let again = history.add_volume(Site::A, "d", Origin::Snapshot(older, cut));
+        write(&mut history, again, 4);
+        let asked = Span { call: history.tick(), answer: history.tick() };
+        let check = |report: &[u32], is_one_pool| {
+            check_report_across(&history, (s, again), 16384, report, asked, is_one_pool).is_ok()
+        };
+        assert!(check(&[1, 2, 4], true) && check(&[1, 2, 3, 4], true), "it was kept, and is the same again");
+        assert!(!check(&[2, 4], false) && !check(&[1, 4], false) && !check(&[1, 2], false), "not complete");
+        assert!(!check(&[0, 1, 2, 4], true) && !check(&[1, 2, 4, 5], true), "not tight");
+        assert!(check(&[0, 1, 2, 4], false), "it may have come from another pool");
     }
 
     /// The array reloaded: a deactivation was called while it did, and was done after it, when a write that nobody had

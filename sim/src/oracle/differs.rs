@@ -36,6 +36,38 @@ pub struct Told {
     pub asked: Span,
 }
 
+/// What differs between two volumes at about one time.
+pub(super) struct Between {
+    /// The bytes of which each of both has something of its own.
+    pub(super) surely: Vec<Range<u64>>,
+    /// The tracks that somebody may have written on the way from one to the other.
+    pub(super) may: BTreeSet<u64>,
+}
+
+impl Between {
+    /// `None`: of an instant on the way it is not known when it was.
+    pub(super) fn of(
+        history: &History,
+        track_bytes: u64,
+        volumes: [VolumeId; 2],
+        asked: Span,
+    ) -> Option<Self> {
+        let ways = volumes.map(|volume| way_back(history, volume, asked));
+        let met = meet(&ways);
+        if is_vague(&ways, met) {
+            return None;
+        }
+        let may = match met {
+            Some(met) => may_differ(history, track_bytes, &ways, met),
+            None => {
+                let writes = ways.iter().flatten().flat_map(|step| history.writes_of(step.volume));
+                writes.flat_map(|write| write.tracks(track_bytes)).collect()
+            }
+        };
+        Some(Self { surely: surely_differ(history, &ways, met), may })
+    }
+}
+
 /// A volume on a way back, and the instant at which the next one began, or at which it was looked at.
 struct Step {
     volume: VolumeId,
@@ -65,9 +97,7 @@ impl Told {
         }
         let ways = compared.map(|one| way_back(history, one.volume, self.asked));
         let met = meet(&ways);
-        let of_all = ways.each_ref().map(Vec::len);
-        let begun = met.map_or(of_all, |at| at.map(|at| at + 1));
-        if ways.iter().zip(begun).any(|(way, begun)| way[..begun].iter().any(|step| step.is_vague)) {
+        if is_vague(&ways, met) {
             return Ok(());
         }
         let grown = [(0, 1), (1, 0)].map(|(a, b)| compared[a].size_bytes.1..compared[b].size_bytes.0);
@@ -137,6 +167,13 @@ fn meet([a, b]: &[Vec<Step>; 2]) -> Option<[usize; 2]> {
     a.iter().enumerate().find_map(|(at, step)| Some([at, on_both(step)?]))
 }
 
+/// Whether of an instant on the ways until they meet it is not known when it was.
+fn is_vague(ways: &[Vec<Step>; 2], met: Option<[usize; 2]>) -> bool {
+    let of_all = ways.each_ref().map(Vec::len);
+    let begun = met.map_or(of_all, |at| at.map(|at| at + 1));
+    ways.iter().zip(begun).any(|(way, begun)| way[..begun].iter().any(|step| step.is_vague))
+}
+
 /// The bytes of which each of both has something of its own.
 fn surely_differ(history: &History, ways: &[Vec<Step>; 2], met: Option<[usize; 2]>) -> Vec<Range<u64>> {
     let mut ranges = Vec::new();
@@ -182,7 +219,7 @@ fn may_differ(history: &History, track_bytes: u64, ways: &[Vec<Step>; 2], met: [
     let of_sessions = ways.iter().zip(met).flat_map(|(way, at)| &way[..at]);
     let own = of_sessions.flat_map(|step| history.writes_of(step.volume));
     let writes = history.writes_of(a.volume).filter(between).chain(own);
-    writes.flat_map(|write| tracks(&(write.offset..write.offset + write.length), track_bytes)).collect()
+    writes.flat_map(|write| write.tracks(track_bytes)).collect()
 }
 
 fn tracks(range: &Range<u64>, track_bytes: u64) -> Range<u64> {

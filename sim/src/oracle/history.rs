@@ -73,6 +73,13 @@ pub(super) struct WriteRecord {
     astray: bool,
 }
 
+impl WriteRecord {
+    /// The tracks that it touches.
+    pub(super) fn tracks(&self, track_bytes: u64) -> std::ops::Range<u64> {
+        self.offset / track_bytes..(self.offset + self.length).div_ceil(track_bytes)
+    }
+}
+
 /// One sector in one epoch.
 #[derive(Debug)]
 pub(super) struct State {
@@ -351,6 +358,14 @@ impl History {
 
     pub(super) fn writes_of(&self, volume: VolumeId) -> impl Iterator<Item = &WriteRecord> {
         self.volumes[volume.0 as usize].writes.iter().map(|write| self.record(*write))
+    }
+
+    /// The volumes that one device has been, one after the other.
+    pub(super) fn namesakes(&self, of: VolumeId) -> impl Iterator<Item = VolumeId> {
+        let of = &self.volumes[of.0 as usize];
+        let same = move |volume: &Volume| volume.site == of.site && volume.label == of.label;
+        let numbered = self.volumes.iter().enumerate().filter(move |(_, volume)| same(volume));
+        numbered.map(|(number, _)| VolumeId(number as u32))
     }
 
     /// The volume of which another began as one instant.

@@ -35,7 +35,7 @@ mod verify;
 use std::fmt;
 
 pub use alike::{Twin, check_covered, check_equal};
-pub use changed::{check_refused_track, check_report};
+pub use changed::{check_refused_track, check_report, check_report_across};
 pub use choice::{Candidate, check_choice};
 pub use content::{Value, fill, parse};
 pub use creation::{Halves, check_created};
