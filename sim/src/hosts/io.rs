@@ -141,9 +141,13 @@ impl Io {
     async fn carry_out(&mut self, act: Act) {
         self.since_ms = self.host.shared.timeline.now_ms();
         let track = {
-            let ledger = self.host.shared.ledger();
+            let mut ledger = self.host.shared.ledger();
             // Since it was got ready the device may have become another volume.
-            self.layout = ledger.layout(&self.device).unwrap_or_else(|| self.layout.clone());
+            let Some(layout) = ledger.layout(&self.device) else {
+                ledger.counts.skipped += 1;
+                return;
+            };
+            self.layout = layout;
             ledger.track_bytes
         };
         match act {

@@ -35,6 +35,7 @@ impl Host {
 
     /// Lists everything of the array and compares it with what is known.
     pub(super) async fn compare_all(&self) {
+        let mut is_again = false;
         loop {
             self.wait_until_up().await;
             let epoch = self.shared.ledger().history.epoch(self.site);
@@ -49,6 +50,11 @@ impl Host {
                 && changes == self.shared.ledger().changes
             {
                 self.show(&devices, &sessions);
+                // A restore that had still to take over may have ended between the two, and its session with it.
+                if !is_again && shows_unlisted(&devices, &sessions) {
+                    is_again = true;
+                    continue;
+                }
                 self.shared.ledger().compare(self.site, &devices, &sessions);
                 return;
             }
@@ -83,4 +89,13 @@ impl Host {
             );
         }
     }
+}
+
+/// Whether a device shows a session that is not there.
+fn shows_unlisted(devices: &[DeviceInfo], sessions: &[SessionInfo]) -> bool {
+    let is_listed = |number: &u32| sessions.iter().any(|session| session.id == *number);
+    devices.iter().any(|device| match &device.kind {
+        DeviceInfoKind::Virtual { shows } => !shows.iter().all(is_listed),
+        DeviceInfoKind::Standard { .. } => false,
+    })
 }
