@@ -110,6 +110,7 @@ defects! {
     MoveUnlanded "move-unlanded" "C7: the entry of a track that is moved to another pool changes before its data are there";
     MoveUntaken "move-untaken" "C7: a track is moved to another pool though another one is still to come in its place";
     MovedPointerAhead "moved-pointer-ahead" "C3: the copy pointer is noted ahead of tracks that are not moved";
+    SplitCalledDuplex "split-called-duplex" "C13: a pair whose volumes differ is called duplex";
     MissedRunForgotten "missed-run-forgotten" "C8: a copy that was due while the array was down is not made up for";
     RunRepeated "run-repeated" "C8: a copy that a schedule has made is made again";
     TurnKept "turn-kept" "C8: a schedule copies to the same secondary again, though it has others";
@@ -187,6 +188,7 @@ impl Defect {
                 | Self::MoveUnlanded
                 | Self::MoveUntaken
                 | Self::MovedPointerAhead
+                | Self::SplitCalledDuplex
                 | Self::MissedRunForgotten
                 | Self::RunRepeated
                 | Self::TurnKept

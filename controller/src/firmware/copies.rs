@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use twintrack_core::defect::{Defect, planted};
 use twintrack_core::{
     CommandError, CopyId, CopyRecord, CopyStatus, Owner, Pace, Place, RestoreItem, SessionId, TrackNo,
 };
@@ -263,7 +264,9 @@ impl Firmware {
             CopyStatus::Paired => PairCalled::Resync,
             CopyStatus::Copying if copy.back => PairCalled::Resync,
             CopyStatus::Copying => PairCalled::SpPending,
-            CopyStatus::Copied if unequal_tracks == 0 => PairCalled::Duplex,
+            CopyStatus::Copied if unequal_tracks == 0 || planted(Defect::SplitCalledDuplex) => {
+                PairCalled::Duplex
+            }
             CopyStatus::Copied => PairCalled::Split,
         };
         PairInfo {

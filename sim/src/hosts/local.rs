@@ -9,7 +9,7 @@ use super::Host;
 use super::operator::Told;
 use crate::ledger::{Coupling, LocalPair, Maybe};
 use crate::note;
-use crate::oracle::{Span, Violation, check_answered_in_time, check_unequal};
+use crate::oracle::{Span, Violation, check_answered_in_time, check_called, check_unequal};
 use crate::plan::LocalAct;
 
 impl Host {
@@ -80,7 +80,7 @@ impl Host {
         self.look_at_pair(primary, secondary).await;
     }
 
-    /// What a pair tells to be unequal is held against what hosts wrote.
+    /// What a pair tells of itself is held against what it is, and against what hosts wrote.
     pub(super) async fn look_at_pair(&self, primary: &str, secondary: &str) {
         if self.is_paired(secondary) != Some(true) {
             return;
@@ -90,6 +90,10 @@ impl Host {
         let Told::Done(info) = self.ask(self.pair_show(primary, secondary)).await else { return };
         let mut ledger = self.shared.ledger();
         let asked = Span { call, answer: ledger.history.tick() };
+        let stage = ledger.locals.get(secondary).and_then(|pair| pair.stage.known().copied());
+        let is_open = stage.filter(|stage| *stage != Coupling::Gone).map(|stage| stage == Coupling::Open);
+        let checked = check_called(&info, is_open, ledger.excuses.full || ledger.excuses.disks);
+        ledger.hold(checked);
         let standard = |name: &str| ledger.devices.get(name).and_then(|device| device.standard);
         if let (Some(first), Some(second), Some(_)) = (standard(primary), standard(secondary), info.copied_ms)
             && ledger.history.epoch(self.site) == epoch
@@ -146,6 +150,11 @@ impl Host {
     pub(super) async fn calm_epoch(&self) -> Option<u32> {
         let epoch = self.shared.ledger().history.epoch(self.site);
         let Told::Done(pairs) = self.ask(self.array.pair_list()).await else { return None };
+        for info in &pairs {
+            let mut ledger = self.shared.ledger();
+            let checked = check_called(info, None, ledger.excuses.full || ledger.excuses.disks);
+            ledger.hold(checked);
+        }
         let is_calm = pairs.iter().all(|pair| pair.status != PairStage::Copying);
         Some(epoch).filter(|_| is_calm)
     }

@@ -5,6 +5,7 @@
 //! that.
 
 mod alike;
+mod called;
 mod changed;
 mod choice;
 mod content;
@@ -35,6 +36,7 @@ mod verify;
 use std::fmt;
 
 pub use alike::{Twin, check_covered, check_equal};
+pub use called::check_called;
 pub use changed::{check_refused_track, check_report, check_report_across};
 pub use choice::{Candidate, check_choice};
 pub use content::{Value, fill, parse};

@@ -224,8 +224,17 @@ fn rounds(draft: &mut Draft, primary: &str, secondary: &str, shown_by: &str) -> 
         for n in 0..if dice.chance(300) { dice.between(1, 2) } else { 0 } {
             let (primary, secondary) = names();
             let before = dice.chance(700).then(|| format!("{secondary}.b{round}.{n}"));
+            let undone = before.clone().filter(|_| dice.chance(300));
             let act = Act::Local(LocalAct::CopyBack { primary, secondary, before });
             ops.push(Op { after_ms: dice.below(pause_ms * 3), ..Op::now(act) });
+            // The primary becomes what it was before that, again (D14).
+            if let Some(session) = undone {
+                let mut item = RestoreItem::of(&session);
+                item.keep = dice.chance(300);
+                item.makes = (item.keep || dice.chance(500)).then(|| format!("{session}.u"));
+                let act = Act::Local(LocalAct::Restore { items: vec![item] });
+                ops.push(Op { after_ms: dice.below(pause_ms * 2), ..Op::now(act) });
+            }
         }
         // The mirror, or its primary, becomes what the mirror was (D12).
         if let Some(session) = shown.clone().filter(|_| dice.chance(350)) {

@@ -27,7 +27,8 @@ pub enum Scenario {
     Limits,
     /// One power cut after the other, while formatting and booting, too.
     Restart,
-    /// Pairs within the array, copied while hosts write (C1 to C6).
+    /// Pairs within the array and to another pool, copied by command and by the clock while hosts write; restores, mirrors, parts,
+    /// reports (C1 to C10, C13, D9 to D15, D19, F7).
     Local,
     /// Pairs of two arrays: written to, suspended and resumed, all while hosts use them (A8, A10).
     Pair,
